@@ -1,0 +1,36 @@
+# Each target makes the environment first if it is missing or older than its lock.
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Nothing is fetched at run time unless a config names it.
+export HF_HUB_OFFLINE := 1
+
+.PHONY: env demo test lint lock
+
+env: $(READY)
+
+$(READY): envs/lock.txt pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^uv==' envs/lock.txt)"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet envs/lock.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(READY)
+	snakemake --cores all --configfile config/demo.yaml
+	stdiff summary results/demo
+
+test: $(READY)
+	pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint --configfile config/demo.yaml
+
+# Newest versions of everything pyproject.toml asks for; run it, then the tests, then commit.
+lock: $(READY)
+	uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 \
+		--extra dev --upgrade --output-file envs/lock.txt pyproject.toml envs/tools.in

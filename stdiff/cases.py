@@ -1,0 +1,169 @@
+"""The case table: one row an image, real or synthetic, in one Parquet file.
+
+Harmonizer, mask sampler and generator write it; segmenters and evaluators read nothing else.
+`datasets.load_dataset("parquet")`, pandas and duckdb open it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stdiff.files import InputError, decode_png, encode_png, written_whole
+from stdiff.lexicon import CaptionError, Findings, render
+
+_PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_TERMS = pa.list_(pa.string())
+
+SCHEMA = pa.schema(
+    [
+        pa.field("case_id", pa.string(), nullable=False),
+        ("collection", pa.string()),
+        ("patient_id", pa.string()),
+        ("group_id", pa.string()),
+        ("image", _PNG),
+        ("mask", _PNG),
+        ("height_px", pa.int32()),
+        ("width_px", pa.int32()),
+        ("pixel_spacing_mm", pa.float32()),
+        ("pathology", pa.string()),
+        ("histology", pa.string()),
+        ("birads", pa.string()),
+        ("shape", pa.string()),
+        ("orientation", pa.string()),
+        ("margin", _TERMS),
+        ("echo_pattern", pa.string()),
+        ("posterior_features", pa.string()),
+        ("calcifications", pa.string()),
+        ("annotated", _TERMS),
+        ("caption", pa.string()),
+        ("lesion_count", pa.int32()),
+        ("flags", _TERMS),
+        ("source_path", pa.string()),
+        ("source_sha256", pa.string()),
+        (
+            "transform",
+            pa.struct(
+                [
+                    ("scale_x", pa.float64()),
+                    ("scale_y", pa.float64()),
+                    ("offset_x_px", pa.float64()),
+                    ("offset_y_px", pa.float64()),
+                    ("native_height_px", pa.int32()),
+                    ("native_width_px", pa.int32()),
+                ]
+            ),
+        ),
+        # Synthetic rows only: everything needed to make this very image again.
+        ("seed", pa.int64()),
+        ("sample_index", pa.int64()),
+        ("mask_origin", pa.string()),
+        ("model_sha256", pa.string()),
+        ("plan_sha256", pa.string()),
+    ],
+    metadata={"stdiff": "case table, version 1"},
+)
+
+
+def case_row(**values: Any) -> dict[str, Any]:
+    """A complete row: unnamed columns are null, a name outside the schema is an error."""
+    unknown = set(values) - set(SCHEMA.names)
+    if unknown:
+        raise TypeError(f"not columns of the case table: {', '.join(sorted(unknown))}")
+    return {name: values.get(name) for name in SCHEMA.names}
+
+
+def png_cell(grey_HW: np.ndarray, name: str) -> dict[str, Any]:
+    """An ``image`` or ``mask`` cell of a (height, width) uint8 array."""
+    return {"bytes": encode_png(grey_HW), "path": f"{name}.png"}
+
+
+def write_cases(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write rows (see :func:`case_row`) as one Parquet file, whole or not at all."""
+    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
+    with written_whole(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
+def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows of one or several case tables, in the order given.
+
+    ``image`` and ``mask`` cells are dicts with ``bytes``; see :func:`images_of`.
+
+    Raises:
+        InputError: a path that is missing, is no Parquet file, or lacks columns.
+    """
+    tables = []
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        tables.append(_read_one(Path(path), columns))
+    return pa.concat_tables(tables).to_pandas()
+
+
+def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    if not path.exists():
+        raise InputError(f"{path}: no such case table; make it with `stdiff harmonize`")
+    try:
+        found = pq.read_schema(path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+    missing = [name for name in columns or SCHEMA.names if name not in found]
+    if missing:
+        raise InputError(
+            f"{path}: not a case table: column(s) {', '.join(missing)} missing, "
+            f"found {', '.join(found)}"
+        )
+    wanted = list(columns or SCHEMA.names)
+    return (
+        pq.read_table(path, columns=wanted)
+        .select(wanted)
+        .cast(pa.schema([SCHEMA.field(name) for name in wanted]))
+    )
+
+
+def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
+    """Decode ``image`` or ``mask`` cells of one size to a (N, height, width) uint8 array."""
+    return np.stack([decode_png(cell["bytes"]) for cell in cells])
+
+
+def verify_table(path: Path) -> list[str]:
+    """Every problem of a case table, one line each; empty when it is sound."""
+    cases = read_cases(path)
+    problems = [
+        f"{case_id}: case_id stands {count} times"
+        for case_id, count in cases["case_id"].value_counts().items()
+        if count > 1
+    ]
+    for row in cases.to_dict("records"):
+        problems += [f"{row['case_id']}: {problem}" for problem in _row_problems(row)]
+    return problems
+
+
+def _row_problems(row: dict[str, Any]) -> Iterable[str]:
+    size = (row["height_px"], row["width_px"])
+    for column in ("image", "mask"):
+        if row[column] is None:
+            continue
+        try:
+            pixels = decode_png(row[column]["bytes"])
+        except (OSError, SyntaxError, InputError) as error:
+            yield f"{column} cannot be decoded ({error})"
+            continue
+        if pixels.shape != size:
+            yield f"{column} is {pixels.shape}, the row says {size}"
+        if column == "mask" and not np.isin(pixels, (0, 255)).all():
+            yield "mask holds values other than 0 and 255"
+    if row["image"] is None and row["mask"] is None:
+        yield "neither image nor mask"
+    try:
+        expected = render(Findings.from_row(row))
+    except CaptionError as error:
+        yield str(error)
+        return
+    if row["caption"] != expected:
+        yield f"caption {row['caption']!r} does not say what the row says ({expected!r})"

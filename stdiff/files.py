@@ -1,0 +1,112 @@
+"""Files on disk: whole or not at all, named by content, images decoded with a limit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# Larger than any scanner's frame, small enough that a decompression bomb cannot fill memory.
+MAX_PIXELS = 64_000_000
+
+
+class InputError(ValueError):
+    """Something the user gave is at fault; the message says what, where and how to mend it."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write a file or a folder under; rename it when done.
+
+    After a crash ``path`` is either as it was before or complete. An existing folder is replaced.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept: some writers choose their format by it.
+    aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield aside
+        if aside.is_file():
+            with aside.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with written_whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of the bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_folder(path: Path) -> str:
+    """Hex SHA-256 of every file in a folder, names included, whatever the listing order."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in Path(path).rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def encode_png(grey_HW: np.ndarray) -> bytes:
+    """8-bit grey PNG of a (height, width) uint8 array."""
+    if grey_HW.dtype != np.uint8 or grey_HW.ndim != 2:
+        raise ValueError(f"expected a 2-D uint8 array, got {grey_HW.dtype} {grey_HW.shape}")
+    buffer = io.BytesIO()
+    Image.fromarray(grey_HW).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """(height, width) uint8 array of a PNG's bytes, converted to grey if it is not."""
+    with Image.open(io.BytesIO(data)) as image:
+        _check_pixels(image, "PNG")
+        return np.asarray(image.convert("L"))
+
+
+def read_image(path: Path) -> Image.Image:
+    """A decoded image in its own mode.
+
+    Raises:
+        InputError: unreadable, truncated, not an image, or above ``MAX_PIXELS``.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_pixels(image, str(path))
+            image.load()
+            return image.copy()
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(
+            f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
+        )
