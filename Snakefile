@@ -1,0 +1,72 @@
+# From raw breast-ultrasound collections to the Dice gain of synthetic images.
+#
+#   snakemake --cores all                                          the demo, on simulated data
+#   snakemake --cores all --configfile config/busi_cpu.yaml --config data_root=FOLDER
+#
+# Every step is one `stdiff` command; `snakemake -np` shows them, and each can be run by hand.
+
+from snakemake.exceptions import WorkflowError
+
+from stdiff.config import ConfigError, check_raw_folders, parse_config
+from stdiff.provenance import modules_of
+
+if "run" not in config:
+
+    configfile: "config/demo.yaml"
+
+
+try:
+    CONFIG = parse_config(config)
+    check_raw_folders(CONFIG)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+RUN = f"results/{CONFIG.run}"
+TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.collections))
+PERCENTS = list(CONFIG.segmentation.label_percents)
+SEGMENTERS = list(CONFIG.segmentation.segmenters)
+# The segmenter that judges synthetic images has seen real ones only, and as many as there are.
+REAL_ARM = next(n for n, arm in CONFIG.segmentation.arms.items() if arm.synthetic_share == 0)
+JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{REAL_ARM}-{max(PERCENTS)}/seed0"
+SHARDS = {
+    percent: expand(
+        f"{RUN}/labels{percent}/shards/{{shard:05d}}.parquet", shard=range(CONFIG.corpus.shards)
+    )
+    for percent in PERCENTS
+}
+# What each arm is trained on besides the real images.
+ARM_SHARDS = {
+    (name, str(percent)): SHARDS[percent] if arm.synthetic_share > 0 else []
+    for name, arm in CONFIG.segmentation.arms.items()
+    for percent in PERCENTS
+}
+# Two torch processes side by side on two cores run 3-6 times slower than one after the other.
+ALL_CORES = min(workflow.cores or 8, 16)
+
+
+wildcard_constraints:
+    collection="[a-z_]+",
+    percent=r"\d+",
+    shard=r"\d{5}",
+    segmenter="[a-z0-9_]+",
+    arm="[a-z0-9_]+",
+    seed=r"\d+",
+
+
+localrules:
+    all,
+    merged_config,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RUN}/report/index.html",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/segment.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"

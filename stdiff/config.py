@@ -1,0 +1,397 @@
+"""The configuration: the one source of keys, defaults, units, documentation and schema.
+
+``workflow/schemas/config.schema.json`` and the tables of ``config/README.md`` are written from
+these models by ``python -m stdiff.config_docs``; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stdiff.files import InputError
+
+Collection = Literal["busi", "bus_bra", "bus_cot", "folder"]
+
+
+class ConfigError(InputError):
+    """The configuration is at fault; the message names key and value and shows the mend."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values do not change later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomConfig(Section):
+    """Simulated raw collections, made under `results/<run>/raw` and used as data root."""
+
+    cases: int = Field(
+        120, ge=20, description="images in each of BUSI and BUS-BRA; BUS-CoT a third"
+    )
+    size_px: int = Field(128, ge=64, le=1024, description="nominal side of the raw images")
+
+
+class CollectionConfig(Section):
+    """One raw collection."""
+
+    path: str = Field(description="its folder, below `data_root` (or absolute)")
+    limit: int | None = Field(
+        None, ge=20, description="use only so many images, evenly spaced over the sorted ids"
+    )
+
+
+class ImageConfig(Section):
+    """How images are harmonized."""
+
+    size_px: int = Field(64, ge=32, le=1024, description="side of the square all images become")
+    fit: Literal["stretch", "pad", "crop"] = Field(
+        "stretch", description="how a rectangle becomes a square"
+    )
+
+
+class SplitConfig(Section):
+    """Hold-out split by group (patient or cluster of near-duplicates)."""
+
+    test: float = Field(0.2, gt=0, lt=1, description="fraction of the groups held out for testing")
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the groups for validation")
+
+    @model_validator(mode="after")
+    def _leaves_training_groups(self) -> Self:
+        if self.test + self.validation >= 0.9:
+            raise ValueError(
+                f"test {self.test} + validation {self.validation} leave less than a tenth for "
+                "training; e.g. test: 0.2, validation: 0.1"
+            )
+        return self
+
+
+class AutoencoderConfig(Section):
+    """Stage 0: a linear patch encoder (fitted in closed form) and a small learned decoder."""
+
+    latent_channels: int = Field(8, ge=1, le=16, description="channels of the latent, at 1/4 size")
+    decoder_channels: int = Field(32, ge=8, description="width of the decoder")
+    decoder_blocks: tuple[int, int, int] = Field(
+        (3, 2, 0), description="residual blocks of the decoder at 1/4, 1/2 and full size"
+    )
+
+
+class UNetConfig(Section):
+    """The denoiser."""
+
+    channels: tuple[int, ...] = Field((32, 64, 128), description="width of each resolution")
+    layers: int = Field(2, ge=1, description="residual blocks of each resolution")
+    heads: int = Field(4, ge=1, description="attention heads (their number, not their width)")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if bad := [c for c in self.channels if c % 32 or c % self.heads]:
+            raise ValueError(f"channels {bad} are not multiples of 32 and of heads ({self.heads})")
+        return self
+
+
+class TextConfig(Section):
+    """The caption encoder: a small CLIP text model over the lexicon's words."""
+
+    width: int = Field(64, ge=16, description="width of the token embeddings")
+    layers: int = Field(2, ge=1, description="transformer layers")
+    heads: int = Field(4, ge=1, description="attention heads")
+    tokens: int = Field(40, ge=32, description="longest caption, in words")
+
+
+class GateConfig(Section):
+    """The soft gate that parts foreground from background."""
+
+    margin: float = Field(
+        0.08, gt=0, le=0.5, description="width over which it falls off, as a fraction of the side"
+    )
+    posterior: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="how far beneath the lesion it reaches, as a fraction of the side",
+    )
+
+
+class ModelConfig(Section):
+    """The generator's parts."""
+
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    unet: UNetConfig = UNetConfig()
+    text: TextConfig = TextConfig()
+    gate: GateConfig = GateConfig()
+    condition_channels: tuple[int, int, int] = Field(
+        (16, 32, 64), description="width of the ControlNet's condition embedder at 1, 1/2, 1/4 size"
+    )
+
+
+class StageConfig(Section):
+    """One training stage; progress is counted in images."""
+
+    images: int = Field(gt=0, description="images to train on (with repetition)")
+    batch: int = Field(32, gt=0, description="images in one optimisation step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
+    warmup_images: int = Field(640, ge=0, description="images of linear warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="decay a step of the averaged weights")
+    checkpoint_every_images: int = Field(6400, gt=0, description="images between checkpoints")
+
+    @model_validator(mode="after")
+    def _one_step_at_least(self) -> Self:
+        if self.images < self.batch:
+            raise ValueError(f"images {self.images} is less than one batch of {self.batch}")
+        return self
+
+
+class FinetuneConfig(StageConfig):
+    """Stage 2: ControlNet and caption encoder, on labelled images."""
+
+    caption_dropout: float = Field(0.15, ge=0, le=1, description="captions left empty")
+    foreground_weight: float = Field(
+        1.0, gt=0, description="weight of the gate's inside in the loss, averaged by itself"
+    )
+    background_weight: float = Field(
+        0.5, ge=0, description="weight of the gate's outside, averaged by itself"
+    )
+
+
+class TrainingConfig(Section):
+    """The three stages of the generator."""
+
+    autoencoder: StageConfig
+    pretrain: StageConfig
+    finetune: FinetuneConfig
+
+
+class SamplerConfig(Section):
+    """How images are sampled; anything here changes the picture."""
+
+    steps: int = Field(10, ge=1, description="DPM-Solver++ steps")
+    mask_guidance: float = Field(2.0, ge=0, description="scale of the mask against stage 1")
+    text_guidance: float = Field(2.0, ge=0, description="scale of the caption against mask alone")
+    batch: int = Field(50, ge=1, description="images denoised together; part of a corpus' identity")
+
+
+class MasksConfig(Section):
+    """Where the masks of a corpus come from."""
+
+    kind: Literal["bank", "ellipse"] = Field(
+        "bank", description="augmented real training masks, or ellipses with elastic deformation"
+    )
+
+
+class CorpusConfig(Section):
+    """One synthetic corpus for each label fraction."""
+
+    count: int = Field(gt=0, description="images")
+    shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")
+
+    @property
+    def shards(self) -> int:
+        """Number of shards of the corpus."""
+        return -(-self.count // self.shard_size)
+
+
+class SegmenterConfig(Section):
+    """A network of segmentation-models-pytorch, trained from random weights."""
+
+    architecture: str = Field("Unet", description="as in `smp.create_model`")
+    encoder: str = Field("resnet18", description="as in `smp.create_model`")
+
+
+class ArmConfig(Section):
+    """What a segmenter is trained on besides the real labelled images."""
+
+    synthetic_share: float = Field(
+        ge=0, lt=1, description="share of synthetic images in every batch; 0 = real images only"
+    )
+
+
+class SegmentationConfig(Section):
+    """The downstream benchmark: segmenters x arms x label fractions x seeds."""
+
+    segmenters: dict[str, SegmenterConfig] = {"unet_resnet18": SegmenterConfig()}
+    arms: dict[str, ArmConfig] = {
+        "real": ArmConfig(synthetic_share=0.0),
+        "mixed": ArmConfig(synthetic_share=0.5),
+    }
+    label_percents: tuple[int, ...] = Field(
+        (10, 100), description="percent of the training labels; each has its own stage 2"
+    )
+    seeds: int = Field(2, ge=1, description="independent trainings of every arm")
+    training: StageConfig
+
+    @model_validator(mode="after")
+    def _arms_make_sense(self) -> Self:
+        if not any(arm.synthetic_share == 0 for arm in self.arms.values()):
+            raise ValueError(
+                "no arm has synthetic_share: 0; the gain needs one to be measured against"
+            )
+        if bad := [p for p in self.label_percents if not 1 <= p <= 100]:
+            raise ValueError(f"label_percents {bad} are not percents between 1 and 100")
+        for name in (*self.arms, *self.segmenters):
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise ValueError(f"{name!r} names a file: use a-z, 0-9 and _ only")
+        return self
+
+
+class EvaluationConfig(Section):
+    """Fidelity, control and gain."""
+
+    bootstrap_draws: int = Field(10_000, ge=100, description="draws of the bootstrap intervals")
+    kid_subset_size: int = Field(100, ge=10, description="images in one KID subset; at most N")
+    kid_subsets: int = Field(100, ge=2, description="number of KID subsets")
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name; all goes to `results/<run>`")
+    seed: int = Field(0, ge=0, description="everything random is drawn from it")
+    data_root: str | None = Field(None, description="folder that holds the raw collections")
+    phantom: PhantomConfig | None = Field(None, description="simulate the collections instead")
+    collections: dict[Collection, CollectionConfig] = Field(
+        min_length=1, description="the raw collections to use"
+    )
+    image: ImageConfig = ImageConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig
+    sampler: SamplerConfig = SamplerConfig()
+    masks: MasksConfig = MasksConfig()
+    corpus: CorpusConfig
+    segmentation: SegmentationConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.phantom is not None and self.data_root is not None:
+            raise ValueError("data_root and phantom are both set; keep one of them")
+        factor = 4 * 2 ** (len(self.model.unet.channels) - 1)
+        if self.image.size_px % factor:
+            raise ValueError(
+                f"image.size_px {self.image.size_px} is not a multiple of {factor} (latents are at "
+                f"1/4 size and the UNet halves them {len(self.model.unet.channels) - 1} times); "
+                f"e.g. size_px: {max(1, round(self.image.size_px / factor)) * factor}"
+            )
+        if self.corpus.shard_size % self.sampler.batch:
+            raise ValueError(
+                f"corpus.shard_size {self.corpus.shard_size} is not a multiple of sampler.batch "
+                f"{self.sampler.batch}; batches may not cross shards"
+            )
+        return self
+
+    def raw_folder(self, collection: str) -> Path:
+        """Where a collection's raw files lie."""
+        root = f"results/{self.run}/raw" if self.phantom else self.data_root or "."
+        return Path(root) / self.collections[collection].path
+
+
+def parse_config(values: dict[str, Any]) -> Config:
+    """Check a merged configuration.
+
+    Raises:
+        ConfigError: naming every key at fault, the value found, and the YAML to write instead.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(_explain(detail) for detail in error.errors())
+        raise ConfigError(f"the configuration cannot be used:\n{problems}") from None
+
+
+def check_raw_folders(config: Config) -> None:
+    """Refuse to start without the raw collections.
+
+    Raises:
+        ConfigError: naming every folder that is missing and the keys that lead to it.
+    """
+    if config.phantom is not None:
+        return
+    folders = {name: config.raw_folder(name) for name in config.collections}
+    missing = [
+        f"- collections.{name}.path: {config.collections[name].path!r}: no folder {folder}"
+        for name, folder in folders.items()
+        if not folder.is_dir()
+    ]
+    if missing:
+        raise ConfigError(
+            f"raw data is missing below data_root: {config.data_root!r}\n"
+            + "\n".join(missing)
+            + "\nSet data_root to the folder that holds them, e.g. "
+            "`snakemake --config data_root=/path/to/data ...`, or correct the paths."
+        )
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a YAML configuration file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such configuration file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    return parse_config(values)
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, defaults filled in."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _explain(detail: Any) -> str:
+    """One problem pydantic found, with the key, the value and the corrected YAML."""
+    location = [str(part) for part in detail["loc"]]
+    key, value = ".".join(location) or "(top level)", detail["input"]
+    if detail["type"] == "extra_forbidden":
+        known = list(_section_at(location[:-1]).model_fields)
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+        mend = _as_yaml([*location[:-1], near[0]], value) if near else "  (remove the line)"
+        return f"- {key}: {value!r}: unknown key; {hint}\n{mend}"
+    if detail["type"] == "missing":
+        return f"- {key}: is missing; add\n{_as_yaml(location, _example(location))}"
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(value, (dict, BaseModel)) else f" {value!r}:"
+    mend = f"\n{_as_yaml(location, _example(location))}" if shown else ""
+    return f"- {key}:{shown} {message}{mend}"
+
+
+def _section_at(location: list[str]) -> type[BaseModel]:
+    """The model a key path leads into (dict levels are passed over)."""
+    model: type[BaseModel] = Config
+    for part in location:
+        field = model.model_fields.get(part)
+        found = field and re.findall(r"(\w+(?:Config))\b", str(field.annotation))
+        if found:
+            model = globals()[found[-1]]
+    return model
+
+
+def _example(location: list[str]) -> Any:
+    """A value that would be accepted: the default, or a plausible one where there is none."""
+    field = _section_at(location[:-1]).model_fields.get(location[-1])
+    if field is None:
+        return "..."
+    default = field.get_default(call_default_factory=True)
+    if default is not None and not field.is_required():
+        return list(default) if isinstance(default, tuple) else default
+    examples = {"run": "my_run", "images": 6400, "count": 500, "path": "FOLDER"}
+    return examples.get(location[-1], "...")
+
+
+def _as_yaml(location: list[str], value: Any) -> str:
+    for part in reversed(location):
+        value = {part: value}
+    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None)
+    return "\n".join(f"      {line}" for line in text.splitlines())

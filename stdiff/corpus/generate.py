@@ -1,0 +1,102 @@
+"""Images for a row range of a plan, or for one mask and caption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from stdiff.cases import write_cases
+from stdiff.config import SamplerConfig
+from stdiff.corpus.plan import count_plan, read_plan
+from stdiff.corpus.shards import SYNTHETIC_FLAG, ImageGenerator, make_shard
+from stdiff.diffusion.pipeline import Generator
+from stdiff.files import InputError, read_image, written_whole
+from stdiff.lexicon import parse, render
+
+
+def generate_shard(
+    plan: Path, model: Path, shard: int, out: Path, *, shard_size: int, sampler: SamplerConfig
+) -> None:
+    """Make shard number ``shard`` of a corpus: the plan's rows from shard * shard_size on.
+
+    Args:
+        plan: as `stdiff plan` writes it.
+        model: model folder.
+        shard: from 0.
+        out: the shard's case table, written whole or not at all.
+        shard_size: rows of a shard; the last one may be shorter.
+        sampler: how images are sampled; its batch is part of the corpus' identity.
+
+    Raises:
+        InputError: the plan ends before this shard, or does not fit the model.
+    """
+    if shard < 0 or shard_size < 1:
+        raise InputError(f"shard {shard}, shard size {shard_size}: expected >= 0 and >= 1")
+    rows = read_plan(plan, shard * shard_size, (shard + 1) * shard_size)
+    if not rows:
+        count = count_plan(plan)
+        raise InputError(
+            f"{plan}: shard {shard} is empty: the plan has {count} rows, at {shard_size} a shard "
+            f"that makes {-(-count // shard_size)} shard(s), counted from 0"
+        )
+    write_cases(make_shard(rows, Generator.load(model), sampler), out)
+
+
+def generate_one(
+    model: Path, mask_png: Path, text: str, out: Path, seed: int, sampler: SamplerConfig
+) -> None:
+    """One image of a mask and a free-text caption, as a PNG at the generator's size.
+
+    The PNG's text chunks say that it is synthetic, and from which caption, seed, model and
+    sampler settings.
+
+    Args:
+        model: model folder.
+        mask_png: any size; above half of full scale = lesion.
+        text: BI-RADS terms in any order and common spelling; may be empty.
+        out: the PNG, written whole or not at all.
+        seed: >= 0.
+        sampler: how the image is sampled.
+
+    Raises:
+        InputError: an unreadable or empty mask, or a word the lexicon does not know.
+    """
+    if seed < 0:
+        raise InputError(f"seed {seed}: expected >= 0")
+    # What costs nothing is checked before the model is loaded.
+    caption = render(parse(text))
+    mask = read_image(mask_png)
+    draw_one(Generator.load(model), mask, caption, out, seed, sampler, name=str(mask_png))
+
+
+def draw_one(
+    generator: ImageGenerator,
+    mask: Image.Image,
+    caption: str,
+    out: Path,
+    seed: int,
+    sampler: SamplerConfig,
+    *,
+    name: str,
+) -> None:
+    """Write the PNG of one mask and rendered caption (see :func:`generate_one`)."""
+    size = (generator.size_px, generator.size_px)
+    grey_HW = np.asarray(mask.convert("L").resize(size, Image.Resampling.NEAREST))
+    mask_HW = np.where(grey_HW > 127, 255, 0).astype(np.uint8)
+    if not mask_HW.any():
+        raise InputError(
+            f"{name}: no lesion left at {size[0]} x {size[1]} pixels; expected a mask with the "
+            "lesion in white (above 127) on black"
+        )
+    image_HW = generator.generate(mask_HW[None], [caption], [seed], sampler)[0]
+    says = PngInfo()
+    says.add_text(SYNTHETIC_FLAG, "yes: generated image, not for diagnosis")
+    says.add_text("caption", caption)
+    says.add_text("seed", str(seed))
+    says.add_text("model_sha256", generator.sha256)
+    says.add_text("sampler", sampler.model_dump_json())
+    with written_whole(out) as aside:
+        Image.fromarray(image_HW).save(aside, format="PNG", pnginfo=says)

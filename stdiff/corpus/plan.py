@@ -1,0 +1,158 @@
+"""The plan of a corpus: mask, findings, caption and seed of every image, before any is made.
+
+A plan is a case table whose images are null. Row i is drawn from (corpus seed, i) and the mask
+source alone, so a plan of N rows is the beginning of every larger one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stdiff.cases import SCHEMA, case_row, png_cell, read_cases
+from stdiff.files import InputError, sha256_bytes, written_whole
+from stdiff.labels import labelled_training_cases, read_splits
+from stdiff.lexicon import VOCABULARY, render
+from stdiff.masks.bank import MaskBank
+from stdiff.masks.ellipse import EllipseSource
+from stdiff.masks.sampling import MaskSource
+from stdiff.masks.shape import count_lesions
+from stdiff.randomness import generator, integer_seed
+
+# Filled in when the image is made; everything else of a row is the plan's.
+MADE_COLUMNS = ("image", "flags", "model_sha256", "plan_sha256")
+PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMNS)
+
+_ROW_GROUP = 1000
+
+
+def make_plan(
+    source: MaskSource, *, corpus: str, count: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Rows 0 … count - 1 of a plan, one by one.
+
+    Args:
+        source: where masks and findings come from.
+        corpus: name of the corpus; case ids are ``<corpus>/00000042``.
+        count: number of images.
+        seed: the corpus seed, >= 0.
+    """
+    for index in range(count):
+        yield plan_row(source, corpus, seed, index)
+
+
+def plan_row(source: MaskSource, corpus: str, seed: int, index: int) -> dict[str, Any]:
+    """Row ``index`` of a plan (see :func:`make_plan`)."""
+    sampled = source.sample(generator(seed, "mask", index))
+    height_px, width_px = sampled.mask.shape
+    return case_row(
+        case_id=f"{corpus}/{index:08d}",
+        collection=corpus,
+        mask=png_cell(sampled.mask, f"{index:08d}_mask"),
+        height_px=height_px,
+        width_px=width_px,
+        **sampled.findings.as_row(),
+        annotated=[],
+        caption=render(sampled.findings),
+        lesion_count=count_lesions(sampled.mask),
+        seed=integer_seed(seed, "image", index),
+        sample_index=index,
+        mask_origin=sampled.mask_origin,
+    )
+
+
+def write_plan(
+    cases: Sequence[Path],
+    splits: Path,
+    out: Path,
+    *,
+    corpus: str,
+    kind: Literal["bank", "ellipse"],
+    label_fraction: float,
+    count: int,
+    seed: int,
+) -> None:
+    """Write a plan whose masks come from the labelled training cases, in constant memory.
+
+    Args:
+        cases: case tables.
+        splits: ``splits.parquet`` with a row for every case.
+        out: the plan, written whole or not at all.
+        corpus: name of the corpus.
+        kind: "bank" (augmented real masks) or "ellipse" (the published baseline).
+        label_fraction: in (0, 1]; the label budget of the arm.
+        count: number of images, >= 1.
+        seed: corpus seed, >= 0.
+
+    Raises:
+        InputError: no labelled lesion to draw from, masks that cannot be used, or bad numbers.
+    """
+    if count < 1 or seed < 0:
+        raise InputError(f"count {count}, seed {seed}: expected count >= 1 and seed >= 0")
+    columns = ("case_id", "mask", "lesion_count", *VOCABULARY)
+    labelled = labelled_training_cases(
+        read_cases(cases, columns), read_splits(splits), label_fraction
+    )
+    bank = MaskBank(labelled)
+    source = EllipseSource(bank) if kind == "ellipse" else bank
+    rows = make_plan(source, corpus=corpus, count=count, seed=seed)
+    with written_whole(out) as aside, pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
+        while group := list(itertools.islice(rows, _ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+
+
+def count_plan(plan: Path) -> int:
+    """Number of rows of a plan."""
+    with _open(plan) as file:
+        return file.metadata.num_rows
+
+
+def read_plan(plan: Path, start: int, stop: int) -> list[dict[str, Any]]:
+    """Rows start … stop - 1 of a plan (fewer at its end), reading only the row groups needed.
+
+    Raises:
+        InputError: the file is missing, damaged or no case table.
+    """
+    rows: list[dict[str, Any]] = []
+    first = 0
+    with _open(plan) as file:
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if first < stop and first + count > start:
+                part = file.read_row_group(group).slice(max(0, start - first))
+                rows += part.slice(0, stop - start - len(rows)).to_pylist()
+            first += count
+    return rows
+
+
+def row_sha256(row: dict[str, Any]) -> str:
+    """Hex SHA-256 of what the plan says of one image (``plan_sha256`` of the case table).
+
+    It covers the row and nothing else of the plan: the same when the plan grows.
+    """
+    planned = {name: row[name] for name in PLANNED_COLUMNS}
+    planned["mask"] = sha256_bytes(row["mask"]["bytes"])
+    return hashlib.sha256(json.dumps(planned, sort_keys=True).encode()).hexdigest()
+
+
+def _open(plan: Path) -> pq.ParquetFile:
+    plan = Path(plan)
+    if not plan.is_file():
+        raise InputError(f"{plan}: no such plan; make it with `stdiff plan`")
+    try:
+        file = pq.ParquetFile(plan)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{plan}: not a readable Parquet file ({error})") from error
+    if file.schema_arrow.names != SCHEMA.names:
+        raise InputError(
+            f"{plan}: not a plan: found columns {', '.join(file.schema_arrow.names)}; "
+            "make it with `stdiff plan`"
+        )
+    return file

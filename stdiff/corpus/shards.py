@@ -1,0 +1,186 @@
+"""Shards: fixed row ranges of a plan with their images; made, and checked against the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from stdiff.cases import SCHEMA, images_of, png_cell
+from stdiff.config import SamplerConfig
+from stdiff.corpus.plan import PLANNED_COLUMNS, count_plan, read_plan, row_sha256
+from stdiff.files import InputError, decode_png
+
+SYNTHETIC_FLAG = "synthetic"
+
+
+class ImageGenerator(Protocol):
+    """What a shard needs of the generator (:class:`stdiff.diffusion.pipeline.Generator`)."""
+
+    sha256: str
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square masks it takes and images it makes."""
+        ...
+
+    def generate(
+        self,
+        masks_NHW: np.ndarray,
+        captions: list[str],
+        seeds: list[int],
+        sampler: SamplerConfig,
+    ) -> np.ndarray:
+        """(N, size, size) uint8 images of as many 0/255 masks, captions and seeds."""
+        ...
+
+
+def make_shard(
+    plan_rows: list[dict[str, Any]], generator: ImageGenerator, sampler: SamplerConfig
+) -> list[dict[str, Any]]:
+    """The rows of a plan with their images.
+
+    Batches are consecutive runs of ``sampler.batch`` rows (the last one may be shorter), so they
+    are the same whoever makes the shard.
+
+    Raises:
+        InputError: the plan's masks are not of the size the generator makes.
+    """
+    size = (generator.size_px, generator.size_px)
+    if other := {(row["height_px"], row["width_px"]) for row in plan_rows} - {size}:
+        raise InputError(
+            f"the plan's masks are {sorted(other)[0]} (height, width), the model makes {size}; "
+            "plan from cases harmonized to the size the model was trained on"
+        )
+    made = []
+    with tqdm(total=len(plan_rows), unit="images") as progress:
+        for start in range(0, len(plan_rows), sampler.batch):
+            rows = plan_rows[start : start + sampler.batch]
+            images_NHW = generator.generate(
+                images_of(row["mask"] for row in rows),
+                [row["caption"] for row in rows],
+                [row["seed"] for row in rows],
+                sampler,
+            )
+            made += [
+                _made_row(row, image_HW, generator.sha256)
+                for row, image_HW in zip(rows, images_NHW, strict=True)
+            ]
+            progress.update(len(rows))
+    return made
+
+
+def _made_row(row: dict[str, Any], image_HW: np.ndarray, model_sha256: str) -> dict[str, Any]:
+    return {
+        **row,
+        "image": png_cell(image_HW, f"{row['sample_index']:08d}"),
+        "flags": [SYNTHETIC_FLAG],
+        "model_sha256": model_sha256,
+        "plan_sha256": row_sha256(row),
+    }
+
+
+def verify_shard(path: Path, plan: Path) -> list[str]:
+    """Every problem of one shard, one line each; empty when it is whole and the plan's.
+
+    Raises:
+        InputError: the *plan* cannot be read.
+    """
+    return _verify_one(Path(path), plan)[0]
+
+
+def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
+    """Every problem of a corpus: of its shards, of rows missing or made twice, of mixed models.
+
+    Raises:
+        InputError: the *plan* cannot be read.
+    """
+    problems: list[str] = []
+    made_by: dict[int, Path] = {}
+    shards_of_model: dict[str, list[Path]] = {}
+    for path in map(Path, shards):
+        found, rows = _verify_one(path, plan)
+        problems += found
+        for index in (row["sample_index"] for row in rows):
+            if (other := made_by.setdefault(index, path)) != path:
+                problems.append(f"{path}: row {index} also stands in {other}")
+        for model in sorted({str(row["model_sha256"]) for row in rows}):
+            shards_of_model.setdefault(model, []).append(path)
+    problems += _missing_rows(set(made_by), count_plan(plan))
+    if len(shards_of_model) > 1:
+        counts = ", ".join(f"{m[:12]} in {len(p)} shard(s)" for m, p in shards_of_model.items())
+        problems.append(f"the images come from {len(shards_of_model)} models: {counts}")
+    return problems
+
+
+def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Problems of a shard, and its rows as far as they can be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names, rows = file.schema_arrow.names, file.read().to_pylist()
+    except (ValueError, OSError, pa.ArrowException) as error:
+        return [f"{path}: cannot be read ({error}); make it again"], []
+    if names != SCHEMA.names:
+        return [f"{path}: not a shard: found columns {', '.join(names)}"], []
+    if not rows or rows[0]["sample_index"] is None:
+        return [f"{path}: not a shard: no row with a sample_index at its beginning"], []
+    first = max(0, rows[0]["sample_index"])
+    planned = {row["sample_index"]: row for row in read_plan(plan, first, first + len(rows))}
+    problems = [
+        f"{path}: {row['case_id']}: {problem}"
+        for index, row in enumerate(rows, start=first)
+        for problem in _row_problems(row, index, planned)
+    ]
+    if len(models := {row["model_sha256"] for row in rows}) > 1:
+        problems.append(f"{path}: images of {len(models)} models in one shard")
+    return problems, rows
+
+
+def _row_problems(
+    row: dict[str, Any], index: int, planned: dict[int, dict[str, Any]]
+) -> Iterator[str]:
+    """What is wrong with a row that should be the plan's row ``index``."""
+    if row["sample_index"] != index:
+        yield f"sample_index is {row['sample_index']}, expected {index}: rows missing or misplaced"
+        return
+    if index not in planned:
+        yield f"the plan has no row {index}"
+        return
+    yield from _image_problems(row)
+    if SYNTHETIC_FLAG not in (row["flags"] or ()):
+        yield f"flags {row['flags']} do not say {SYNTHETIC_FLAG!r}"
+    if not row["model_sha256"]:
+        yield "model_sha256 missing"
+    if row["mask"] != planned[index]["mask"]:
+        yield "mask differs from the plan's"
+    for column in PLANNED_COLUMNS:
+        if column != "mask" and row[column] != planned[index][column]:
+            yield f"{column} is {row[column]!r}, the plan says {planned[index][column]!r}"
+    if row["plan_sha256"] != row_sha256(planned[index]):
+        yield "plan_sha256 is not that of the plan's row"
+
+
+def _image_problems(row: dict[str, Any]) -> Iterator[str]:
+    if row["image"] is None or not row["image"]["bytes"]:
+        yield "image missing"
+        return
+    try:
+        size = decode_png(row["image"]["bytes"]).shape
+    except (OSError, SyntaxError, ValueError) as error:
+        yield f"image cannot be decoded ({error})"
+        return
+    if size != (row["height_px"], row["width_px"]):
+        yield f"image is {size}, the row says {(row['height_px'], row['width_px'])}"
+
+
+def _missing_rows(made: set[int], count: int) -> list[str]:
+    missing = [index for index in range(count) if index not in made]
+    if not missing:
+        return []
+    shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    return [f"{len(missing)} of the plan's {count} rows are in no shard: {shown}"]

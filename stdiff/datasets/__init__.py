@@ -1,0 +1,1 @@
+"""Raw public collections, read into case tables and split without a leak."""

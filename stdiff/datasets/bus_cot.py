@@ -1,0 +1,195 @@
+"""BUS-CoT: 11,439 images gathered from eleven collections, BUSI and BUS-BRA among them.
+
+Yu et al. 2026, doi 10.1038/s41597-026-06702-9. Two parts are read:
+
+* ``BUS-Expert/000000/``: whole frames ``000000@raw.png`` and ``000000@cropped.png`` with one mask
+  a lesion ``000000@0.png``. Which frame the masks lie on is not documented, so it is the one
+  frame of the masks' size, and none if both or neither is.
+* ``BUS-Lesion/{trainval,test}/000000@0.png``: lesion crops without masks. The number before ``@``
+  is that of the BUS-Expert frame, whence the crop's patient and collection of origin.
+
+The layout is known from public loaders only; whatever is met and not expected is named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from stdiff.datasets.bus_cot_terms import findings_of, histology_of
+from stdiff.datasets.raw import (
+    Problem,
+    RawCase,
+    Reading,
+    collection_root,
+    files_in,
+    refuse_repeats,
+    relative,
+)
+from stdiff.files import InputError, sha256_file
+
+COLLECTION = "bus_cot"
+FOLDER = "BUSCoT"
+_LESIONS = "DatasetFiles/lesion_dataset.json"
+_EXPERT = "DatasetFiles/BUS-Expert_dataset.json"
+
+
+def read(raw: Path) -> Reading:
+    """Cases ``bus_cot/expert-000000`` with masks and ``bus_cot/lesion-trainval_001755@0`` without.
+
+    Raises:
+        InputError: missing or otherwise laid out folder, JSON that is no object, a key twice.
+    """
+    root = collection_root(raw, FOLDER, ("BUS-Lesion", "BUS-Expert", _LESIONS, _EXPERT))
+    expert, lesions = _entries(root / _EXPERT), _entries(root / _LESIONS)
+    cases: list[RawCase] = []
+    problems: list[Problem] = []
+    for key, entry in sorted(expert.items()):
+        try:
+            cases.append(_expert_case(root, key, entry))
+        except InputError as error:
+            problems.append(Problem(f"BUS-Expert/{key}", str(error)))
+    for key, entry in sorted(lesions.items()):
+        try:
+            cases.append(_lesion_case(root, key, entry, expert))
+        except InputError as error:
+            problems.append(Problem(f"BUS-Lesion/{key}", str(error)))
+    return cases, problems + _unnamed(root, set(expert), {case.image_path for case in cases})
+
+
+def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        refuse_repeats((key for key, _ in pairs), f"{path}: key")
+        return dict(pairs)
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds a {type(found).__name__}; expected an object by image")
+    return found
+
+
+def _expert_case(root: Path, key: str, entry: Any) -> RawCase:
+    folder = root / "BUS-Expert" / key
+    if not re.fullmatch(r"\w+", key) or not isinstance(entry, dict):
+        raise InputError(f"{_EXPERT}: entry {key!r} is not understood; expected e.g. '000000'")
+    if not folder.is_dir():
+        raise InputError(f"named in {_EXPERT}, but its folder is missing")
+    is_mask = re.compile(rf"{re.escape(key)}@\d+\.png").fullmatch
+    masks = tuple(path for path in files_in(folder) if is_mask(path.name))
+    if not masks:
+        raise InputError(f"no mask such as {key}@0.png")
+    reports = entry.get("us_report")
+    findings, flags = findings_of(
+        entry.get("pathology_histology"),
+        list(reports.values()) if isinstance(reports, dict) else [],
+    )
+    return _case(
+        root,
+        case_id=f"{COLLECTION}/expert-{key}",
+        image_path=_frame_of(folder, key, masks),
+        mask_paths=masks,
+        described=(findings, flags, histology_of(entry.get("pathology_histology"))),
+        frame=key,
+        source=entry,
+    )
+
+
+def _frame_of(folder: Path, key: str, masks: tuple[Path, ...]) -> Path:
+    """The one frame of the masks' size."""
+    mask_sizes = {_size_px(path) for path in masks}
+    frames = [folder / f"{key}@{kind}.png" for kind in ("raw", "cropped")]
+    sizes = {path: _size_px(path) for path in frames if path.is_file()}
+    fitting = [path for path, size in sizes.items() if mask_sizes == {size}]
+    if len(fitting) == 2 and sha256_file(fitting[0]) == sha256_file(fitting[1]):
+        return fitting[0]
+    if len(fitting) != 1:
+        found = ", ".join(f"{path.name} {size}" for path, size in sizes.items()) or "no frame"
+        raise InputError(
+            f"masks of size {sorted(mask_sizes)} fit {len(fitting)} of the frames ({found}); "
+            "which one they lie on is not guessed"
+        )
+    return fitting[0]
+
+
+def _size_px(path: Path) -> tuple[int, int]:
+    """(width, height), from the file's header alone."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path.name}: cannot be read as an image ({error})") from error
+
+
+def _lesion_case(root: Path, key: str, entry: Any, expert: dict[str, Any]) -> RawCase:
+    name = re.fullmatch(r"(?P<split>\w+)_(?P<frame>\w+)@\d+\.png", key)
+    if not name or not isinstance(entry, dict):
+        raise InputError(f"{_LESIONS}: key not understood; expected e.g. 'trainval_001755@0.png'")
+    # Only the file's name is taken: a path from a downloaded file must not leave the collection.
+    stated = entry.get("image_path") or key.removeprefix(f"{name['split']}_")
+    path = root / "BUS-Lesion" / name["split"] / PurePosixPath(str(stated)).name
+    if not path.is_file():
+        raise InputError(f"named in {_LESIONS}, but {relative(path, root)} is missing")
+    findings, flags = findings_of(entry.get("pathology_histology"), [entry.get("us_report")])
+    return _case(
+        root,
+        case_id=f"{COLLECTION}/lesion-{key.removesuffix('.png')}",
+        image_path=path,
+        mask_paths=(),
+        described=(findings, flags, histology_of(entry.get("pathology_histology"))),
+        frame=name["frame"],
+        source={**(expert.get(name["frame"]) or {}), **entry},
+    )
+
+
+def _case(
+    root: Path,
+    *,
+    case_id: str,
+    image_path: Path,
+    mask_paths: tuple[Path, ...],
+    described: tuple[Any, tuple[str, ...], str | None],
+    frame: str,
+    source: dict[str, Any],
+) -> RawCase:
+    findings, flags, histology = described
+    patient = source.get("patient_id")
+    # 'BUSBRA@000177' names the collection of origin too.
+    origin = source.get("dataset") or (str(patient).split("@")[0] if "@" in str(patient) else None)
+    columns = [name for name, term in findings.as_row().items() if term]
+    return RawCase(
+        case_id=case_id,
+        collection=COLLECTION,
+        root=root,
+        image_path=image_path,
+        mask_paths=mask_paths,
+        findings=findings,
+        annotated=(*columns, *(("histology",) if histology else ())),
+        histology=histology,
+        patient_id=str(patient) if patient else None,
+        group=f"{COLLECTION}/frame-{frame}",
+        origin=origin,
+        origin_known=origin is not None,
+        flags=flags,
+    )
+
+
+def _unnamed(root: Path, expert: set[str], read_images: set[Path]) -> list[Problem]:
+    """Frames' folders and lesion crops that the JSON files do not name."""
+    folders = [p for p in (root / "BUS-Expert").iterdir() if p.is_dir() and p.name not in expert]
+    crops = [
+        path
+        for split in (root / "BUS-Lesion").iterdir()
+        if split.is_dir()
+        for path in files_in(split)
+        if path not in read_images
+    ]
+    return [Problem(relative(path, root), "not named in DatasetFiles/") for path in folders + crops]

@@ -1,0 +1,105 @@
+"""BUS-CoT's report values in terms of the BI-RADS lexicon, where the mapping is sound.
+
+One table, :data:`TERMS`. ``None`` means: a value we know and the lexicon has no term for. A value
+outside the table becomes a flag ``unknown_term:<field>=<value>`` and is never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from stdiff.lexicon import BIRADS, PATHOLOGIES, Findings
+
+_IN_A_MASS = ("calcifications", "in a mass")
+
+TERMS: dict[str, dict[str, tuple[str, str] | None]] = {
+    "EchoCharacteristics": {
+        "NoEcho": ("echo_pattern", "anechoic"),
+        "LowEcho": ("echo_pattern", "hypoechoic"),
+        "SlightlyLowEcho": ("echo_pattern", "hypoechoic"),
+        "Isoechoic": ("echo_pattern", "isoechoic"),
+        "HighEcho": ("echo_pattern", "hyperechoic"),
+        "HeterogeneousEcho": ("echo_pattern", "heterogeneous"),
+        "CysticSolidMixedEcho": ("echo_pattern", "complex cystic and solid"),
+    },
+    # The report is one lesion's, so its calcifications lie in that mass.
+    "LesionCalcificationFeatures": {
+        "NoCalcification": ("calcifications", "none"),
+        "Microcalcification": _IN_A_MASS,
+        "MultipleCalcifications": _IN_A_MASS,
+        "MultipleClusteredMicrocalcifications": _IN_A_MASS,
+        "CoarseCalcification": _IN_A_MASS,
+        "SuspectedCalcification": None,
+    },
+    # A blurred demarcation is the lexicon's indistinct margin. A clear one is the 4th edition's
+    # 'lesion boundary', not a margin; circumscribed takes a regular edge besides (see below).
+    "LesionBoundary": {
+        "BoundaryClear": None,
+        "BoundaryFairlyClear": None,
+        "BoundarySomewhatUnclear": None,
+        "BoundaryUnclear": ("margin", "indistinct"),
+    },
+    # An irregular edge may be angular, microlobulated or spiculated: no single term says it.
+    "LesionEdge": {"Regular": None, "PartiallyRegular": None, "Irregular": None},
+    "BIRADS": {category: ("birads", category) for category in BIRADS},
+}
+
+
+def findings_of(
+    pathology_histology: Any, reports: Sequence[Any]
+) -> tuple[Findings, tuple[str, ...]]:
+    """Findings of an image with one report a lesion, and flags for values not understood.
+
+    A term is kept where all of the image's lesions agree on it.
+    """
+    per_lesion = [_terms(report) for report in reports if isinstance(report, dict)]
+    terms: dict[str, str] = {}
+    for column in {column for lesion, _ in per_lesion for column in lesion}:
+        values = {lesion.get(column) for lesion, _ in per_lesion}
+        if len(values) == 1:
+            terms[column] = values.pop()
+    flags = {flag for _, lesion_flags in per_lesion for flag in lesion_flags}
+    pathologies = {
+        str(value).strip().lower() for value in _leaves(pathology_histology, "pathology")
+    }
+    flags |= {f"unknown_term:pathology={p}" for p in pathologies - set(PATHOLOGIES)}
+    if len(pathologies) == 1 and not pathologies - set(PATHOLOGIES):
+        terms["pathology"] = pathologies.pop()
+    margin = terms.pop("margin", None)
+    return Findings(**terms, margin=(margin,) if margin else ()), tuple(sorted(flags))
+
+
+def histology_of(pathology_histology: Any) -> str | None:
+    """The histologies named at any depth, joined by '; '."""
+    return "; ".join(sorted({str(v) for v in _leaves(pathology_histology, "histology")})) or None
+
+
+def _terms(report: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
+    found: dict[str, str] = {}
+    flags: set[str] = set()
+    for field, values in TERMS.items():
+        value = report.get(field)
+        if value is None or value == "":
+            continue
+        if str(value) not in values:
+            flags.add(f"unknown_term:{field}={value}")
+        elif term := values[str(value)]:
+            found[term[0]] = term[1]
+    if (report.get("LesionEdge"), report.get("LesionBoundary")) == ("Regular", "BoundaryClear"):
+        found["margin"] = "circumscribed"
+    return found, flags
+
+
+def _leaves(node: Any, name: str) -> Iterable[Any]:
+    """Values under the key ``name`` at any depth; the publication nests by subtype."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == name and not isinstance(value, (dict, list)):
+                if value not in (None, ""):
+                    yield value
+            else:
+                yield from _leaves(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _leaves(value, name)

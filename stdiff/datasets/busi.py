@@ -1,0 +1,77 @@
+"""BUSI: 780 images in three folders by class; no patients, no BI-RADS, no metadata file.
+
+Al-Dhabyani et al. 2020, doi 10.1016/j.dib.2019.104863. Layout:
+``Dataset_BUSI_with_GT/{benign,malignant,normal}/benign (1).png`` with ``benign (1)_mask.png``
+and, for further lesions, ``_mask_1.png``, ``_mask_2.png``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from stdiff.datasets.raw import (
+    Problem,
+    RawCase,
+    Reading,
+    collection_root,
+    files_in,
+    refuse_repeats,
+    relative,
+)
+from stdiff.lexicon import Findings
+
+COLLECTION = "busi"
+FOLDER = "Dataset_BUSI_with_GT"
+CLASSES = ("benign", "malignant", "normal")
+_NAME = re.compile(r"(?P<pathology>[a-z]+) \((?P<number>\d+)\)(?P<mask>_mask(_\d+)?)?\.png")
+
+
+def read(raw: Path) -> Reading:
+    """Cases such as ``busi/benign-0001``, and the files that fit no case.
+
+    BUSI carries no BI-RADS category, and none is made up.
+
+    Raises:
+        InputError: missing or otherwise laid out folder, one number twice.
+    """
+    root = collection_root(raw, FOLDER, CLASSES)
+    cases: list[RawCase] = []
+    problems: list[Problem] = []
+    for pathology in CLASSES:
+        images: list[tuple[int, Path]] = []
+        masks: dict[int, list[Path]] = {}
+        for path in files_in(root / pathology):
+            name = _NAME.fullmatch(path.name)
+            if not name or name["pathology"] != pathology:
+                reason = f"name not understood; expected e.g. '{pathology} (1).png'"
+                problems.append(Problem(relative(path, root), reason))
+            elif name["mask"]:
+                masks.setdefault(int(name["number"]), []).append(path)
+            else:
+                images.append((int(name["number"]), path))
+        refuse_repeats((f"{n:04d}" for n, _ in images), f"{root / pathology}: image number")
+        for number, path in images:
+            lesion_free = pathology == "normal"
+            mask_paths = tuple(masks.pop(number, ()))
+            if not mask_paths and not lesion_free:
+                problems.append(Problem(relative(path, root), "no mask file beside the image"))
+                continue
+            cases.append(
+                RawCase(
+                    case_id=f"{COLLECTION}/{pathology}-{number:04d}",
+                    collection=COLLECTION,
+                    root=root,
+                    image_path=path,
+                    mask_paths=mask_paths,
+                    lesion_free=lesion_free,
+                    findings=Findings(pathology=pathology),
+                    annotated=("pathology",),
+                )
+            )
+        problems += [
+            Problem(relative(path, root), "mask without its image")
+            for paths in masks.values()
+            for path in paths
+        ]
+    return cases, problems

@@ -1,0 +1,108 @@
+"""From a native frame to the run's square, and the numbers that lead back.
+
+Pixel edges are counted from 0, so pixel i spans [i, i + 1]. A native position maps to
+
+    x_stored = scale_x * x_native + offset_x_px      (y alike)
+
+and back by ``x_native = (x_stored - offset_x_px) / scale_x``. ``crop`` has negative offsets,
+``pad`` positive ones, ``stretch`` none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stdiff.files import InputError
+
+FITS = ("stretch", "pad", "crop")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Placement of one native frame in the square.
+
+    Attributes:
+        native_px: (height, width) of the raw image.
+        size_px: side of the square.
+        box_px: native (left, top, right, bottom) that is kept.
+        placed_px: (height, width) that the kept part takes in the square.
+        corner_px: (top, left) of that part in the square.
+    """
+
+    native_px: tuple[int, int]
+    size_px: int
+    box_px: tuple[int, int, int, int]
+    placed_px: tuple[int, int]
+    corner_px: tuple[int, int]
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """(vertical, horizontal) stored pixels a native pixel."""
+        left, top, right, bottom = self.box_px
+        return self.placed_px[0] / (bottom - top), self.placed_px[1] / (right - left)
+
+    def image(self, grey_HW: np.ndarray) -> np.ndarray:
+        """(size, size) uint8, resampled with Lanczos windows wide enough to avoid aliasing."""
+        return self._place(Image.fromarray(grey_HW), Image.Resampling.LANCZOS)
+
+    def mask(self, mask_HW: np.ndarray) -> np.ndarray:
+        """(size, size) uint8 of 0 and 255, nearest neighbour."""
+        grey_HW = mask_HW.astype(np.uint8) * 255
+        return self._place(Image.fromarray(grey_HW), Image.Resampling.NEAREST)
+
+    def _place(self, image: Image.Image, resampling: Image.Resampling) -> np.ndarray:
+        square = Image.new("L", (self.size_px, self.size_px))
+        height, width = self.placed_px
+        top, left = self.corner_px
+        square.paste(image.resize((width, height), resampling, box=self.box_px), (left, top))
+        return np.asarray(square)
+
+    def spacing_mm(self, native_mm: float | None) -> float | None:
+        """Pixel spacing of the stored image; None if unknown or no longer one number."""
+        vertical, horizontal = self.scales
+        # Whole pixels round the two scales apart a little even where the aspect ratio is kept.
+        if native_mm is None or abs(vertical - horizontal) > 0.01 * vertical:
+            return None
+        return native_mm / np.sqrt(vertical * horizontal)
+
+    def transform(self) -> dict[str, Any]:
+        """The case table's ``transform`` cell."""
+        vertical, horizontal = self.scales
+        left, top, _, _ = self.box_px
+        return {
+            "scale_x": horizontal,
+            "scale_y": vertical,
+            "offset_x_px": self.corner_px[1] - left * horizontal,
+            "offset_y_px": self.corner_px[0] - top * vertical,
+            "native_height_px": self.native_px[0],
+            "native_width_px": self.native_px[1],
+        }
+
+
+def fit_frame(height_px: int, width_px: int, size_px: int, fit: str) -> Fit:
+    """How a native frame becomes the square.
+
+    ``stretch`` fills the square and changes the aspect ratio; ``pad`` keeps all and adds black
+    bars; ``crop`` keeps the central square.
+
+    Raises:
+        InputError: an unknown fit.
+    """
+    native_px, whole = (height_px, width_px), (0, 0, width_px, height_px)
+    if fit == "stretch":
+        return Fit(native_px, size_px, whole, (size_px, size_px), (0, 0))
+    if fit == "pad":
+        scale = size_px / max(native_px)
+        placed = (max(1, round(height_px * scale)), max(1, round(width_px * scale)))
+        corner = ((size_px - placed[0]) // 2, (size_px - placed[1]) // 2)
+        return Fit(native_px, size_px, whole, placed, corner)
+    if fit == "crop":
+        side = min(native_px)
+        left, top = (width_px - side) // 2, (height_px - side) // 2
+        box = (left, top, left + side, top + side)
+        return Fit(native_px, size_px, box, (size_px, size_px), (0, 0))
+    raise InputError(f"fit: {fit!r} is not known; expected one of {', '.join(FITS)}")

@@ -1,0 +1,1 @@
+"""ST-Diff: the latent diffusion model, made of standard diffusers parts, and its folder on disk."""

@@ -1,0 +1,135 @@
+"""Foreground and background, parted by a soft gate g in [0, 1].
+
+g is 1 on the lesion, falls off over a margin, and covers the column beneath it, where shadowing
+and enhancement live. Caption and mask reach the denoiser only through g:
+
+* every ControlNet residual is multiplied by g,
+* every cross-attention is g * attend(caption) + (1 - g) * attend(empty caption).
+
+With g = 0 everywhere the output is that of stage 1, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from scipy import ndimage
+from torch.nn.functional import adaptive_max_pool2d
+
+from stdiff.config import GateConfig
+
+
+def soft_gate(mask_HW: np.ndarray, config: GateConfig) -> np.ndarray:
+    """Gate of one mask.
+
+    Args:
+        mask_HW: (H, W), non-zero on the lesion; rows are depth.
+        config: margin and posterior reach, as fractions of the height.
+
+    Returns:
+        (H, W) float32 in [0, 1]: half a cosine over the margin around the lesion, and beneath it
+        another half cosine that ends at the posterior reach. All zero for an empty mask.
+    """
+    lesion = mask_HW > 0
+    if not lesion.any():
+        return np.zeros(mask_HW.shape, np.float32)
+    height = mask_HW.shape[0]
+    outside_px = ndimage.distance_transform_edt(~lesion)
+    around = _falling(outside_px / (config.margin * height))
+    if config.posterior == 0:
+        return around.astype(np.float32)
+    # Rows since the last lesion row above, per column.
+    rows = np.arange(height)[:, None]
+    last_lesion_row = np.maximum.accumulate(np.where(lesion, rows, -height * 4), axis=0)
+    beneath = _falling((rows - last_lesion_row) / (config.posterior * height))
+    # The column widens by the margin as well; the maximum keeps the gate 1 on the lesion.
+    beneath = ndimage.gaussian_filter1d(beneath, config.margin * height / 2, axis=1)
+    return np.maximum(around, beneath).astype(np.float32)
+
+
+def _falling(distance: np.ndarray) -> np.ndarray:
+    """1 at distance 0, 0 from distance 1 on, half a cosine between."""
+    return 0.5 * (1 + np.cos(np.pi * np.clip(distance, 0, 1)))
+
+
+def gates_of(masks_NHW: np.ndarray, config: GateConfig) -> torch.Tensor:
+    """(N, 1, H, W) float32 gates of (N, H, W) masks."""
+    return torch.from_numpy(np.stack([soft_gate(mask, config) for mask in masks_NHW]))[:, None]
+
+
+def gate_at(gate_B1HW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The gate at another resolution; by maximum, so that no lesion ever vanishes."""
+    return adaptive_max_pool2d(gate_B1HW, size)
+
+
+class GatedAttention:
+    """Attention processor: cross-attention to the caption inside the gate, to nothing outside."""
+
+    def __init__(self) -> None:
+        self._attend = AttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        gates: dict[int, torch.Tensor] | None = None,
+        empty_BLD: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """``gates`` maps a number of positions P to the gate as (B, P, 1)."""
+        if encoder_hidden_states is None or gates is None:
+            return self._attend(attn, hidden_states, encoder_hidden_states, attention_mask)
+        g_BP1 = gates[hidden_states.shape[1]]
+        caption = self._attend(attn, hidden_states, encoder_hidden_states, attention_mask)
+        nothing = self._attend(attn, hidden_states, empty_BLD, attention_mask)
+        return g_BP1 * caption + (1 - g_BP1) * nothing
+
+
+def gate_attention(unet: UNet2DConditionModel) -> None:
+    """Install the gated processor; without gates it is plain attention."""
+    unet.set_attn_processor(GatedAttention())
+
+
+def denoise_gated(
+    unet: UNet2DConditionModel,
+    z_BCHW: torch.Tensor,
+    t: torch.Tensor,
+    caption_BLD: torch.Tensor,
+    empty_1LD: torch.Tensor,
+    gate_B1HW: torch.Tensor,
+    residuals: tuple[list[torch.Tensor], torch.Tensor] | None,
+) -> torch.Tensor:
+    """Prediction of the denoiser with caption and mask let in through the gate only.
+
+    Args:
+        z_BCHW: noisy latents.
+        t: time steps, (B,) or scalar.
+        caption_BLD: caption embeddings.
+        empty_1LD: embedding of the empty caption, the one stage 1 was trained with.
+        gate_B1HW: gate at image or latent resolution.
+        residuals: the ControlNet's residuals (down, middle); None leaves the mask out.
+    """
+    levels = len(unet.config.block_out_channels)
+    sizes = [(z_BCHW.shape[2] >> i, z_BCHW.shape[3] >> i) for i in range(levels)]
+    gates = {size: gate_at(gate_B1HW, size) for size in sizes}
+    down, middle = None, None
+    if residuals is not None:
+        down = [r * gates[tuple(r.shape[2:])] for r in residuals[0]]
+        middle = residuals[1] * gates[tuple(residuals[1].shape[2:])]
+    return unet(
+        z_BCHW,
+        t,
+        encoder_hidden_states=caption_BLD,
+        cross_attention_kwargs={
+            "gates": {g.shape[2] * g.shape[3]: g.flatten(2).mT for g in gates.values()},
+            "empty_BLD": empty_1LD.expand(len(z_BCHW), -1, -1),
+        },
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=middle,
+    ).sample

@@ -1,0 +1,81 @@
+"""Captions for the denoiser: a closed-vocabulary tokenizer and a small CLIP text model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from stdiff.config import TextConfig
+from stdiff.lexicon import VOCABULARY
+
+_SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
+# Words that captions are joined with, besides the lexicon's terms.
+_JOINING = ("BI-RADS", "shape", "orientation", "margin", "posterior", "calcifications", "no", ",:")
+
+
+def build_tokenizer(config: TextConfig) -> PreTrainedTokenizerFast:
+    """Word-level tokenizer over every word and mark a caption can hold."""
+    terms = chain.from_iterable(VOCABULARY.values())
+    words = sorted(set(re.findall(r"[\w-]+|[,:]", " ".join([*terms, *_JOINING]).lower())))
+    vocabulary = {word: i for i, word in enumerate([*_SPECIAL, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(",", "isolated")]
+        + [pre_tokenizers.Split(":", "isolated")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>",
+        special_tokens=[("<start>", vocabulary["<start>"]), ("<end>", vocabulary["<end>"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=config.tokens,
+        pad_token="<pad>",
+        bos_token="<start>",
+        eos_token="<end>",
+        unk_token="<unknown>",
+    )
+
+
+def build_text_encoder(
+    config: TextConfig, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> CLIPTextModel:
+    """Untrained CLIP text model of the preset's size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.width,
+                intermediate_size=4 * config.width,
+                projection_dim=config.width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                max_position_embeddings=config.tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str]) -> torch.Tensor:
+    """(B, L) token ids, padded to the model's length.
+
+    Raises:
+        ValueError: a word outside the vocabulary (captions come from the lexicon, so this is a
+            bug) or a caption longer than the model reads.
+    """
+    ids = tokenizer(list(captions), padding="max_length", return_tensors="pt").input_ids
+    if ids.shape[1] > tokenizer.model_max_length:
+        longest = max(captions, key=len)
+        raise ValueError(f"caption longer than {tokenizer.model_max_length} tokens: {longest!r}")
+    if (ids == tokenizer.unk_token_id).any():
+        raise ValueError(f"caption outside the vocabulary among {sorted(set(captions))[:5]}")
+    return ids

@@ -1,0 +1,1 @@
+"""Measuring: fidelity, control, memorisation, and the gain in Dice."""

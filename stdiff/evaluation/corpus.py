@@ -1,0 +1,97 @@
+"""Everything measured on one synthetic corpus: fidelity, control, memorisation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from stdiff.cases import images_of, read_cases
+from stdiff.config import Config
+from stdiff.evaluation.control import evaluate_control
+from stdiff.evaluation.fidelity import evaluate_fidelity
+from stdiff.evaluation.memorisation import evaluate_memorisation
+from stdiff.files import InputError, write_text
+from stdiff.labels import labelled_training_cases, read_splits, training_cases
+from stdiff.segmentation.networks import image_features, load_segmenter
+from stdiff.segmentation.train import labelled_images, lesions_for_test, segmenter_config
+
+
+def evaluate_corpus(
+    config: Config,
+    *,
+    cases: Sequence[Path],
+    splits: Path,
+    corpus: Sequence[Path],
+    segmenter: str,
+    weights: Path,
+    label_percent: int,
+    out: Path,
+) -> None:
+    """Write the measurements of a corpus as JSON.
+
+    Keys: ``encoder``, ``label_percent``, ``generated`` (number of images), ``fidelity`` (list of
+    records), ``control``, ``memorisation``.
+
+    Args:
+        config: The run.
+        cases: Case tables of real images.
+        splits: The table that says roles.
+        corpus: All shards of the corpus.
+        segmenter: A name in ``segmentation.segmenters``.
+        weights: Its weights, trained on real training images only (arm ``real``, the greatest
+            label percent); both the judge of control and the encoder of fidelity.
+        label_percent: The label budget of the corpus' generator, to be reported.
+        out: JSON file to write.
+
+    Compared with generated images are real lesions with masks, as those are what a corpus
+    imitates; memorisation is sought among all training images, labelled or not.
+
+    Raises:
+        InputError: tables missing or of another image size, unknown segmenter or weights that are
+            not its own, an empty corpus, or KID subsets larger than a set of images.
+    """
+    size_px = config.image.size_px
+    network = load_segmenter(segmenter_config(config, segmenter), weights)
+    table, roles = read_cases(cases), read_splits(splits)
+    groups = roles.set_index("case_id")["group_id"]
+    test = lesions_for_test(table, roles)
+    training = labelled_training_cases(table, roles, 1.0)
+    seen = training_cases(table, roles)
+    generated = read_cases(corpus) if corpus else None
+    if generated is None or generated.empty:
+        raise InputError("the corpus holds no image; name the shards that `stdiff generate` wrote")
+    test_images, generated_images, training_images = (
+        labelled_images(rows, size_px) for rows in (test, generated, training)
+    )
+    encoder = f"{segmenter} encoder trained on this run's real training images"
+    result = {
+        "encoder": encoder,
+        "label_percent": label_percent,
+        "generated": len(generated),
+        "fidelity": evaluate_fidelity(
+            image_features(network, generated_images.images_NHW),
+            image_features(network, training_images.images_NHW),
+            groups.loc[training["case_id"]].to_numpy(),
+            image_features(network, test_images.images_NHW),
+            test["group_id"].to_numpy(),
+            encoder=encoder,
+            settings=config.evaluation,
+            seed=config.seed,
+        ),
+        "control": evaluate_control(
+            network,
+            generated,
+            generated_images,
+            test,
+            test_images,
+            settings=config.evaluation,
+            seed=config.seed,
+        ),
+        "memorisation": evaluate_memorisation(
+            generated_images.images_NHW,
+            test_images.images_NHW,
+            images_of(seen["image"][seen["image"].notna()]),
+        ),
+    }
+    write_text(out, json.dumps(result, indent=1) + "\n")

@@ -1,0 +1,143 @@
+"""How near generated images are to real ones: KID first, Fréchet distance beside it.
+
+Neither number means anything by itself. Each is reported with N of both sides, the name of the
+encoder, and two floors: real training against real test images, and two disjoint halves of the
+real test images. Neither is called FID, which is Inception's name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stdiff.config import EvaluationConfig
+from stdiff.files import InputError
+from stdiff.randomness import generator
+
+
+def kid(
+    features_a: np.ndarray,
+    features_b: np.ndarray,
+    subset_size: int,
+    subsets: int,
+    rng: np.random.Generator,
+) -> tuple[float, float, float]:
+    """Kernel inception distance of features (N, D): mean, 2.5th and 97.5th percentile of subsets.
+
+    The unbiased estimate of the squared maximum mean discrepancy under the kernel
+    k(x, y) = (x·y / D + 1)³, averaged over random subsets (Binkowski et al. 2018,
+    arXiv 1801.01401, section 4). It may be below 0. The percentiles tell how much the estimate
+    of *one* subset varies; they are no confidence interval of the mean.
+
+    Raises:
+        InputError: a subset is larger than one of the sides.
+    """
+    smallest = min(len(features_a), len(features_b))
+    if subset_size > smallest:
+        raise InputError(
+            f"evaluation.kid_subset_size {subset_size} is larger than the smaller set of images "
+            f"({smallest}); set kid_subset_size: {smallest} or less, or use more images"
+        )
+    features_a, features_b = features_a.astype(np.float64), features_b.astype(np.float64)
+    estimates = [
+        _squared_mmd(
+            features_a[rng.choice(len(features_a), subset_size, replace=False)],
+            features_b[rng.choice(len(features_b), subset_size, replace=False)],
+        )
+        for _ in range(subsets)
+    ]
+    low, high = np.percentile(estimates, [2.5, 97.5])
+    return float(np.mean(estimates)), float(low), float(high)
+
+
+def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
+    """Fréchet distance between Gaussians fitted to features (N, D).
+
+    |m_a - m_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) (Heusel et al. 2017, arXiv 1706.08500). Biased
+    upwards for small N; see :func:`rank_deficient`.
+    """
+    means = features_a.mean(axis=0, dtype=np.float64), features_b.mean(axis=0, dtype=np.float64)
+    covariance_a = np.atleast_2d(np.cov(features_a, rowvar=False, dtype=np.float64))
+    covariance_b = np.atleast_2d(np.cov(features_b, rowvar=False, dtype=np.float64))
+    # tr (C_a C_b)^½ = tr (R C_b R)^½ with R = C_a^½: symmetric, so its eigenvalues are real.
+    values, vectors = np.linalg.eigh(covariance_a)
+    root_a = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    trace = np.sqrt(np.linalg.eigvalsh(root_a @ covariance_b @ root_a).clip(0)).sum()
+    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * trace
+    return float(np.sum((means[0] - means[1]) ** 2) + spread)
+
+
+def rank_deficient(features_a: np.ndarray, features_b: np.ndarray) -> bool:
+    """Whether a side has too few images (N < D + 1) for a covariance of full rank."""
+    return min(len(features_a), len(features_b)) < features_a.shape[1] + 1
+
+
+def evaluate_fidelity(
+    generated: np.ndarray,
+    training: np.ndarray,
+    training_groups: np.ndarray,
+    test: np.ndarray,
+    test_groups: np.ndarray,
+    *,
+    encoder: str,
+    settings: EvaluationConfig,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Distances of generated to real test images, and the two floors, as records.
+
+    Args:
+        generated: Features (N, D) of generated images.
+        training: Features of real training images; whole groups are drawn until there are as
+            many images as generated ones, or all are used.
+        training_groups: Group of each of them.
+        test: Features of real test images.
+        test_groups: Group of each of them; no group is in both halves.
+        encoder: What the features are of, in words.
+        settings: KID subsets.
+        seed: Of the run.
+
+    Where the encoder was itself trained on the training images, their floor holds its overfitting
+    too. Keys: ``comparison``, ``encoder``, ``n_a``, ``n_b``, ``kid``, ``kid_low``, ``kid_high``,
+    ``kid_subset_size``, ``frechet_distance``, ``rank_deficient``.
+
+    Raises:
+        InputError: a KID subset is larger than one of the sides.
+    """
+    drawn = _whole_groups(training_groups, len(generated), generator(seed, "fidelity floor"))
+    half = _whole_groups(test_groups, len(test) // 2, generator(seed, "fidelity halves"))
+    other_half = np.setdiff1d(np.arange(len(test)), half)
+    # A group cut short at the last image stands in one half only.
+    other_half = other_half[~np.isin(test_groups[other_half], test_groups[half])]
+    comparisons = {
+        "generated vs real test": (generated, test),
+        "floor: real training vs real test": (training[drawn], test),
+        "floor: two halves of real test": (test[half], test[other_half]),
+    }
+    records = []
+    for comparison, (a, b) in comparisons.items():
+        rng = generator(seed, f"KID {comparison}")
+        mean, low, high = kid(a, b, settings.kid_subset_size, settings.kid_subsets, rng)
+        records.append(
+            {"comparison": comparison, "encoder": encoder, "n_a": len(a), "n_b": len(b)}
+            | {"kid": mean, "kid_low": low, "kid_high": high}
+            | {"kid_subset_size": settings.kid_subset_size}
+            | {"frechet_distance": frechet_distance(a, b), "rank_deficient": rank_deficient(a, b)}
+        )
+    return records
+
+
+def _squared_mmd(x_ND: np.ndarray, y_ND: np.ndarray) -> float:
+    count, width = x_ND.shape
+    within_x = (x_ND @ x_ND.T / width + 1) ** 3
+    within_y = (y_ND @ y_ND.T / width + 1) ** 3
+    across = (x_ND @ y_ND.T / width + 1) ** 3
+    within = within_x.sum() - np.trace(within_x) + within_y.sum() - np.trace(within_y)
+    return within / (count * (count - 1)) - 2 * across.mean()
+
+
+def _whole_groups(groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Sorted indices of the first ``count`` images when groups are taken in random order."""
+    _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    place = rng.permutation(codes.max() + 1)[codes]
+    return np.sort(np.argsort(place, kind="stable")[:count])

@@ -1,0 +1,279 @@
+"""By how much does synthetic data help? Dice by arm and paired gains, from per-case tables only.
+
+Seeds are averaged per case first; a case is then one value. Intervals come from a bootstrap over
+groups (patients or clusters of near-duplicates), because cases of one group are not independent.
+"pooled" weights every case of every collection alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from stdiff.config import Config
+from stdiff.files import InputError, write_text
+from stdiff.randomness import generator
+from stdiff.segmentation.arms import real_arm
+
+_TRAINING = ["segmenter", "arm", "label_percent"]
+_COLUMNS = [*_TRAINING, "seed", "case_id", "collection", "group_id", "dice", "iou", "hd95_px"]
+_DRAWS_AT_ONCE = 1000
+
+
+def group_bootstrap(
+    values: np.ndarray, groups: np.ndarray, draws: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean of ``values`` (N,) when whole groups are resampled.
+
+    A draw takes as many groups as there are, with replacement, and averages their cases. With a
+    single group there is nothing to resample: the interval is (NaN, NaN).
+    """
+    _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    sums, counts = np.bincount(codes, values), np.bincount(codes)
+    if len(counts) < 2:
+        return math.nan, math.nan
+    means = []
+    for start in range(0, draws, _DRAWS_AT_ONCE):  # bounds the memory of the counts
+        size = min(_DRAWS_AT_ONCE, draws - start)
+        taken = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
+        means.append((taken @ sums) / (taken @ counts))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """P values adjusted for their number (Holm 1979, Scand. J. Statist. 6:65-70)."""
+    order = np.argsort(p_values)
+    stepped = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(stepped))
+    return adjusted
+
+
+def signed_rank_p(differences: np.ndarray) -> float:
+    """Two-sided p of the Wilcoxon signed-rank test, zeros ranked (Pratt); 1 if all are zero."""
+    if not np.any(differences):
+        return 1.0
+    return float(wilcoxon(differences, zero_method="pratt").pvalue)
+
+
+def check_pairs(per_case: pd.DataFrame) -> None:
+    """Refuse tables whose trainings cannot be compared case by case.
+
+    Raises:
+        InputError: columns are missing, a case stands twice in one training, or a case that one
+            training of a segmenter was tested on is absent from another.
+    """
+    if missing := [name for name in _COLUMNS if name not in per_case]:
+        raise InputError(
+            f"per-case table: column(s) {', '.join(missing)} missing, found "
+            f"{', '.join(per_case.columns)}; make it with `stdiff segment`"
+        )
+    twice = per_case[per_case.duplicated([*_TRAINING, "seed", "case_id"])]
+    problems = [
+        f"{_named(row)}: case {row['case_id']} stands twice" for row in twice.to_dict("records")
+    ]
+    for _, trainings in per_case.groupby("segmenter"):
+        expected = set(trainings["case_id"])
+        for key, rows in trainings.groupby([*_TRAINING, "seed"]):
+            if absent := sorted(expected - set(rows["case_id"])):
+                name = _named(dict(zip([*_TRAINING, "seed"], key, strict=True)))
+                problems.append(
+                    f"{name}: {len(absent)} case(s) absent, e.g. {', '.join(absent[:3])}"
+                )
+    if problems:
+        raise InputError(
+            "trainings cannot be compared case by case:\n"
+            + "\n".join(f"- {problem}" for problem in problems[:10])
+            + "\nmake these tables again with the same cases and splits"
+        )
+
+
+def empty_cases(per_case: pd.DataFrame) -> set[str]:
+    """Cases without a Dice (both masks empty) in some training; left out of every arm alike."""
+    return set(per_case.loc[per_case["dice"].isna(), "case_id"])
+
+
+def dice_by_arm(per_case: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
+    """Mean Dice with its 95 % interval, IoU and HD95 of every segmenter, arm and label percent.
+
+    Args:
+        per_case: Rows of `stdiff segment`, several trainings together.
+        draws: Draws of the bootstrap.
+        seed: Of the run.
+
+    ``dice_seed_sd`` is the standard deviation of the seeds' mean Dice (NaN with one seed); the
+    interval does not contain it.
+
+    Raises:
+        InputError: see :func:`check_pairs`.
+    """
+    check_pairs(per_case)
+    per_case = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
+    records = []
+    for key, rows in per_case.groupby(_TRAINING):
+        for collection, part in _collections(rows):
+            values = _over_seeds(part)
+            # One stream a collection: the same groups are drawn for every arm.
+            rng = generator(seed, f"dice interval {collection}")
+            low, high = group_bootstrap(values["dice"], values["group_id"], draws, rng)
+            records.append(
+                dict(zip(_TRAINING, key, strict=True))
+                | {"collection": collection, **_counts(values, part)}
+                | {"dice_mean": values["dice"].mean(), "dice_low": low, "dice_high": high}
+                | {"dice_seed_sd": part.groupby("seed")["dice"].mean().std()}
+                | {"iou_mean": values["iou"].mean(), "hd95_px_mean": values["hd95_px"].mean()}
+            )
+    return pd.DataFrame(records)
+
+
+def gains(
+    per_case: pd.DataFrame, *, baseline_arm: str = "real", draws: int, seed: int
+) -> pd.DataFrame:
+    """Mean paired difference in Dice of every arm to the baseline arm at the same label percent.
+
+    ``wilcoxon_p`` tests the groups' mean differences, as cases of one group are not independent.
+    ``holm_p`` is corrected over all segmenters, arms and label percents of a collection.
+    Positive gains favour the arm.
+
+    Raises:
+        InputError: see :func:`check_pairs`, or the baseline arm is absent.
+    """
+    check_pairs(per_case)
+    per_case = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
+    records = []
+    for key, rows in per_case.groupby(_TRAINING):
+        segmenter, arm, label_percent = key
+        if arm == baseline_arm:
+            continue
+        of_training = per_case["segmenter"].eq(segmenter) & per_case["label_percent"].eq(
+            label_percent
+        )
+        baseline_rows = per_case[of_training & per_case["arm"].eq(baseline_arm)]
+        if baseline_rows.empty:
+            raise InputError(
+                f"{_named(dict(zip(_TRAINING, key, strict=True)))}: no table of the arm "
+                f"{baseline_arm}-{label_percent} to measure the gain against; make it with "
+                "`stdiff segment`"
+            )
+        baselines = dict(_collections(baseline_rows))
+        for collection, part in _collections(rows):
+            values, baseline = _over_seeds(part), _over_seeds(baselines[collection])
+            difference = values["dice"] - baseline["dice"]
+            rng = generator(seed, f"gain interval {collection}")
+            low, high = group_bootstrap(difference, values["group_id"], draws, rng)
+            by_group = difference.groupby(values["group_id"]).mean()
+            records.append(
+                dict(zip(_TRAINING, key, strict=True))
+                | {"collection": collection, **_counts(values, part)}
+                | {"gain_mean": difference.mean(), "gain_low": low, "gain_high": high}
+                | {"wilcoxon_p": signed_rank_p(by_group.to_numpy())}
+            )
+    table = pd.DataFrame(records)
+    if not table.empty:
+        table["holm_p"] = table.groupby("collection")["wilcoxon_p"].transform(
+            lambda p: holm(p.to_numpy())
+        )
+    return table
+
+
+def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
+    """Write Dice by arm and gains of per-case tables as JSON.
+
+    Keys: ``baseline_arm``, ``by_arm`` and ``gains`` (lists of records), ``excluded_both_empty``
+    (number of cases).
+
+    Raises:
+        InputError: a table is missing, or see :func:`gains`.
+    """
+    if not tables:
+        raise InputError("no per-case table is given; make them with `stdiff segment`")
+    if absent := [str(path) for path in tables if not Path(path).is_file()]:
+        raise InputError(f"no such per-case table: {', '.join(absent)}; make it (`stdiff segment`)")
+    per_case = pd.concat([pd.read_parquet(path) for path in tables], ignore_index=True)
+    settings = {"draws": config.evaluation.bootstrap_draws, "seed": config.seed}
+    baseline_arm = real_arm(config)
+    result = {
+        "baseline_arm": baseline_arm,
+        "by_arm": _json_records(dice_by_arm(per_case, **settings)),
+        "gains": _json_records(gains(per_case, baseline_arm=baseline_arm, **settings)),
+        "excluded_both_empty": len(empty_cases(per_case)),
+    }
+    write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def gain_table_text(result: dict[str, Any]) -> str:
+    """The JSON of :func:`evaluate_gain`, parsed, as a plain-text table: one line an arm."""
+    gain_of = {_line_key(record): record for record in result["gains"]}
+    lines = [
+        f"{'segmenter':<16}{'collection':<12}{'labels':>7}  {'arm':<12}{'cases':>6}{'seeds':>6}"
+        f"  {'Dice [95 %]':<22}{'gain [95 %]':<25}{'p (Holm)':>8}"
+    ]
+    for record in sorted(result["by_arm"], key=_line_order):
+        gain = gain_of.get(_line_key(record))
+        lines.append(
+            f"{record['segmenter']:<16}{record['collection']:<12}{record['label_percent']:>5} %"
+            f"  {record['arm']:<12}{record['cases']:>6}{record['seeds']:>6}"
+            f"  {_interval(record, 'dice', ''):<22}"
+            + (f"{_interval(gain, 'gain', '+'):<25}{gain['holm_p']:>8.2g}" if gain else "")
+        )
+    lines.append(
+        f"gain: paired difference to {result['baseline_arm']} at the same label percent; "
+        "seeds averaged per case, groups resampled"
+    )
+    if result["excluded_both_empty"]:
+        lines.append(f"left out: {result['excluded_both_empty']} case(s) with both masks empty")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _collections(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield "pooled", rows
+    yield from rows.groupby("collection")
+
+
+def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a case, metrics averaged over seeds, sorted by case_id."""
+    return rows.groupby("case_id").agg(
+        {"group_id": "first", "dice": "mean", "iou": "mean", "hd95_px": "mean"}
+    )
+
+
+def _counts(values: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
+    return {
+        "cases": len(values),
+        "groups": values["group_id"].nunique(),
+        "seeds": rows["seed"].nunique(),
+    }
+
+
+def _json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values; what is not a finite number becomes null."""
+    return json.loads(table.to_json(orient="records", double_precision=15))
+
+
+def _line_key(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record[name] for name in (*_TRAINING, "collection"))
+
+
+def _line_order(record: dict[str, Any]) -> tuple[Any, ...]:
+    collection = record["collection"]
+    return record["segmenter"], collection != "pooled", collection, record["label_percent"]
+
+
+def _interval(record: dict[str, Any], name: str, sign: str) -> str:
+    mean, low, high = (record[f"{name}_{part}"] for part in ("mean", "low", "high"))
+    if low is None:
+        return f"{mean:{sign}.3f} [one group]"
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _named(row: dict[str, Any]) -> str:
+    seed = f", seed {row['seed']}" if "seed" in row else ""
+    return f"{row['segmenter']}, {row['arm']}-{row['label_percent']}{seed}"

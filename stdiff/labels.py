@@ -1,0 +1,107 @@
+"""Which cases a training step may see: by role, and by the label budget.
+
+``splits.parquet`` holds one row a case: its role, and for training cases a
+``label_rank`` in [0, 1): at label fraction f the cases with rank < f are labelled, so 10 % of
+the labels are a part of 25 %, and those of 100 %.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from stdiff.files import InputError
+
+_COLUMNS = ("case_id", "role", "label_rank")
+_LISTED = 5
+
+
+def read_splits(path: Path) -> pd.DataFrame:
+    """The table that `stdiff split` wrote.
+
+    Raises:
+        InputError: missing, not Parquet, or without its columns.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; make it with `stdiff split`")
+    try:
+        splits = pd.read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+    if missing := [name for name in _COLUMNS if name not in splits]:
+        raise InputError(
+            f"{path}: column(s) {', '.join(missing)} missing, found {', '.join(splits.columns)}; "
+            "make it with `stdiff split`"
+        )
+    return splits
+
+
+def cases_with_role(
+    cases: pd.DataFrame, splits: pd.DataFrame, role: Literal["train", "validation", "test"]
+) -> pd.DataFrame:
+    """The rows of ``cases`` that the splits give this role, sorted by case_id.
+
+    Raises:
+        InputError: a case that the splits do not name, or name twice.
+    """
+    return _sorted_rows(cases, _split_rows(cases, splits)["role"] == role)
+
+
+def training_cases(cases: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """All training rows, labelled or not, sorted by case_id."""
+    return cases_with_role(cases, splits, "train")
+
+
+def labelled_training_cases(
+    cases: pd.DataFrame, splits: pd.DataFrame, label_fraction: float
+) -> pd.DataFrame:
+    """Training rows within the label budget whose mask holds a lesion, sorted by case_id.
+
+    Args:
+        cases: with the columns ``case_id``, ``mask`` and ``lesion_count``.
+        splits: as :func:`read_splits` gives it.
+        label_fraction: in (0, 1]; cases with ``label_rank`` below it are labelled.
+
+    Raises:
+        InputError: no such row, or a case without a split.
+    """
+    if not 0 < label_fraction <= 1:
+        raise InputError(f"label fraction {label_fraction} is not in (0, 1]; e.g. 0.1 for 10 %")
+    split = _split_rows(cases, splits)
+    labelled = (
+        (split["role"] == "train") & (pd.to_numeric(split["label_rank"]) < label_fraction)
+    ).to_numpy()
+    has_lesion = (cases["mask"].notna() & (cases["lesion_count"] > 0)).to_numpy()
+    if not (labelled & has_lesion).any():
+        raise InputError(
+            f"no labelled training case with a lesion at label fraction {label_fraction} "
+            f"({len(cases)} cases, {int(labelled.sum())} of them labelled training cases); "
+            "raise the fraction or add annotated images"
+        )
+    return _sorted_rows(cases, labelled & has_lesion)
+
+
+def _split_rows(cases: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """The row of ``splits`` for each row of ``cases``, in the same order."""
+    if (twice := splits["case_id"].duplicated()).any():
+        raise InputError(f"the splits name a case twice: {_few(splits['case_id'][twice])}")
+    absent = ~cases["case_id"].isin(splits["case_id"])
+    if absent.any():
+        raise InputError(
+            f"{int(absent.sum())} case(s) without a split: {_few(cases['case_id'][absent])}; "
+            "make the splits again from these tables with `stdiff split`"
+        )
+    return splits.set_index("case_id").loc[cases["case_id"]]
+
+
+def _sorted_rows(cases: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    return cases[pd.Series(chosen).to_numpy()].sort_values("case_id").reset_index(drop=True)
+
+
+def _few(case_ids: pd.Series) -> str:
+    shown = ", ".join(case_ids.head(_LISTED))
+    return shown + (", ..." if len(case_ids) > _LISTED else "")

@@ -1,0 +1,1 @@
+"""Lesion masks: their descriptors, and where those of a synthetic corpus come from."""

@@ -1,0 +1,91 @@
+"""The published mask generator: an ellipse with elastic deformation (arXiv 2507.07721).
+
+((x - x0) / a)^2 + ((y - y0) / b)^2 = 1 with a <= x0 <= W - a and b <= y0 <= H - b; benign a > b,
+malignant a < b; three size bands; the elastic deformation is stronger in malignant lesions. The
+paper gives no numbers for the bands and the deformation: those below are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from stdiff.files import InputError
+from stdiff.masks.bank import MaskBank
+from stdiff.masks.sampling import (
+    SampledMask,
+    as_mask,
+    elastic_displacement,
+    equivalent_diameter_px,
+    resample,
+)
+from stdiff.masks.shape import largest_lesion, measure
+
+# Long semi-axis as a fraction of the image's shorter side: small, medium, large.
+SIZE_BANDS = ((0.06, 0.12), (0.12, 0.20), (0.20, 0.32))
+# Short over long axis.
+AXIS_RATIO = (0.5, 0.9)
+# In units of the ellipse's equivalent diameter.
+ELASTIC_AMPLITUDE = {"benign": 0.03, "malignant": 0.10}
+ELASTIC_SMOOTHNESS = 0.15
+
+
+class EllipseSource:
+    """Ellipses for the benign and malignant rows of a bank.
+
+    A row of the bank is drawn first, so pathologies come in the bank's frequencies and the other
+    terms in combinations that exist; orientation and shape are then those measured on the mask.
+
+    Raises:
+        InputError: no row of the bank is benign or malignant.
+    """
+
+    def __init__(self, bank: MaskBank) -> None:
+        """Keep the findings of the bank's benign and malignant rows."""
+        self.height_px, self.width_px = bank.height_px, bank.width_px
+        self.findings = [
+            mask.findings for mask in bank.masks if mask.findings.pathology in ELASTIC_AMPLITUDE
+        ]
+        if not self.findings:
+            raise InputError(
+                f"masks.kind ellipse needs cases of known pathology: none of the {len(bank)} masks "
+                "of the bank is benign or malignant; use masks.kind: bank"
+            )
+
+    def sample(self, rng: np.random.Generator) -> SampledMask:
+        """A deformed ellipse with findings to suit."""
+        findings = self.findings[rng.integers(len(self.findings))]
+        ellipse_HW = _ellipse(self.height_px, self.width_px, findings.pathology, rng)
+        mask_HW = as_mask(_deform(ellipse_HW, ELASTIC_AMPLITUDE[findings.pathology], rng))
+        measured = measure(mask_HW)
+        findings = replace(findings, orientation=measured.orientation, shape=measured.shape)
+        return SampledMask(mask_HW, findings, "ellipse")
+
+
+def _ellipse(height_px: int, width_px: int, pathology: str, rng: np.random.Generator) -> np.ndarray:
+    """A filled ellipse that lies within the image, boolean (height, width)."""
+    band = SIZE_BANDS[rng.integers(len(SIZE_BANDS))]
+    long_px = rng.uniform(*band) * min(height_px, width_px)
+    short_px = long_px * rng.uniform(*AXIS_RATIO)
+    a, b = (long_px, short_px) if pathology == "benign" else (short_px, long_px)
+    x0, y0 = rng.uniform(a, width_px - a), rng.uniform(b, height_px - b)
+    # Pixel (row, column) covers [column, column + 1) x [row, row + 1); its centre decides.
+    y_H1, x_1W = np.ogrid[:height_px, :width_px]
+    return ((x_1W + 0.5 - x0) / a) ** 2 + ((y_H1 + 0.5 - y0) / b) ** 2 <= 1
+
+
+def _deform(ellipse_HW: np.ndarray, amplitude: float, rng: np.random.Generator) -> np.ndarray:
+    """The ellipse after elastic deformation, one lesion without holes; undeformed if it is lost."""
+    diameter_px = equivalent_diameter_px(ellipse_HW)
+    displacement_2HW = elastic_displacement(
+        ellipse_HW.shape, amplitude * diameter_px, ELASTIC_SMOOTHNESS * diameter_px, rng
+    )
+    source_2HW = np.indices(ellipse_HW.shape) + displacement_2HW
+    deformed_HW = largest_lesion(resample(ellipse_HW.astype(np.uint8), source_2HW))
+    deformed_HW = ndimage.binary_fill_holes(deformed_HW)
+    # Strong deformation of a small ellipse can tear it apart; half of it must be left.
+    if 2 * deformed_HW.sum() < ellipse_HW.sum():
+        return ellipse_HW
+    return deformed_HW

@@ -1,0 +1,73 @@
+"""What every source of masks gives, and the elastic deformation they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy import ndimage
+
+from stdiff.lexicon import Findings
+
+
+@dataclass(frozen=True)
+class SampledMask:
+    """A new mask and what is to be said of it.
+
+    Attributes:
+        mask: (height, width) uint8, 0 or 255, with at least one lesion pixel.
+        findings: the terms of its caption.
+        mask_origin: ``bank:<case_id>`` or ``ellipse``.
+    """
+
+    mask: np.ndarray
+    findings: Findings
+    mask_origin: str
+
+
+class MaskSource(Protocol):
+    """Something that draws masks; what it draws depends on the generator's state alone."""
+
+    def sample(self, rng: np.random.Generator) -> SampledMask:
+        """Draw one mask."""
+        ...
+
+
+def as_mask(lesion_HW: np.ndarray) -> np.ndarray:
+    """A boolean array as a mask of 0 and 255."""
+    return lesion_HW.astype(np.uint8) * 255
+
+
+def elastic_displacement(
+    shape: tuple[int, int], amplitude_px: float, smoothness_px: float, rng: np.random.Generator
+) -> np.ndarray:
+    """A smooth random displacement of every pixel (Simard et al. 2003).
+
+    Args:
+        shape: (height, width) in pixels.
+        amplitude_px: root mean square of each component.
+        smoothness_px: standard deviation of the Gaussian that smooths white noise.
+        rng: what it is drawn from.
+
+    Returns:
+        (2, height, width) float64: displacement along y and x, in pixels.
+    """
+    noise_2HW = rng.standard_normal((2, *shape))
+    sigma = max(smoothness_px, 1.0)
+    smooth_2HW = ndimage.gaussian_filter(noise_2HW, (0, sigma, sigma), mode="wrap")
+    rms = np.sqrt((smooth_2HW**2).mean(axis=(1, 2), keepdims=True))
+    return smooth_2HW * (amplitude_px / rms)
+
+
+def resample(mask_HW: np.ndarray, source_2HW: np.ndarray) -> np.ndarray:
+    """The mask read at fractional (y, x) positions, nearest pixel.
+
+    Positions outside the image read its border pixel: a lesion that the image cuts stays cut.
+    """
+    return ndimage.map_coordinates(mask_HW, source_2HW, order=0, mode="nearest")
+
+
+def equivalent_diameter_px(mask_HW: np.ndarray) -> float:
+    """Diameter of the circle with the area of the mask's lesion pixels."""
+    return float(2 * np.sqrt(np.count_nonzero(mask_HW) / np.pi))

@@ -1,0 +1,46 @@
+"""Which modules of the package a step depends on, so that an edit re-runs what it must."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+# Its values reach every rule as params, one section each; its text changes no result.
+_LEFT_OUT = {"stdiff.config"}
+
+
+def modules_of(*entries: str) -> list[str]:
+    """Files of the named modules and of all package modules they import, sorted.
+
+    Paths are relative to the folder that holds the package, as rules name their inputs. Found by
+    reading the import statements: nothing is imported.
+    """
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        module = waiting.pop()
+        if module in found or module in _LEFT_OUT:
+            continue
+        found.add(module)
+        waiting += _imports(module)
+    return sorted(str(_file(m).relative_to(_PACKAGE.parent)) for m in found)
+
+
+def _file(module: str) -> Path:
+    path = _PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _imports(module: str) -> list[str]:
+    """Package modules that a module imports itself."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    ours = [name for name in names if name.split(".")[0] == "stdiff"]
+    return [name for name in ours if _file(name).is_file()]

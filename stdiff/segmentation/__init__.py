@@ -1,0 +1,1 @@
+"""Segmenters: networks, what they are trained on, training, and per-case metrics."""

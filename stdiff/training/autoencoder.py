@@ -1,0 +1,35 @@
+"""Stage 0: training the autoencoder's decoder on real training images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from torch import nn
+
+from stdiff.diffusion.autoencoder import encode, to_unit
+
+
+class DecoderStage:
+    """Reconstruct images from their fixed latents; L1 plus squared error."""
+
+    def __init__(self, autoencoder: AutoencoderTiny, images_NHW: np.ndarray) -> None:
+        self.autoencoder = autoencoder
+        self.modules = nn.ModuleDict({"decoder": autoencoder.decoder})
+        self.images_NHW = images_NHW
+        self.z_BCHW = encode(autoencoder, images_NHW).clone() / autoencoder.config.scaling_factor
+        self.count = len(images_NHW)
+
+    def loss(
+        self, indices: np.ndarray, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Reconstruction error of the images, each flipped left to right with chance one half."""
+        x = to_unit(self.images_NHW[indices])
+        flipped = torch.rand(len(indices), generator=rng) < 0.5
+        x[flipped] = x[flipped].flip(-1)
+        with torch.no_grad():
+            z = self.autoencoder.encoder(x)
+        error = self.autoencoder.decoder(z) - x
+        squared = error.square().mean()
+        psnr_db = float(10 * torch.log10(4 / squared.detach()))
+        return error.abs().mean() + squared, {"psnr_db": psnr_db}

@@ -1,0 +1,70 @@
+"""Checkpoints of the training loop: one safetensors file each, whole or absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from stdiff.files import InputError, sha256_bytes, write_text, written_whole
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class CheckpointFolder:
+    """The checkpoints of one training, in a folder named by what is trained on what.
+
+    ``identity`` says everything the result depends on (settings, data, the stage before). A
+    training with another identity gets another folder: weights are never mixed, nothing is lost.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, state: Path, identity: dict[str, str]) -> CheckpointFolder:
+        """The folder below ``state`` for this identity, made if it is not there."""
+        text = json.dumps(identity, indent=1, sort_keys=True)
+        path = Path(state) / sha256_bytes(text.encode())[:12]
+        record = path / "identity.json"
+        if not record.exists():
+            for other in sorted(Path(state).glob("*/identity.json")):
+                known = json.loads(other.read_text())
+                keys = sorted(k for k in identity if known.get(k) != identity[k])
+                print(f"{other.parent} holds a training that differs in {', '.join(keys)}; kept")
+            write_text(record, text)
+        elif json.loads(record.read_text()) != identity:
+            raise InputError(
+                f"{record}: says another training than the folder's name; remove {path} to start "
+                "anew, or restore the file"
+            )
+        return cls(path)
+
+    def save(self, images: int, tensors: Tensors, keep: int = 2) -> None:
+        """Write a checkpoint beside its name, rename it, then drop all but the newest ``keep``."""
+        with written_whole(self.path / f"checkpoint-{images:012d}.safetensors") as aside:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, aside)
+        for old in self._newest_first()[keep:]:
+            old.unlink()
+
+    def load(self) -> tuple[int, Tensors] | None:
+        """The newest whole checkpoint as (images, tensors); None when there is none.
+
+        A file that cannot be read is named, left where it is, and passed over.
+        """
+        for file in self._newest_first():
+            try:
+                with safe_open(file, "pt") as handle:
+                    tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            except (SafetensorError, OSError) as error:
+                print(f"{file}: damaged ({error}); passed over")
+                continue
+            return int(file.stem.removeprefix("checkpoint-")), tensors
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.path.glob("checkpoint-*.safetensors"), reverse=True)

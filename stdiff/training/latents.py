@@ -1,0 +1,31 @@
+"""Latents of the training images: encoded once, kept in a file, never pickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from safetensors.torch import load_file, save_file
+
+from stdiff.diffusion.autoencoder import encode
+from stdiff.files import sha256_bytes, written_whole
+
+
+def cached_latents(
+    autoencoder: AutoencoderTiny, images_NHW: np.ndarray, cache: Path
+) -> torch.Tensor:
+    """(N, 2, C, h, w) latents of every image and of its mirror image, scaled for the denoiser.
+
+    Kept in ``cache`` under a name made of the images' and the encoder's content, so a changed
+    image or autoencoder never meets old latents.
+    """
+    weights = b"".join(p.detach().numpy().tobytes() for p in autoencoder.encoder.parameters())
+    file = cache / f"{sha256_bytes(images_NHW.tobytes() + weights)[:24]}.safetensors"
+    if not file.exists():
+        mirrored = np.ascontiguousarray(images_NHW[:, :, ::-1])
+        both = [encode(autoencoder, images) for images in (images_NHW, mirrored)]
+        with written_whole(file) as aside:
+            save_file({"latents": torch.stack(both, dim=1).contiguous()}, aside)
+    return load_file(file)["latents"]

@@ -1,0 +1,188 @@
+"""The three training stages of the generator, from case tables to folders of weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from diffusers import AutoencoderTiny
+
+from stdiff.cases import images_of, read_cases
+from stdiff.config import Config, Section
+from stdiff.diffusion.autoencoder import build_autoencoder
+from stdiff.diffusion.denoiser import build_controlnet
+from stdiff.diffusion.folder import (
+    DiffusionModel,
+    ModelFolderError,
+    check_model_matches,
+    load_model,
+    new_model,
+    save_model,
+)
+from stdiff.files import InputError, sha256_bytes, sha256_folder, written_whole
+from stdiff.labels import labelled_training_cases, read_splits, training_cases
+from stdiff.randomness import integer_seed
+from stdiff.training.autoencoder import DecoderStage
+from stdiff.training.finetune import FinetuneStage
+from stdiff.training.latents import cached_latents
+from stdiff.training.loop import train
+from stdiff.training.pretrain import PretrainStage
+
+_COLUMNS = ("case_id", "image", "mask", "height_px", "width_px", "lesion_count", "caption")
+
+
+def train_autoencoder(
+    config: Config,
+    *,
+    cases: Sequence[Path],
+    splits: Path,
+    out: Path,
+    state: Path,
+    stop_after_s: float | None = None,
+) -> None:
+    """Stage 0: fit the patch encoder and train the decoder on all training images."""
+    rows = training_cases(_read(cases, config), read_splits(splits))
+    images_NHW = images_of(rows["image"])
+    seed = integer_seed(config.seed, "autoencoder weights")
+    autoencoder = build_autoencoder(config.model.autoencoder, images_NHW, seed)
+    log = train(
+        DecoderStage(autoencoder, images_NHW),
+        config.training.autoencoder,
+        seed=config.seed,
+        purpose="autoencoder",
+        state=state,
+        identity=_identity(rows, config.training.autoencoder, config.model.autoencoder),
+        stop_after_s=stop_after_s,
+    )
+    with written_whole(out) as aside:
+        autoencoder.save_pretrained(aside, safe_serialization=True)
+        shutil.copyfile(log, aside / "autoencoder.jsonl")
+
+
+def train_pretrain(
+    config: Config,
+    *,
+    autoencoder: Path,
+    cases: Sequence[Path],
+    splits: Path,
+    out: Path,
+    state: Path,
+    stop_after_s: float | None = None,
+) -> None:
+    """Stage 1: train the whole denoiser on all training images with the empty caption."""
+    if not (autoencoder / "config.json").is_file():
+        raise InputError(
+            f"{autoencoder}: no autoencoder there (no config.json); make it with "
+            "`stdiff train autoencoder`"
+        )
+    rows = training_cases(_read(cases, config), read_splits(splits))
+    vae = AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True).eval()
+    _check_latent_channels(vae, config, autoencoder)
+    model = new_model(config, vae)
+    log = train(
+        PretrainStage(model, cached_latents(vae, images_of(rows["image"]), state / "latents")),
+        config.training.pretrain,
+        seed=config.seed,
+        purpose="pretrain",
+        state=state,
+        identity=_identity(rows, config.training.pretrain, config.model)
+        | {"autoencoder": sha256_folder(autoencoder)},
+        stop_after_s=stop_after_s,
+    )
+    model.about |= {"stage": "pretrain", "pretrain_cases": list(rows["case_id"])}
+    save_model(model, out, {"pretrain.jsonl": log})
+
+
+def train_finetune(
+    config: Config,
+    *,
+    base: Path,
+    label_percent: int,
+    cases: Sequence[Path],
+    splits: Path,
+    out: Path,
+    state: Path,
+    stop_after_s: float | None = None,
+) -> None:
+    """Stage 2: train ControlNet and caption encoder on ``label_percent`` % of the labels."""
+    model = load_model(base)
+    if model.about.get("stage") != "pretrain":
+        raise ModelFolderError(f"{base}: is not a stage-1 model; give that of `train pretrain`")
+    check_model_matches(model, config, base)
+    table = _read(cases, config)
+    rows = labelled_training_cases(table, read_splits(splits), label_percent / 100)
+    model.controlnet = build_controlnet(
+        config.model, model.unet, integer_seed(config.seed, "controlnet weights")
+    )
+    log = train(
+        _finetune_stage(model, rows, config, state),
+        config.training.finetune,
+        seed=config.seed,
+        purpose=f"finetune-{label_percent}",
+        state=state,
+        identity=_identity(rows, config.training.finetune, config.model)
+        | {"base": sha256_folder(base)},
+        stop_after_s=stop_after_s,
+    )
+    model.about |= {
+        "stage": "finetune",
+        "label_percent": label_percent,
+        "finetune_cases": list(rows["case_id"]),
+    }
+    save_model(model, out, {"pretrain.jsonl": base / "pretrain.jsonl", "finetune.jsonl": log})
+
+
+def _finetune_stage(
+    model: DiffusionModel, rows: pd.DataFrame, config: Config, state: Path
+) -> FinetuneStage:
+    latents = cached_latents(model.autoencoder, images_of(rows["image"]), state / "latents")
+    masks_NHW, captions = images_of(rows["mask"]), list(rows["caption"])
+    return FinetuneStage(model, latents, masks_NHW, captions, config.training.finetune)
+
+
+def _read(cases: Sequence[Path], config: Config) -> pd.DataFrame:
+    """The columns training needs.
+
+    Raises:
+        InputError: images of another size than the configuration says.
+    """
+    table = read_cases(cases, _COLUMNS)
+    size = config.image.size_px
+    other = table[(table["height_px"] != size) | (table["width_px"] != size)]
+    if len(other):
+        first = other.iloc[0]
+        raise InputError(
+            f"{len(other)} image(s) are not {size} x {size} px as image.size_px says, e.g. "
+            f"{first.case_id}: {first.width_px} x {first.height_px}; harmonize again"
+        )
+    return table
+
+
+def _check_latent_channels(vae: AutoencoderTiny, config: Config, folder: Path) -> None:
+    found, asked = vae.config.latent_channels, config.model.autoencoder.latent_channels
+    if found != asked:
+        raise ModelFolderError(
+            f"{folder}: has latent_channels {found}, the configuration says "
+            f"model.autoencoder.latent_channels: {asked}; train the autoencoder again"
+        )
+
+
+def _identity(rows: pd.DataFrame, *sections: Section) -> dict[str, str]:
+    """Everything a stage's weights depend on, but the seed and the stage before."""
+    identity: dict[str, str] = {"cases": _content_hash(rows)}
+    for section in sections:
+        values: dict[str, Any] = section.model_dump(mode="json")
+        identity |= {f"{type(section).__name__}.{k}": json.dumps(v) for k, v in values.items()}
+    return identity
+
+
+def _content_hash(rows: pd.DataFrame) -> str:
+    """Hash of ids, pixels and captions of the cases trained on."""
+    parts = [f"{row.case_id}\0{row.caption}".encode() for row in rows.itertuples()]
+    for column in ("image", "mask"):
+        parts += [b"" if cell is None else cell["bytes"] for cell in rows[column]]
+    return sha256_bytes(b"\0".join(parts))

@@ -1,0 +1,237 @@
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, verify_table, write_cases
+from stdiff.corpus import plan as plan_module
+from stdiff.corpus.plan import count_plan, make_plan, read_plan, row_sha256, write_plan
+from stdiff.files import InputError, decode_png
+from stdiff.labels import cases_with_role, labelled_training_cases, read_splits, training_cases
+from stdiff.lexicon import Findings, parse
+from stdiff.masks.bank import MaskBank
+from stdiff.masks.ellipse import EllipseSource
+from stdiff.masks.shape import count_lesions
+
+SIZE = 32
+
+
+def case_rows(count=20):
+    """Masks with one lesion each, but for every fifth case: lesion-free or unlabelled."""
+    rows = []
+    for i in range(count):
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        if i % 5:
+            mask[8 : 14 + i % 3, 6 : 12 + i % 7] = 255
+        rows.append(
+            case_row(
+                case_id=f"busi/{i:04d}",
+                collection="busi",
+                image=png_cell(np.full((SIZE, SIZE), 90, np.uint8), "i"),
+                mask=None if i == 5 else png_cell(mask, "m"),
+                height_px=SIZE,
+                width_px=SIZE,
+                lesion_count=None if i == 5 else int(bool(i % 5)),
+                **Findings(
+                    pathology="malignant" if i % 2 else "benign", margin=("indistinct",)
+                ).as_row(),
+            )
+        )
+    return rows
+
+
+def split_table(count=20):
+    """The first half trains, with label ranks 0, 0.1, ...; then validation, then test."""
+    return pd.DataFrame(
+        {
+            "case_id": [f"busi/{i:04d}" for i in range(count)],
+            "role": ["train"] * (count // 2)
+            + ["validation"] * (count // 4)
+            + ["test"] * (count - count // 2 - count // 4),
+            "label_rank": [i / (count // 2) if i < count // 2 else None for i in range(count)],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan")
+    write_cases(case_rows(), path / "cases.parquet")
+    split_table().to_parquet(path / "splits.parquet")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bank(folder):
+    cases, splits = read_cases(folder / "cases.parquet"), read_splits(folder / "splits.parquet")
+    return MaskBank(labelled_training_cases(cases, splits, 1.0))
+
+
+def plan(folder, name, **changes):
+    options = {"corpus": "syn", "kind": "bank", "label_fraction": 1.0, "count": 12, "seed": 3}
+    out = folder / name
+    write_plan([folder / "cases.parquet"], folder / "splits.parquet", out, **{**options, **changes})
+    return out
+
+
+# Labels -------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10), st.integers(1, 10))
+def test_a_smaller_label_budget_is_part_of_a_larger_one(a, b):
+    cases, splits = pd.DataFrame(case_rows()), split_table()
+    small, large = sorted((a / 10, b / 10))
+    chosen = {}
+    for fraction in (small, large):
+        try:
+            chosen[fraction] = list(labelled_training_cases(cases, splits, fraction)["case_id"])
+        except InputError:
+            chosen[fraction] = []  # 0.1 holds the one lesion-free case only
+    assert set(chosen[small]) <= set(chosen[large])
+    assert chosen[large] == sorted(chosen[large])
+
+
+def test_labelled_training_cases_are_training_cases_with_a_lesion_within_the_budget():
+    cases, splits = pd.DataFrame(case_rows()).sample(frac=1, random_state=0), split_table()
+    chosen = labelled_training_cases(cases, splits.sample(frac=1, random_state=1), 0.7)
+    assert list(chosen["case_id"]) == [f"busi/{i:04d}" for i in (1, 2, 3, 4, 6)]
+    assert list(training_cases(cases, splits)["case_id"]) == [f"busi/{i:04d}" for i in range(10)]
+    assert len(cases_with_role(cases, splits, "test")) == 5
+
+
+def test_bad_splits_are_named(tmp_path):
+    cases, splits = pd.DataFrame(case_rows()), split_table()
+    with pytest.raises(InputError, match="2 case.*busi/0000, busi/0001"):
+        training_cases(cases, splits[2:])
+    with pytest.raises(InputError, match="twice: busi/0000"):
+        training_cases(cases, pd.concat([splits, splits[:1]]))
+    with pytest.raises(InputError, match="no labelled training case"):
+        labelled_training_cases(cases, splits, 0.1)
+    with pytest.raises(InputError, match="not in"):
+        labelled_training_cases(cases, splits, 0)
+    with pytest.raises(InputError, match="no labelled"):
+        labelled_training_cases(cases, splits.assign(label_rank=None), 1.0)
+    with pytest.raises(InputError, match="no such file"):
+        read_splits(tmp_path / "none.parquet")
+    splits.drop(columns="role").to_parquet(tmp_path / "s.parquet")
+    with pytest.raises(InputError, match="role missing"):
+        read_splits(tmp_path / "s.parquet")
+    (tmp_path / "t.parquet").write_text("text")
+    with pytest.raises(InputError, match="not a readable"):
+        read_splits(tmp_path / "t.parquet")
+
+
+# Plans --------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**31), st.integers(0, 8), st.integers(0, 8), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_a_plan_is_the_beginning_of_every_larger_one(bank, seed, small, more, is_ellipse):
+    source = EllipseSource(bank) if is_ellipse else bank
+    short, long = (
+        list(make_plan(source, corpus="syn", count=count, seed=seed))
+        for count in (small, small + more)
+    )
+    assert short == long[:small]
+
+
+@pytest.mark.parametrize("kind", ["bank", "ellipse"])
+def test_a_plan_is_a_sound_case_table(folder, kind):
+    out = plan(folder, f"{kind}.parquet", kind=kind, count=25)
+    assert verify_table(out) == []
+    assert pq.read_schema(out).equals(SCHEMA)
+    rows = read_plan(out, 0, 25)
+    assert [row["case_id"] for row in rows] == [f"syn/{i:08d}" for i in range(25)]
+    assert [row["sample_index"] for row in rows] == list(range(25))
+    assert len({row["seed"] for row in rows}) == 25
+    assert all(0 <= row["seed"] < 2**63 for row in rows)
+    for row in rows:
+        mask = decode_png(row["mask"]["bytes"])
+        assert row["lesion_count"] == count_lesions(mask) >= 1
+        assert parse(row["caption"]) == Findings.from_row(row)
+        assert row["image"] is row["flags"] is row["model_sha256"] is None
+        assert row["mask_origin"].startswith(kind)
+
+
+def test_a_plan_takes_labelled_training_cases_only(folder):
+    rows = read_plan(plan(folder, "few.parquet", label_fraction=0.3, count=40), 0, 40)
+    assert {row["mask_origin"] for row in rows} == {"bank:busi/0001", "bank:busi/0002"}
+
+
+def test_a_plan_does_not_depend_on_row_order_or_row_groups(folder, monkeypatch):
+    usual = read_plan(plan(folder, "usual.parquet"), 0, 12)
+    write_cases(case_rows()[::-1], folder / "reversed.parquet")
+    monkeypatch.setattr(plan_module, "_ROW_GROUP", 5)
+    out = folder / "other.parquet"
+    write_plan(
+        [folder / "reversed.parquet"],
+        folder / "splits.parquet",
+        out,
+        corpus="syn",
+        kind="bank",
+        label_fraction=1.0,
+        count=12,
+        seed=3,
+    )
+    assert pq.ParquetFile(out).num_row_groups == 3
+    assert read_plan(out, 0, 12) == usual
+    assert count_plan(out) == 12
+
+
+@given(st.integers(0, 14), st.integers(0, 14))
+@settings(max_examples=40, deadline=None)
+def test_part_of_a_plan_is_read_across_row_groups(folder, a, b):
+    out = folder / "grouped.parquet"
+    if not out.exists():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan_module, "_ROW_GROUP", 5)
+            plan(folder, "grouped.parquet")
+    start, stop = min(a, b), max(a, b)
+    indices = [row["sample_index"] for row in read_plan(out, start, stop)]
+    assert indices == list(range(12))[start:stop]
+
+
+def test_another_seed_gives_another_plan(bank):
+    first, second = (list(make_plan(bank, corpus="s", count=5, seed=s)) for s in (1, 2))
+    assert not {row["seed"] for row in first} & {row["seed"] for row in second}
+    assert [row["mask"] for row in first] != [row["mask"] for row in second]
+
+
+def test_the_hash_of_a_row_is_its_own(folder):
+    small = read_plan(plan(folder, "n.parquet", count=3), 0, 3)
+    large = read_plan(plan(folder, "m.parquet", count=9), 0, 3)
+    assert [row_sha256(row) for row in small] == [row_sha256(row) for row in large]
+    assert len({row_sha256(row) for row in small}) == 3
+    assert row_sha256({**small[0], "caption": ""}) != row_sha256(small[0])
+    assert row_sha256({**small[0], "mask": small[1]["mask"]}) != row_sha256(small[0])
+    made = {**small[0], "flags": ["synthetic"], "model_sha256": "0"}
+    assert row_sha256(made) == row_sha256(small[0])
+
+
+def test_a_failed_plan_leaves_the_old_one(folder, monkeypatch):
+    out = plan(folder, "kept.parquet")
+    before = out.read_bytes()
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(plan_module, "plan_row", fail)
+    with pytest.raises(OSError, match="disk full"):
+        plan(folder, "kept.parquet", count=5)
+    assert out.read_bytes() == before
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_wrong_plans_are_refused(folder, tmp_path):
+    for changes in ({"count": 0}, {"seed": -1}):
+        with pytest.raises(InputError, match="expected count >= 1"):
+            plan(folder, "bad.parquet", **changes)
+    with pytest.raises(InputError, match="no such plan"):
+        read_plan(tmp_path / "none.parquet", 0, 1)
+    (tmp_path / "text.parquet").write_text("text")
+    with pytest.raises(InputError, match="not a readable"):
+        count_plan(tmp_path / "text.parquet")
+    with pytest.raises(InputError, match="not a plan"):
+        count_plan(folder / "splits.parquet")

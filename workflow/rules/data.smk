@@ -1,0 +1,97 @@
+# Raw collections → case tables → splits.
+
+
+rule merged_config:
+    output:
+        f"{RUN}/config.yaml",
+    log:
+        f"{RUN}/logs/merged_config.log",
+    benchmark:
+        f"{RUN}/benchmarks/merged_config.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        merged=CONFIG.model_dump_json(),
+    shell:
+        "stdiff config --json {params.merged:q} --out {output} 2>&1 | tee -i {log}"
+
+
+if CONFIG.phantom:
+
+    rule phantom:
+        input:
+            code=modules_of("stdiff.datasets.phantom_collections"),
+        output:
+            [directory(CONFIG.raw_folder(name)) for name in CONFIG.collections],
+        log:
+            f"{RUN}/logs/phantom.log",
+        benchmark:
+            f"{RUN}/benchmarks/phantom.tsv"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            raw=f"{RUN}/raw",
+            cases=CONFIG.phantom.cases,
+            size=CONFIG.phantom.size_px,
+            seed=CONFIG.seed,
+        shell:
+            "stdiff phantom --out {params.raw} --cases {params.cases} --size {params.size}"
+            " --seed {params.seed} 2>&1 | tee -i {log}"
+
+
+rule harmonize:
+    input:
+        raw=lambda w: str(CONFIG.raw_folder(w.collection)),
+        code=modules_of("stdiff.datasets.harmonize"),
+    output:
+        table=f"{RUN}/cases/{{collection}}.parquet",
+        quarantine=f"{RUN}/quarantine/{{collection}}.parquet",
+    log:
+        f"{RUN}/logs/harmonize/{{collection}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/harmonize/{{collection}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        size=CONFIG.image.size_px,
+        fit=CONFIG.image.fit,
+        limit=lambda w: (
+            f"--limit {CONFIG.collections[w.collection].limit}"
+            if CONFIG.collections[w.collection].limit
+            else ""
+        ),
+        # BUS-CoT holds images of other collections; those that are loaded are not taken twice.
+        others=lambda w: [name for name in CONFIG.collections if name != w.collection],
+    shell:
+        "stdiff harmonize {wildcards.collection} {input.raw:q} --size {params.size}"
+        " --fit {params.fit} {params.limit} --drop-sources {params.others}"
+        " --out {output.table} --quarantine {output.quarantine} 2>&1 | tee -i {log}"
+
+
+rule split:
+    input:
+        tables=TABLES,
+        code=modules_of("stdiff.datasets.splits"),
+    output:
+        f"{RUN}/splits.parquet",
+    log:
+        f"{RUN}/logs/split.log",
+    benchmark:
+        f"{RUN}/benchmarks/split.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        test=CONFIG.split.test,
+        validation=CONFIG.split.validation,
+        seed=CONFIG.seed,
+    shell:
+        "stdiff split {input.tables} --test {params.test} --validation {params.validation}"
+        " --seed {params.seed} --out {output} 2>&1 | tee -i {log}"

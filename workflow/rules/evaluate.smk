@@ -1,0 +1,59 @@
+# What the corpora are worth: by themselves, and to a segmenter.
+
+
+rule evaluate:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+        corpus=lambda w: SHARDS[int(w.percent)],
+        weights=f"{JUDGE}.safetensors",
+        code=modules_of("stdiff.evaluation.corpus"),
+    output:
+        f"{RUN}/labels{{percent}}/evaluation.json",
+    log:
+        f"{RUN}/logs/evaluate/labels{{percent}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluate/labels{{percent}}.tsv"
+    threads: ALL_CORES
+    resources:
+        mem_mb=6000,
+        runtime=120,
+        gpu=1,
+    params:
+        settings=CONFIG.evaluation.model_dump_json(),
+        segmenter=SEGMENTERS[0],
+        seed=CONFIG.seed,
+    shell:
+        "stdiff evaluate --config {input.config} --cases {input.tables} --splits {input.splits}"
+        " --corpus {input.corpus} --segmenter {params.segmenter} --weights {input.weights}"
+        " --label-percent {wildcards.percent} --out {output} --threads {threads}"
+        " 2>&1 | tee -i {log}"
+
+
+rule gain:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=expand(
+            f"{RUN}/segment/{{segmenter}}/{{arm}}-{{percent}}/seed{{seed}}.parquet",
+            segmenter=SEGMENTERS,
+            arm=list(CONFIG.segmentation.arms),
+            percent=PERCENTS,
+            seed=range(CONFIG.segmentation.seeds),
+        ),
+        code=modules_of("stdiff.evaluation.gain"),
+    output:
+        f"{RUN}/gain.json",
+    log:
+        f"{RUN}/logs/gain.log",
+    benchmark:
+        f"{RUN}/benchmarks/gain.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=CONFIG.evaluation.model_dump_json(),
+        seed=CONFIG.seed,
+    shell:
+        "stdiff gain {input.tables} --config {input.config} --out {output} 2>&1 | tee -i {log}"

@@ -1,0 +1,33 @@
+# Segmenter x arm x label fraction x seed; each writes a table with one row a test case.
+
+
+rule segment:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+        corpus=lambda w: ARM_SHARDS[w.arm, w.percent],
+        code=modules_of("stdiff.segmentation.train"),
+    output:
+        table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{percent}}/seed{{seed}}.parquet",
+        weights=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{percent}}/seed{{seed}}.safetensors",
+    log:
+        f"{RUN}/logs/segment/{{segmenter}}-{{arm}}-{{percent}}-seed{{seed}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/segment/{{segmenter}}-{{arm}}-{{percent}}-seed{{seed}}.tsv"
+    threads: ALL_CORES
+    resources:
+        mem_mb=6000,
+        runtime=480,
+        gpu=1,
+    params:
+        state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{percent}}-seed{{seed}}",
+        settings=CONFIG.segmentation.training.model_dump_json(),
+        segmenter=lambda w: CONFIG.segmentation.segmenters[w.segmenter].model_dump_json(),
+        arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
+        seed=CONFIG.seed,
+    shell:
+        "stdiff segment --config {input.config} --cases {input.tables} --splits {input.splits}"
+        " --segmenter {wildcards.segmenter} --arm {wildcards.arm}-{wildcards.percent}"
+        " --seed {wildcards.seed} --corpus {input.corpus} --state {params.state}"
+        " --out {output.table} --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"

@@ -1,0 +1,87 @@
+# The three stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
+# before it runs again, its state is not, so a stopped training goes on where it was.
+
+
+rule autoencoder:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+        code=modules_of("stdiff.training.stages"),
+    output:
+        directory(f"{RUN}/autoencoder"),
+    log:
+        f"{RUN}/logs/autoencoder.log",
+    benchmark:
+        f"{RUN}/benchmarks/autoencoder.tsv"
+    threads: ALL_CORES
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=1,
+    params:
+        state=f"{RUN}/state/autoencoder",
+        settings=CONFIG.training.autoencoder.model_dump_json(),
+        model=CONFIG.model.autoencoder.model_dump_json(),
+        seed=CONFIG.seed,
+    shell:
+        "stdiff train autoencoder --config {input.config} --cases {input.tables}"
+        " --splits {input.splits} --out {output} --state {params.state} --threads {threads}"
+        " 2>&1 | tee -i {log}"
+
+
+rule pretrain:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+        autoencoder=f"{RUN}/autoencoder",
+        code=modules_of("stdiff.training.stages"),
+    output:
+        directory(f"{RUN}/pretrain"),
+    log:
+        f"{RUN}/logs/pretrain.log",
+    benchmark:
+        f"{RUN}/benchmarks/pretrain.tsv"
+    threads: ALL_CORES
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+        gpu=1,
+    params:
+        state=f"{RUN}/state/pretrain",
+        settings=CONFIG.training.pretrain.model_dump_json(),
+        model=CONFIG.model.model_dump_json(),
+        seed=CONFIG.seed,
+    shell:
+        "stdiff train pretrain --config {input.config} --cases {input.tables}"
+        " --splits {input.splits} --autoencoder {input.autoencoder} --out {output}"
+        " --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
+
+
+rule finetune:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+        base=f"{RUN}/pretrain",
+        code=modules_of("stdiff.training.stages"),
+    output:
+        directory(f"{RUN}/labels{{percent}}/model"),
+    log:
+        f"{RUN}/logs/finetune/labels{{percent}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/finetune/labels{{percent}}.tsv"
+    threads: ALL_CORES
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+        gpu=1,
+    params:
+        state=f"{RUN}/state/finetune-{{percent}}",
+        settings=CONFIG.training.finetune.model_dump_json(),
+        seed=CONFIG.seed,
+    shell:
+        "stdiff train finetune --config {input.config} --cases {input.tables}"
+        " --splits {input.splits} --base {input.base} --label-percent {wildcards.percent}"
+        " --out {output} --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
