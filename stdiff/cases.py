@@ -97,7 +97,8 @@ def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = Non
     ``image`` and ``mask`` cells are dicts with ``bytes``; see :func:`images_of`.
 
     Raises:
-        InputError: a path that is missing, is no Parquet file, or lacks columns.
+        InputError: a path that is missing, is no Parquet file, is damaged, or whose columns are
+            missing or of another type.
     """
     tables = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
@@ -110,7 +111,7 @@ def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
         raise InputError(f"{path}: no such case table; make it with `stdiff harmonize`")
     try:
         found = pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
     missing = [name for name in columns or SCHEMA.names if name not in found]
     if missing:
@@ -119,11 +120,15 @@ def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
             f"found {', '.join(found)}"
         )
     wanted = list(columns or SCHEMA.names)
-    return (
-        pq.read_table(path, columns=wanted)
-        .select(wanted)
-        .cast(pa.schema([SCHEMA.field(name) for name in wanted]))
-    )
+    schema = pa.schema([SCHEMA.field(name) for name in wanted])
+    try:
+        table = pq.read_table(path, columns=wanted).select(wanted).cast(schema)
+        table.validate(full=True)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise InputError(
+            f"{path}: damaged, or a column is not of the case table's type ({error}); make it again"
+        ) from error
+    return table
 
 
 def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:

@@ -6,7 +6,6 @@ these models by ``python -m stdiff.config_docs``; a test holds them equal.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +13,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stdiff.config_errors import explain
 from stdiff.files import InputError
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "folder"]
@@ -85,14 +85,19 @@ class AutoencoderConfig(Section):
 class UNetConfig(Section):
     """The denoiser."""
 
-    channels: tuple[int, ...] = Field((32, 64, 128), description="width of each resolution")
+    channels: tuple[int, ...] = Field(
+        (32, 64, 128), min_length=1, description="width of each resolution"
+    )
     layers: int = Field(2, ge=1, description="residual blocks of each resolution")
     heads: int = Field(4, ge=1, description="attention heads (their number, not their width)")
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if bad := [c for c in self.channels if c % 32 or c % self.heads]:
-            raise ValueError(f"channels {bad} are not multiples of 32 and of heads ({self.heads})")
+            raise ValueError(
+                f"channels {bad} are not multiples of 32 and of heads ({self.heads}); "
+                "e.g. channels: [32, 64, 128]"
+            )
         return self
 
 
@@ -144,9 +149,12 @@ class StageConfig(Section):
     checkpoint_every_images: int = Field(6400, gt=0, description="images between checkpoints")
 
     @model_validator(mode="after")
-    def _one_step_at_least(self) -> Self:
+    def _whole_batches(self) -> Self:
         if self.images < self.batch:
-            raise ValueError(f"images {self.images} is less than one batch of {self.batch}")
+            raise ValueError(
+                f"images {self.images} is less than one batch of {self.batch}; "
+                f"e.g. images: {self.batch}"
+            )
         return self
 
 
@@ -223,7 +231,9 @@ class SegmentationConfig(Section):
         "mixed": ArmConfig(synthetic_share=0.5),
     }
     label_percents: tuple[int, ...] = Field(
-        (10, 100), description="percent of the training labels; each has its own stage 2"
+        (10, 100),
+        min_length=1,
+        description="percent of the training labels; each has its own stage 2",
     )
     seeds: int = Field(2, ge=1, description="independent trainings of every arm")
     training: StageConfig
@@ -232,13 +242,25 @@ class SegmentationConfig(Section):
     def _arms_make_sense(self) -> Self:
         if not any(arm.synthetic_share == 0 for arm in self.arms.values()):
             raise ValueError(
-                "no arm has synthetic_share: 0; the gain needs one to be measured against"
+                "no arm has synthetic_share: 0; the gain needs one to be measured against; "
+                "e.g. arms: {real: {synthetic_share: 0}, mixed: {synthetic_share: 0.5}}"
             )
         if bad := [p for p in self.label_percents if not 1 <= p <= 100]:
-            raise ValueError(f"label_percents {bad} are not percents between 1 and 100")
+            raise ValueError(
+                f"label_percents {bad} are not percents between 1 and 100; "
+                "e.g. label_percents: [10, 100]"
+            )
+        if len(set(self.label_percents)) < len(self.label_percents):
+            raise ValueError(
+                f"label_percents {list(self.label_percents)} names one twice; "
+                f"e.g. label_percents: {sorted(set(self.label_percents))}"
+            )
         for name in (*self.arms, *self.segmenters):
             if not re.fullmatch(r"[a-z0-9_]+", name):
-                raise ValueError(f"{name!r} names a file: use a-z, 0-9 and _ only")
+                mend = re.sub(r"[^a-z0-9_]+", "_", name.lower())
+                raise ValueError(
+                    f"{name!r} names a file: use a-z, 0-9 and _ only; e.g. {mend}: {{...}}"
+                )
         return self
 
 
@@ -253,7 +275,9 @@ class EvaluationConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    run: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name; all goes to `results/<run>`")
+    run: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name; all goes to `results/<run>`"
+    )
     seed: int = Field(0, ge=0, description="everything random is drawn from it")
     data_root: str | None = Field(None, description="folder that holds the raw collections")
     phantom: PhantomConfig | None = Field(None, description="simulate the collections instead")
@@ -273,7 +297,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.phantom is not None and self.data_root is not None:
-            raise ValueError("data_root and phantom are both set; keep one of them")
+            raise ValueError(
+                f"data_root {self.data_root!r} and phantom are both set; keep one of them, "
+                "e.g. phantom: null"
+            )
         factor = 4 * 2 ** (len(self.model.unet.channels) - 1)
         if self.image.size_px % factor:
             raise ValueError(
@@ -284,7 +311,8 @@ class Config(Section):
         if self.corpus.shard_size % self.sampler.batch:
             raise ValueError(
                 f"corpus.shard_size {self.corpus.shard_size} is not a multiple of sampler.batch "
-                f"{self.sampler.batch}; batches may not cross shards"
+                f"{self.sampler.batch}; batches may not cross shards; e.g. shard_size: "
+                f"{-(-self.corpus.shard_size // self.sampler.batch) * self.sampler.batch}"
             )
         return self
 
@@ -303,7 +331,7 @@ def parse_config(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(_explain(detail) for detail in error.errors())
+        problems = "\n".join(explain(detail, Config) for detail in error.errors())
         raise ConfigError(f"the configuration cannot be used:\n{problems}") from None
 
 
@@ -337,7 +365,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: no such configuration file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
@@ -347,51 +375,3 @@ def load_config(path: Path) -> Config:
 def dump_config(config: Config) -> str:
     """The configuration as YAML, defaults filled in."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _explain(detail: Any) -> str:
-    """One problem pydantic found, with the key, the value and the corrected YAML."""
-    location = [str(part) for part in detail["loc"]]
-    key, value = ".".join(location) or "(top level)", detail["input"]
-    if detail["type"] == "extra_forbidden":
-        known = list(_section_at(location[:-1]).model_fields)
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
-        mend = _as_yaml([*location[:-1], near[0]], value) if near else "  (remove the line)"
-        return f"- {key}: {value!r}: unknown key; {hint}\n{mend}"
-    if detail["type"] == "missing":
-        return f"- {key}: is missing; add\n{_as_yaml(location, _example(location))}"
-    message = detail["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" {value!r}:"
-    mend = f"\n{_as_yaml(location, _example(location))}" if shown else ""
-    return f"- {key}:{shown} {message}{mend}"
-
-
-def _section_at(location: list[str]) -> type[BaseModel]:
-    """The model a key path leads into (dict levels are passed over)."""
-    model: type[BaseModel] = Config
-    for part in location:
-        field = model.model_fields.get(part)
-        found = field and re.findall(r"(\w+(?:Config))\b", str(field.annotation))
-        if found:
-            model = globals()[found[-1]]
-    return model
-
-
-def _example(location: list[str]) -> Any:
-    """A value that would be accepted: the default, or a plausible one where there is none."""
-    field = _section_at(location[:-1]).model_fields.get(location[-1])
-    if field is None:
-        return "..."
-    default = field.get_default(call_default_factory=True)
-    if default is not None and not field.is_required():
-        return list(default) if isinstance(default, tuple) else default
-    examples = {"run": "my_run", "images": 6400, "count": 500, "path": "FOLDER"}
-    return examples.get(location[-1], "...")
-
-
-def _as_yaml(location: list[str], value: Any) -> str:
-    for part in reversed(location):
-        value = {part: value}
-    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None)
-    return "\n".join(f"      {line}" for line in text.splitlines())

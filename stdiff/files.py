@@ -26,20 +26,26 @@ class InputError(ValueError):
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a name beside ``path`` to write a file or a folder under; rename it when done.
 
-    After a crash ``path`` is either as it was before or complete. An existing folder is replaced.
+    After a crash ``path`` is either as it was before or complete (between the two renames that
+    replace an existing folder it is absent, its old and new content whole under hidden names).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept: some writers choose their format by it.
-    aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    aside, old = (
+        path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}") for _ in range(2)
+    )
     try:
         yield aside
         if aside.is_file():
             with aside.open("rb") as handle:
                 os.fsync(handle.fileno())
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir() and aside.exists():
+            # Deleting takes time and may be cut short; a rename is not.
+            os.replace(path, old)
         os.replace(aside, path)
+        if old.is_dir():
+            shutil.rmtree(old)
     finally:
         if aside.is_dir():
             shutil.rmtree(aside)
@@ -83,8 +89,7 @@ def encode_png(grey_HW: np.ndarray) -> bytes:
 
 def decode_png(data: bytes) -> np.ndarray:
     """(height, width) uint8 array of a PNG's bytes, converted to grey if it is not."""
-    with Image.open(io.BytesIO(data)) as image:
-        _check_pixels(image, "PNG")
+    with _opened(io.BytesIO(data), "PNG") as image:
         return np.asarray(image.convert("L"))
 
 
@@ -95,8 +100,7 @@ def read_image(path: Path) -> Image.Image:
         InputError: unreadable, truncated, not an image, or above ``MAX_PIXELS``.
     """
     try:
-        with Image.open(path) as image:
-            _check_pixels(image, str(path))
+        with _opened(path, str(path)) as image:
             image.load()
             return image.copy()
     except InputError:
@@ -105,8 +109,16 @@ def read_image(path: Path) -> Image.Image:
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
 
 
-def _check_pixels(image: Image.Image, name: str) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(
-            f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
-        )
+@contextmanager
+def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """An image whose header is read and whose pixels are few enough to decode."""
+    try:
+        image = Image.open(source)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, above ours
+        raise InputError(f"{name}: {error} At most {MAX_PIXELS} pixels are read") from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(
+                f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
+            )
+        yield image

@@ -96,7 +96,9 @@ class Findings:
         values = {f.name: row.get(f.name) for f in fields(cls)}
         clean = {k: v for k, v in values.items() if k != "margin" and isinstance(v, str)}
         margin = values["margin"]
-        return cls(**clean, margin=() if margin is None or margin != margin else tuple(margin))
+        # pandas gives lists as arrays, and NaN where there is none.
+        unknown = margin is None or isinstance(margin, float)
+        return cls(**clean, margin=() if unknown else tuple(margin))
 
     def as_row(self) -> dict[str, Any]:
         """The same terms as case-table columns (``margin`` a list or None)."""

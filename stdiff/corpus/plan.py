@@ -150,7 +150,7 @@ def _open(plan: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(plan)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{plan}: not a readable Parquet file ({error})") from error
-    if file.schema_arrow.names != SCHEMA.names:
+    if not file.schema_arrow.equals(SCHEMA):
         raise InputError(
             f"{plan}: not a plan: found columns {', '.join(file.schema_arrow.names)}; "
             "make it with `stdiff plan`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from tqdm import tqdm
 
 from stdiff.cases import SCHEMA, images_of, png_cell
@@ -122,11 +124,11 @@ def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]
     """Problems of a shard, and its rows as far as they can be read."""
     try:
         with pq.ParquetFile(path) as file:
-            names, rows = file.schema_arrow.names, file.read().to_pylist()
+            schema, rows = file.schema_arrow, file.read().to_pylist()
     except (ValueError, OSError, pa.ArrowException) as error:
         return [f"{path}: cannot be read ({error}); make it again"], []
-    if names != SCHEMA.names:
-        return [f"{path}: not a shard: found columns {', '.join(names)}"], []
+    if not schema.equals(SCHEMA):
+        return [f"{path}: not a shard: found columns {', '.join(schema.names)}"], []
     if not rows or rows[0]["sample_index"] is None:
         return [f"{path}: not a shard: no row with a sample_index at its beginning"], []
     first = max(0, rows[0]["sample_index"])
@@ -170,6 +172,9 @@ def _image_problems(row: dict[str, Any]) -> Iterator[str]:
         yield "image missing"
         return
     try:
+        # Decoding alone passes over the check sums of the pixel data.
+        with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+            image.verify()
         size = decode_png(row["image"]["bytes"]).shape
     except (OSError, SyntaxError, ValueError) as error:
         yield f"image cannot be decoded ({error})"

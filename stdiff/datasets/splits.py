@@ -7,7 +7,7 @@ order, and a further collection moves nobody unless near-duplicates link it to t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _SEVERITY = ("malignant", "benign", "normal")
+_ROLES = 3
 
 
 def split_tables(
@@ -107,15 +108,24 @@ def _near_duplicates(cases: pd.DataFrame) -> np.ndarray:
 
 def _groups(cases: pd.DataFrame, clusters: np.ndarray) -> np.ndarray:
     """Smallest case_id of each case's group: the union of table groups, patients, clusters."""
-    patients = cases["collection"] + "/" + cases["patient_id"]
-    links = []
-    for key in (cases["group_id"], patients, pd.Series(clusters)):
-        # Each case is linked to the first one of the same key.
-        first = key.map({k: i for i, k in reversed(list(enumerate(key))) if pd.notna(k)})
-        linked = np.flatnonzero(first.notna())
-        links.append(np.column_stack([linked, first.iloc[linked].astype(int)]))
-    component = pd.Series(joined(len(cases), np.concatenate(links)))
+    # A patient's number means something within its collection only.
+    patients = [
+        (collection, patient) if isinstance(patient, str) else None
+        for collection, patient in zip(cases["collection"], cases["patient_id"], strict=True)
+    ]
+    links = [
+        link for keys in (cases["group_id"], patients, clusters) for link in _links_to_first(keys)
+    ]
+    component = pd.Series(joined(len(cases), np.array(links).reshape(-1, 2)))
     return cases["case_id"].groupby(component).transform("min").to_numpy()
+
+
+def _links_to_first(keys: Iterable[Hashable]) -> Iterator[tuple[int, int]]:
+    """Links each row to the first one of the same key; a missing key links nothing."""
+    first: dict[Hashable, int] = {}
+    for row, key in enumerate(keys):
+        if key is not None:
+            yield row, first.setdefault(key, row)
 
 
 def _conflicts(pathology: pd.Series, clusters: np.ndarray) -> np.ndarray:
@@ -158,13 +168,21 @@ def _drawn_order(groups: pd.DataFrame, seed: int, purpose: str) -> pd.DataFrame:
 
 
 def _draw_roles(groups: pd.DataFrame, seed: int, test: float, validation: float) -> pd.Series:
-    """Role by group: the first of each stratum are tested, the next validate, the rest train."""
+    """Role by group: the first of each stratum are tested, the next validate, the rest train.
+
+    A stratum of three groups or more has at least one in each role that is asked for.
+    """
     roles = pd.Series("train", index=groups.index)
     ordered = _drawn_order(groups[groups["may_be_held_out"]], seed, "split role")
-    # A group falls on the side of a border where its middle lies, so shares round to nearest.
-    middle = ordered["share_before"] + ordered["size"] / ordered["total"] / 2
-    roles[ordered.index[middle <= test + validation]] = "validation"
-    roles[ordered.index[middle <= test]] = "test"
+    for _, stratum in ordered.groupby("stratum"):
+        # A group falls on the side of a border where its middle lies: shares round to nearest.
+        middle = stratum["share_before"] + stratum["size"] / stratum["total"] / 2
+        tested, held_out = int((middle <= test).sum()), int((middle <= test + validation).sum())
+        if len(stratum) >= _ROLES:
+            tested = min(max(tested, 1), len(stratum) - 2)
+            held_out = min(max(held_out, tested + (validation > 0)), len(stratum) - 1)
+        roles[stratum.index[:held_out]] = "validation"
+        roles[stratum.index[:tested]] = "test"
     return roles
 
 

@@ -7,6 +7,7 @@ ceiling; a figure above it means easy, stereotyped lesions, not better images.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,11 @@ def _dice(network: nn.Module, images: LabelledImages) -> pd.DataFrame:
 def _mean_dice(rows: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict[str, Any]:
     counted = rows[rows["dice"].notna()]
     low, high = group_bootstrap(counted["dice"], counted["group_id"], draws, rng)
+    dice = {"dice_mean": counted["dice"].mean(), "dice_low": low, "dice_high": high}
     return {
         "images": len(counted),
         "groups": counted["group_id"].nunique(),
-        "dice_mean": float(counted["dice"].mean()),
-        "dice_low": low,
-        "dice_high": high,
+        # JSON knows no NaN: null where there is no interval (one group) or no image.
+        **{name: None if math.isnan(value) else float(value) for name, value in dice.items()},
         "excluded_both_empty": len(rows) - len(counted),
     }

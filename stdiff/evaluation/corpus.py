@@ -94,4 +94,4 @@ def evaluate_corpus(
             images_of(seen["image"][seen["image"].notna()]),
         ),
     }
-    write_text(out, json.dumps(result, indent=1) + "\n")
+    write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")

@@ -105,10 +105,7 @@ def evaluate_fidelity(
         InputError: a KID subset is larger than one of the sides.
     """
     drawn = _whole_groups(training_groups, len(generated), generator(seed, "fidelity floor"))
-    half = _whole_groups(test_groups, len(test) // 2, generator(seed, "fidelity halves"))
-    other_half = np.setdiff1d(np.arange(len(test)), half)
-    # A group cut short at the last image stands in one half only.
-    other_half = other_half[~np.isin(test_groups[other_half], test_groups[half])]
+    half, other_half = disjoint_halves(test_groups, generator(seed, "fidelity halves"))
     comparisons = {
         "generated vs real test": (generated, test),
         "floor: real training vs real test": (training[drawn], test),
@@ -125,6 +122,15 @@ def evaluate_fidelity(
             | {"frechet_distance": frechet_distance(a, b), "rank_deficient": rank_deficient(a, b)}
         )
     return records
+
+
+def disjoint_halves(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of two random halves of the images that share no group.
+
+    Where the middle falls inside a group, the rest of that group is in neither half.
+    """
+    half = _whole_groups(groups, len(groups) // 2, rng)
+    return half, np.flatnonzero(~np.isin(groups, groups[half]))
 
 
 def _squared_mmd(x_ND: np.ndarray, y_ND: np.ndarray) -> float:

@@ -62,7 +62,7 @@ class MaskBank:
         rows = sorted(cases.to_dict("records"), key=lambda row: row["case_id"])
         self.height_px, self.width_px = _check_rows(rows)
         self.masks = [
-            BankMask(row["case_id"], row["mask"]["bytes"], _findings(row)) for row in rows
+            BankMask(row["case_id"], row["mask"]["bytes"], Findings.from_row(row)) for row in rows
         ]
 
     def __len__(self) -> int:
@@ -132,12 +132,6 @@ def _draw_shift(low: int, high: int, scale: float, side_px: int, rng: np.random.
     reach = SHIFT_FRACTION * side_px
     bounds = np.clip((-reach, reach), min(to_start, to_end), max(to_start, to_end))
     return float(rng.uniform(*bounds))
-
-
-def _findings(row: dict[str, Any]) -> Findings:
-    # pandas holds list columns as arrays, whose comparison Findings.from_row cannot take.
-    margin = row.get("margin")
-    return Findings.from_row({**row, "margin": list(margin) if np.ndim(margin) else None})
 
 
 def _check_rows(rows: list[dict[str, Any]]) -> tuple[int, int]:

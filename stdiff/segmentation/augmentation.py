@@ -17,9 +17,9 @@ _ROTATION = math.radians(10)
 _SHIFT = 0.2  # fraction of half the side
 _ELASTIC = 0.05  # standard deviation of the control points, fraction of half the side
 _ELASTIC_POINTS = 5  # control points along each side
-_GAMMA = 0.35  # of log gamma
-_GAIN = 0.25  # of log gain, over the whole image and once more from top to bottom
-_SPECKLE = 0.2  # largest standard deviation of the multiplicative noise
+_GAMMA = 0.3  # of log gamma
+_GAIN = 0.15  # of log gain, over the whole image and once more from top to bottom
+_SPECKLE = 0.15  # largest standard deviation of the multiplicative noise
 
 
 def augment(

@@ -120,7 +120,7 @@ def _prepared(grey_N1HW: torch.Tensor) -> torch.Tensor:
     height, width = grey_N1HW.shape[-2:]
     pad = (0, -width % _STRIDE_PX, 0, -height % _STRIDE_PX)
     # Means and spreads of ultrasound frames are near a quarter and a fifth of the range.
-    return F.pad(grey_N1HW / 255 - 0.25, pad, mode="replicate") / 0.2
+    return F.pad((grey_N1HW / 255 - 0.25) / 0.2, pad, mode="replicate")
 
 
 def _batches(network: nn.Module, images_NHW: np.ndarray) -> Iterator[torch.Tensor]:

@@ -78,8 +78,7 @@ def train(
     stage.modules.train()
     with _stop_requests() as stop, log:
         while progress.images < settings.images:
-            batch = min(settings.batch, settings.images - progress.images)
-            indices = sample_order(seed, purpose, progress.images, batch, stage.count)
+            indices = sample_order(seed, purpose, progress.images, settings.batch, stage.count)
             rng = torch.Generator().manual_seed(
                 integer_seed(seed, f"{purpose} noise", progress.images)
             )
@@ -90,7 +89,7 @@ def train(
                     f"good checkpoint is kept in {folder.path}. Try a lower learning_rate."
                 )
             before = progress.images
-            figures["gradient_norm"] = progress.step(loss, batch)
+            figures["gradient_norm"] = progress.step(loss)
             log.write(progress.images, {"loss": loss.item(), **figures})
             out_of_time = stop_after_s and time.monotonic() - started_s > stop_after_s
             every = settings.checkpoint_every_images
@@ -140,7 +139,7 @@ class _Progress:
         )
         self.average = [w.detach().clone() for w in self.weights] if settings.ema_decay else []
 
-    def step(self, loss: torch.Tensor, batch: int) -> float:
+    def step(self, loss: torch.Tensor) -> float:
         """One optimisation step; returns the gradient norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.images, self.settings)
@@ -148,7 +147,7 @@ class _Progress:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.weights, self.settings.max_gradient_norm)
         self.optimizer.step()
-        self.images += batch
+        self.images += self.settings.batch
         self.steps += 1
         if self.average:
             # The average follows quickly at first, so that short trainings are not held back.

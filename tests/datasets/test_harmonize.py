@@ -1,0 +1,216 @@
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stdiff.cases import images_of, read_cases, verify_table
+from stdiff.datasets.descriptors import components, derived_terms
+from stdiff.datasets.geometry import FITS, fit_frame
+from stdiff.datasets.harmonize import harmonize, verify_raw
+from stdiff.files import sha256_file
+
+
+def table(collection, raw, folder, **options):
+    out, quarantine = folder / "cases.parquet", folder / "quarantine.parquet"
+    harmonize(collection, raw, out, quarantine, **({"size_px": 48} | options))
+    assert verify_table(out) == []
+    return read_cases(out)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("collection", ["busi", "bus_bra", "bus_cot"])
+def test_table_is_sound_and_sorted(collection, fit, request, tmp_path):
+    cases = table(collection, request.getfixturevalue(collection), tmp_path, fit=fit)
+    assert list(cases["case_id"]) == sorted(cases["case_id"])
+    assert images_of(cases["image"]).shape == (len(cases), 48, 48)
+
+
+def test_what_a_row_says(busi, tmp_path):
+    cases = table("busi", busi, tmp_path).set_index("case_id")
+    benign, normal = cases.loc["busi/benign-0001"], cases.loc["busi/normal-0001"]
+    assert benign["source_path"] == "benign/benign (1).png"
+    assert benign["source_sha256"] == sha256_file(busi / benign["source_path"])
+    assert list(benign["annotated"]) == ["pathology"]
+    assert benign["shape"] == "round" and benign["lesion_count"] == 1
+    assert benign["caption"].startswith("benign: round shape")
+    assert cases["birads"].isna().all()
+    assert normal["lesion_count"] == 0 and not images_of([normal["mask"]]).any()
+    assert normal["shape"] is None or normal["shape"] != normal["shape"]
+
+
+def test_unlabelled_means_no_mask(bus_cot, tmp_path):
+    cases = table("bus_cot", bus_cot, tmp_path).set_index("case_id")
+    crop = cases.loc["bus_cot/lesion-trainval_000000@0"]
+    assert crop["mask"] is None and np.isnan(crop["lesion_count"])
+
+
+def test_annotated_terms_are_kept_and_derived_ones_not_marked(bus_cot, tmp_path):
+    frame = table("bus_cot", bus_cot, tmp_path).set_index("case_id").loc["bus_cot/expert-000000"]
+    # The drawing shows no contrast; a person said hypoechoic.
+    assert frame["echo_pattern"] == "hypoechoic" and "echo_pattern" in frame["annotated"]
+    assert frame["shape"] == "round" and "shape" not in frame["annotated"]
+
+
+def test_drop_sources_takes_out_what_stands_elsewhere(bus_cot, tmp_path):
+    import pandas as pd
+
+    cases = table("bus_cot", bus_cot, tmp_path, drop_sources=("busi", "bus_bra"))
+    reasons = pd.read_parquet(tmp_path / "quarantine.parquet").set_index("source_path")["reason"]
+    assert [i for i in cases["case_id"] if "000001" in i or "000009" in i] == []
+    assert len(cases) == 4
+    assert reasons["BUS-Expert/000001/000001@raw.png"] == "stands in bus_bra already"
+    assert reasons["BUS-Lesion/trainval/000001@0.png"] == "stands in bus_bra already"
+    assert reasons["BUS-Lesion/trainval/000009@0.png"].startswith("origin unknown")
+
+
+def test_neither_file_order_nor_processes_matter(busi, tmp_path):
+    copy = tmp_path / "copy"
+    for path in sorted(busi.rglob("*.png"), reverse=True):
+        target = copy / path.relative_to(busi)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    tables = []
+    for name, raw, processes in (("a", busi, 1), ("b", copy, 1), ("c", busi, 2)):
+        (tmp_path / name).mkdir()
+        table("busi", raw, tmp_path / name, processes=processes)
+        tables.append((tmp_path / name / "cases.parquet").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_limit_keeps_every_class(busi, tmp_path):
+    cases = table("busi", busi, tmp_path, limit=3)
+    assert list(cases["pathology"]) == ["benign", "malignant", "normal"]
+
+
+def test_a_crop_that_cuts_the_lesion_is_flagged(busi, tmp_path, draw):
+    draw.save(busi / "benign" / "benign (1)_mask.png", draw.disc(x=10, r=12))
+    cases = table("busi", busi, tmp_path, fit="crop").set_index("case_id")
+    assert list(cases.loc["busi/benign-0001", "flags"]) == ["lesion_cut_by_crop"]
+    assert list(cases.loc["busi/benign-0002", "flags"]) == []
+
+
+def test_folder_mask_of_the_same_aspect_ratio_is_brought_to_size(tmp_path, draw):
+    draw.save(tmp_path / "images" / "a.png", draw.speckle(1))
+    draw.save(tmp_path / "masks" / "a.png", draw.disc(120, 160, 80, 50, 20))
+    cases = table("folder", tmp_path, tmp_path, fit="pad")
+    assert list(cases["flags"][0]) == ["mask_resized"]
+    share = (images_of(cases["mask"]) > 0).mean() / (36 / 48)
+    assert share == pytest.approx(draw.disc().mean(), rel=0.1)
+
+
+def test_pixel_spacing_is_that_of_the_stored_image(tmp_path, draw):
+    draw.save(tmp_path / "images" / "a.png", draw.speckle(1, 60, 96))
+    (tmp_path / "metadata.csv").write_text("stem,pixel_spacing_mm\na,0.1\n")
+    assert table("folder", tmp_path, tmp_path, fit="pad")["pixel_spacing_mm"][0] == pytest.approx(
+        0.2
+    )
+    stretched = table("folder", tmp_path, tmp_path, fit="stretch")["pixel_spacing_mm"][0]
+    assert np.isnan(stretched)
+
+
+def test_verify_raw_names_contradictions(bus_bra, draw):
+    assert verify_raw("bus_bra", bus_bra) == []
+    rows = [draw.bra_row(n, side) for n in (1, 2, 3) for side in "lr"]
+    rows[3]["Width"] = "81"
+    draw.write_bra_csv(bus_bra, rows)
+    assert verify_raw("bus_bra", bus_bra) == ["Images/bus_0002-r.png: csv_size_mismatch"]
+
+
+@given(
+    st.sampled_from(FITS),
+    st.integers(20, 300),
+    st.integers(20, 300),
+    st.integers(32, 96),
+    st.floats(0.3, 0.7),
+    st.floats(0.3, 0.7),
+)
+def test_transform_leads_back_to_native_pixels(fit, height, width, size_px, u, v):
+    placed = fit_frame(height, width, size_px, fit)
+    left, top, right, bottom = placed.box_px
+    # A rectangle around a native point, large enough to survive the resampling.
+    x, y = left + u * (right - left), top + v * (bottom - top)
+    reach = max(3.0, 3 * max(1 / s for s in placed.scales))
+    ys, xs = np.mgrid[:height, :width] + 0.5
+    mask = (abs(xs - x) <= reach) & (abs(ys - y) <= reach)
+    stored_y, stored_x = np.nonzero(placed.mask(mask))
+    cell = placed.transform()
+    back_x = (stored_x.mean() + 0.5 - cell["offset_x_px"]) / cell["scale_x"]
+    back_y = (stored_y.mean() + 0.5 - cell["offset_y_px"]) / cell["scale_y"]
+    inside_y, inside_x = np.nonzero(mask[top:bottom, left:right])
+    assert abs(back_x - (left + inside_x.mean() + 0.5)) <= 1 + 1 / cell["scale_x"]
+    assert abs(back_y - (top + inside_y.mean() + 0.5)) <= 1 + 1 / cell["scale_y"]
+
+
+def ellipse(a, b, height=120, width=160, x=80, y=50):
+    ys, xs = np.ogrid[:height, :width]
+    return ((xs - x) / a) ** 2 + ((ys - y) / b) ** 2 <= 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "shape", "orientation"),
+    [
+        (ellipse(40, 20), "oval", "parallel"),
+        (ellipse(15, 35), "oval", "not parallel"),
+        (ellipse(26, 25), "round", "parallel"),
+        (ellipse(45, 8) | ellipse(8, 40), "irregular", "parallel"),
+    ],
+)
+def test_shape_and_orientation(mask, shape, orientation):
+    terms = derived_terms(np.full(mask.shape, 100, np.uint8), mask)
+    assert (terms["shape"], terms["orientation"]) == (shape, orientation)
+
+
+@pytest.mark.parametrize(
+    ("grey", "term"),
+    [(8, "anechoic"), (60, "hypoechoic"), (95, "isoechoic"), (150, "hyperechoic")],
+)
+def test_echo_pattern_is_compared_at_equal_depth(grey, term):
+    mask = ellipse(30, 20)
+    image = np.full(mask.shape, 100, np.uint8)
+    image[:25] = 255  # brighter at another depth
+    image[75:] = 0
+    image[mask] = grey
+    assert derived_terms(image, mask)["echo_pattern"] == term
+
+
+@pytest.mark.parametrize(
+    ("grey", "term"),
+    [(40, "shadowing"), (100, "no posterior features"), (170, "enhancement")],
+)
+def test_posterior_features(grey, term):
+    mask = ellipse(30, 20)
+    image = np.full(mask.shape, 100, np.uint8)
+    image[70:, 50:111] = grey
+    assert derived_terms(image, mask)["posterior_features"] == term
+
+
+def test_no_room_beneath_says_nothing_about_posterior_features():
+    mask = ellipse(30, 20, y=100)
+    assert "posterior_features" not in derived_terms(np.full(mask.shape, 100, np.uint8), mask)
+
+
+def test_an_empty_mask_or_a_speck_has_no_terms():
+    image = np.zeros((20, 20), np.uint8)
+    speck = image > 0
+    assert derived_terms(image, speck) == {}
+    speck[3, 3] = True
+    assert derived_terms(image, speck) == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12, unique=True))
+def test_components_counts_separate_blobs(cells):
+    mask = np.zeros((60, 60), dtype=bool)
+    for row, column in cells:
+        mask[10 * row : 10 * row + 4 + row, 10 * column : 10 * column + 4] = True
+    largest, count = components(mask)
+    assert count == len(cells)
+    assert largest.sum() == max([4 * (4 + row) for row, _ in cells], default=0)
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(8, 64), st.sampled_from(FITS))
+def test_every_frame_fits_the_square(height, width, size_px, fit):
+    placed = fit_frame(height, width, size_px, fit)
+    assert placed.image(np.zeros((height, width), np.uint8)).shape == (size_px, size_px)
+    assert placed.transform()["native_height_px"] == height

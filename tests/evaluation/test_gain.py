@@ -1,0 +1,193 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stdiff.config import parse_config
+from stdiff.evaluation.gain import (
+    dice_by_arm,
+    evaluate_gain,
+    gain_table_text,
+    gains,
+    group_bootstrap,
+    holm,
+    signed_rank_p,
+)
+from stdiff.files import InputError
+from stdiff.randomness import generator
+
+STAGE = {"images": 64, "batch": 8}
+CONFIG = parse_config(
+    {
+        "run": "t",
+        "collections": {"busi": {"path": "x"}},
+        "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
+        "corpus": {"count": 10},
+        "segmentation": {"training": STAGE},
+        "evaluation": {"bootstrap_draws": 500},
+    }
+)
+
+
+def per_case(arm, gain=0.0, *, cases=40, seeds=(0, 1), percent=10, noise=0.02):
+    """Dice of a training in which each case has its own level, plus a gain."""
+    rng = generator(0, "levels")
+    level = rng.uniform(0.3, 0.8, cases)
+    rows = []
+    for seed in seeds:
+        wobble = generator(0, f"wobble {arm}", seed).normal(0, noise, cases)
+        for case in range(cases):
+            rows.append(
+                {
+                    "case_id": f"c{case:03d}",
+                    "collection": "busi" if case % 2 else "bus_bra",
+                    "group_id": f"g{case // 2}",
+                    "segmenter": "unet",
+                    "arm": arm,
+                    "label_percent": percent,
+                    "seed": seed,
+                    "dice": level[case] + gain + wobble[case],
+                    "iou": 0.5,
+                    "hd95_px": 3.0,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_interval_covers_the_mean_about_as_often_as_it_says():
+    covered = 0
+    for trial in range(100):
+        values = generator(trial, "trial").normal(2.0, 1.0, 80)
+        low, high = group_bootstrap(values, np.arange(80), 400, generator(trial, "draws"))
+        covered += low < 2.0 < high
+    assert 87 <= covered <= 100
+
+
+def test_repeated_cases_of_a_group_do_not_narrow_the_interval():
+    values = generator(1, "values").normal(0, 1, 40)
+    single = group_bootstrap(values, np.arange(40), 2000, generator(1, "draws"))
+    repeated, groups = np.repeat(values, 5), np.repeat(np.arange(40), 5)
+    clustered = group_bootstrap(repeated, groups, 2000, generator(1, "draws"))
+    naive = group_bootstrap(repeated, np.arange(200), 2000, generator(1, "draws"))
+    np.testing.assert_allclose(clustered, single)
+    assert np.diff(clustered) > 1.8 * np.diff(naive)
+
+
+def test_one_group_has_no_interval():
+    assert all(map(math.isnan, group_bootstrap(np.ones(3), np.zeros(3), 100, generator(0, "x"))))
+
+
+def test_draws_in_several_blocks():
+    low, high = group_bootstrap(np.arange(10.0), np.arange(10), 2500, generator(0, "x"))
+    assert low < 4.5 < high
+
+
+def test_holm_against_known_values():
+    # Worked by hand: sorted .01 .02 .03 .04 times 4 3 2 1, then made non-decreasing.
+    np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.02])), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.5, 0.9])), [1.0, 1.0])
+    np.testing.assert_allclose(holm(np.array([0.03])), [0.03])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_lowers_and_keeps_the_order(p_values):
+    p = np.array(p_values)
+    adjusted = holm(p)
+    assert (adjusted >= p).all()
+    assert (adjusted <= 1).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+def test_signed_rank():
+    assert signed_rank_p(np.zeros(10)) == 1.0
+    assert signed_rank_p(np.linspace(0.1, 1, 20)) < 0.001
+    assert signed_rank_p(np.tile([-1.0, 1.0], 10)) > 0.9
+
+
+def test_identical_arms_gain_nothing():
+    real = per_case("real")
+    table = gains(pd.concat([real, real.assign(arm="mixed")]), draws=500, seed=0)
+    assert set(table["collection"]) == {"pooled", "busi", "bus_bra"}
+    assert (table[["gain_mean", "gain_low", "gain_high"]] == 0).all(axis=None)
+    assert (table[["wilcoxon_p", "holm_p"]] == 1).all(axis=None)
+
+
+def test_a_known_gain_is_found_at_its_own_label_percent():
+    tables = [
+        per_case("real"),
+        per_case("mixed", 0.05),
+        per_case("real", 0.1, percent=100),
+        per_case("mixed", 0.1, percent=100),
+    ]
+    table = gains(pd.concat(tables), draws=1000, seed=0).set_index(["collection", "label_percent"])
+    few = table.loc[("pooled", 10)]
+    assert few["gain_mean"] == pytest.approx(0.05, abs=0.01)
+    assert 0 < few["gain_low"] < few["gain_mean"] < few["gain_high"]
+    assert few["wilcoxon_p"] < few["holm_p"] < 0.01
+    assert (few["cases"], few["groups"], few["seeds"]) == (40, 20, 2)
+    assert abs(table.loc[("pooled", 100), "gain_mean"]) < 0.01
+
+
+def test_seeds_are_averaged_per_case_first():
+    # Two seeds that err in opposite ways are one value a case, not two.
+    real = per_case("real", noise=0)
+    mixed = real.assign(arm="mixed")
+    mixed["dice"] += np.where(mixed["seed"] == 0, 0.1, -0.1)
+    table = gains(pd.concat([real, mixed]), draws=200, seed=0)
+    np.testing.assert_allclose(table[["gain_mean", "gain_low", "gain_high"]], 0, atol=1e-12)
+    assert set(table["cases"]) == {20, 40}
+    arms = dice_by_arm(pd.concat([real, mixed]), 200, 0).set_index(["arm", "collection"])
+    assert arms.loc[("real", "pooled"), "dice_seed_sd"] == pytest.approx(0)
+    assert arms.loc[("mixed", "pooled"), "dice_seed_sd"] == pytest.approx(0.1 * np.sqrt(2))
+
+
+def test_paired_intervals_are_narrower_than_those_of_the_arms():
+    both = pd.concat([per_case("real"), per_case("mixed", 0.05)])
+    arm = dice_by_arm(both, 500, 0).query("collection == 'pooled'").iloc[0]
+    gain = gains(both, draws=500, seed=0).query("collection == 'pooled'").iloc[0]
+    assert gain["gain_high"] - gain["gain_low"] < 0.5 * (arm["dice_high"] - arm["dice_low"])
+
+
+def test_a_missing_pair_is_refused():
+    mixed = per_case("mixed")
+    with pytest.raises(InputError, match=r"mixed-10, seed 1: 1 case\(s\) absent, e.g. c039"):
+        gains(pd.concat([per_case("real"), mixed[:-1]]), draws=100, seed=0)
+    with pytest.raises(InputError, match="no table of the arm real-10"):
+        gains(mixed, draws=100, seed=0)
+    with pytest.raises(InputError, match="stands twice"):
+        dice_by_arm(pd.concat([mixed, mixed]), 100, 0)
+    with pytest.raises(InputError, match="group_id"):
+        dice_by_arm(mixed.drop(columns="group_id"), 100, 0)
+
+
+def test_written_json_and_its_table(tmp_path):
+    real, mixed = per_case("real"), per_case("mixed", 0.05)
+    # One case with both masks empty in one training leaves every arm.
+    mixed.loc[mixed["case_id"].eq("c005") & mixed["seed"].eq(1), "dice"] = np.nan
+    for name, table in {"a": real, "b": mixed}.items():
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    out = tmp_path / "gain.json"
+    evaluate_gain([tmp_path / "a.parquet", tmp_path / "b.parquet"], out, config=CONFIG)
+    result = json.loads(out.read_text())
+    assert result["excluded_both_empty"] == 1
+    pooled = [r for r in result["by_arm"] if r["collection"] == "pooled"]
+    assert [r["cases"] for r in pooled] == [39, 39]
+    assert {r["collection"] for r in result["gains"]} == {"pooled", "busi", "bus_bra"}
+    text = gain_table_text(result)
+    assert len(text.splitlines()) == 1 + 6 + 2
+    assert "+0.0" in text
+    assert "left out: 1 case" in text
+    again = tmp_path / "again.json"
+    evaluate_gain([tmp_path / "b.parquet", tmp_path / "a.parquet"], again, config=CONFIG)
+    assert again.read_text() == out.read_text()
+
+
+def test_missing_tables_are_named(tmp_path):
+    with pytest.raises(InputError, match="absent.parquet"):
+        evaluate_gain([tmp_path / "absent.parquet"], tmp_path / "o.json", config=CONFIG)
+    with pytest.raises(InputError, match="no per-case table"):
+        evaluate_gain([], tmp_path / "o.json", config=CONFIG)

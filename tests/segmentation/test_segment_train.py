@@ -1,0 +1,162 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stdiff.cases import case_row, png_cell, write_cases
+from stdiff.config import parse_config
+from stdiff.files import InputError
+from stdiff.segmentation.networks import load_segmenter, segment
+from stdiff.segmentation.train import segment_arm, segmenter_config, soft_dice
+
+SIZE_PX = 32
+STAGE = {"images": 64, "batch": 8}
+
+
+def configuration(images=16, **training):
+    return parse_config(
+        {
+            "run": "t",
+            "collections": {"busi": {"path": "x"}},
+            "image": {"size_px": SIZE_PX},
+            "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
+            "corpus": {"count": 10},
+            "segmentation": {
+                "label_percents": [50, 100],
+                "training": {"batch": 8, "images": images, "warmup_images": 0, "ema_decay": 0}
+                | training,
+            },
+        }
+    )
+
+
+def drawn_row(case_id, index, size_px=SIZE_PX, **values):
+    """A dark disc in a grey, noisy field, and its mask."""
+    rng = np.random.default_rng(index)
+    y, x = np.mgrid[:size_px, :size_px]
+    centre_y, centre_x = rng.uniform(0.35, 0.65, 2) * size_px
+    disc = np.hypot(y - centre_y, x - centre_x) < rng.uniform(0.15, 0.25) * size_px
+    image = np.where(disc, 40, 140) + rng.normal(0, 10, disc.shape)
+    return case_row(
+        case_id=case_id,
+        image=png_cell(image.clip(0, 255).astype(np.uint8), "image"),
+        mask=png_cell(disc.astype(np.uint8) * 255, "mask"),
+        height_px=size_px,
+        width_px=size_px,
+        lesion_count=1,
+        **{"collection": "busi", "pathology": "benign", "group_id": case_id} | values,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """8 training cases, 5 test lesions, a lesion-free and an unlabelled case; a corpus of 6."""
+    folder = tmp_path_factory.mktemp("tables")
+    rows = [drawn_row(f"busi/{i:02d}", i) for i in range(13)]
+    empty = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+    rows.append(drawn_row("busi/normal", 50) | {"lesion_count": 0, "mask": png_cell(empty, "m")})
+    rows.append(drawn_row("busi/unlabelled", 51) | {"lesion_count": None, "mask": None})
+    write_cases(rows, folder / "cases.parquet")
+    write_cases([drawn_row(f"c/{i}", 100 + i) for i in range(6)], folder / "corpus.parquet")
+    write_cases([drawn_row("c/0", 1, size_px=16)], folder / "small.parquet")
+    ids = [row["case_id"] for row in rows]
+    pd.DataFrame(
+        {
+            "case_id": ids,
+            "collection": "busi",
+            "group_id": [f"cluster{i // 2}" for i in range(len(ids))],
+            "fold": 0,
+            "role": ["train"] * 8 + ["test"] * 7,
+            "label_rank": [i / 8 for i in range(8)] + [None] * 7,
+            "label_conflict": False,
+        }
+    ).to_parquet(folder / "splits.parquet")
+    return folder
+
+
+def run(tables, out, config=None, *, arm="real-100", corpus=("corpus.parquet",), **changes):
+    options = {
+        "segmenter": "unet_resnet18",
+        "arm": arm,
+        "seed": 0,
+        "cases": [tables / "cases.parquet"],
+        "splits": tables / "splits.parquet",
+        "corpus": [tables / name for name in corpus],
+        "out": out / "cases.parquet",
+        "weights": out / "weights.safetensors",
+        "state": out / "state",
+    }
+    segment_arm(config or configuration(), **(options | changes))
+    return pd.read_parquet(out / "cases.parquet")
+
+
+def test_eight_drawings_are_learnt(tables, tmp_path):
+    config = configuration(images=400, learning_rate=3e-3)
+    table = run(tables, tmp_path, config)
+    assert table["dice"].mean() > 0.8
+    assert table["case_id"].tolist() == [f"busi/{i:02d}" for i in range(8, 13)]
+    assert table["group_id"].tolist() == [f"cluster{i // 2}" for i in range(8, 13)]
+    assert (table["training_real"] == 8).all()
+    assert (table["training_synthetic"] == 0).all()
+    network = load_segmenter(
+        segmenter_config(config, "unet_resnet18"), tmp_path / "weights.safetensors"
+    )
+    assert segment(network, np.full((1, SIZE_PX, SIZE_PX), 140, np.uint8)).shape == (1, 32, 32)
+
+
+def test_label_budget_and_corpus_of_a_mixed_arm(tables, tmp_path):
+    table = run(tables, tmp_path, arm="mixed-50")
+    row = table.iloc[0]
+    assert (row["training_real"], row["training_synthetic"]) == (4, 6)
+    assert (row["arm"], row["label_percent"], row["segmenter"]) == ("mixed", 50, "unet_resnet18")
+
+
+def test_same_command_same_weights_and_a_finished_one_is_not_trained_again(tables, tmp_path):
+    run(tables, tmp_path / "a", arm="mixed-50")
+    run(tables, tmp_path / "b", arm="mixed-50")
+    weights = (tmp_path / "a" / "weights.safetensors").read_bytes()
+    assert weights == (tmp_path / "b" / "weights.safetensors").read_bytes()
+    again = run(tables, tmp_path / "c", arm="mixed-50", state=tmp_path / "a" / "state")
+    assert weights == (tmp_path / "c" / "weights.safetensors").read_bytes()
+    assert again["dice"].equals(pd.read_parquet(tmp_path / "a" / "cases.parquet")["dice"])
+    run(tables, tmp_path / "d", arm="mixed-50", seed=1)
+    assert weights != (tmp_path / "d" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arm": "mixed-50", "corpus": ()}, "no corpus is given"),
+        ({"arm": "mixed-50", "corpus": ("small.parquet",)}, "c/0: 16 x 16 px"),
+        ({"arm": "mixed-20"}, "mixed-20"),
+        ({"segmenter": "unet"}, "segmenter 'unet' is not in the configuration"),
+        ({"corpus": ("absent.parquet",), "arm": "mixed-50"}, "absent.parquet"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(tables, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        run(tables, tmp_path, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cases_without_a_test_lesion_are_refused(tables, tmp_path):
+    splits = pd.read_parquet(tables / "splits.parquet").assign(role="train", label_rank=0.0)
+    splits.to_parquet(tmp_path / "splits.parquet")
+    with pytest.raises(InputError, match="none of the 15 cases is an annotated test lesion"):
+        run(tables, tmp_path, splits=tmp_path / "splits.parquet")
+
+
+def test_soft_dice():
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2, :] = 1
+    assert soft_dice(mask, mask).item() == pytest.approx(1)
+    assert soft_dice(torch.zeros_like(mask), torch.zeros_like(mask)).item() == 1
+    assert soft_dice(1 - mask, mask).item() == pytest.approx(1 / 17)
