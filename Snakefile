@@ -10,6 +10,11 @@ from snakemake.exceptions import WorkflowError
 from stdiff.config import ConfigError, check_raw_folders, parse_config
 from stdiff.provenance import modules_of
 
+
+# Only used with `--sdm apptainer`; build it with `apptainer build envs/stdiff.sif envs/stdiff.def`.
+container: "envs/stdiff.sif"
+
+
 if "run" not in config:
 
     configfile: "config/demo.yaml"

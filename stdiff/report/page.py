@@ -1,0 +1,79 @@
+"""One self-contained HTML page of a run, and its summary for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stdiff.config import Config, load_config
+from stdiff.evaluation.gain import gain_table_text
+from stdiff.files import InputError, write_text, written_whole
+from stdiff.report.tables import read_json
+
+PAGE = "index.html"
+FIGURES = "figures"
+
+
+def write_report(run: Path, out: Path) -> None:
+    """Write ``index.html`` and ``figures/*.png`` of a run.
+
+    Args:
+        run: Run folder, ``results/<run>``.
+        out: Folder to write, whole or not at all; an earlier report is replaced.
+
+    Raises:
+        InputError: ``run`` is no run folder, ``out`` holds other things than a report, or a file
+            of the run cannot be read.
+    """
+    # Figures need torch; the summary, which a person waits for, does not.
+    from stdiff.report.contents import read_contents
+
+    run, out = Path(run), Path(out)
+    config = _run_config(run)
+    _refuse_other_folder(out)
+    environment = Environment(
+        loader=PackageLoader("stdiff", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    with written_whole(out) as aside:
+        (aside / FIGURES).mkdir(parents=True)
+        contents = read_contents(run, config, aside / FIGURES)
+        write_text(aside / PAGE, environment.get_template("page.html.j2").render(contents))
+
+
+def summary_text(run: Path) -> str:
+    """Dice by arm with intervals and gains as plain text, and where the report lies.
+
+    Raises:
+        InputError: the run has no gains yet.
+    """
+    gain, page = Path(run) / "gain.json", Path(run) / "report" / PAGE
+    if not gain.is_file():
+        raise InputError(f"{gain}: no such file; make it with `snakemake` or `stdiff gain`")
+    where = f"report: {page}"
+    if not page.is_file():
+        where = f"no report yet; make it with `stdiff report {run} --out {page.parent}`"
+    return f"{gain_table_text(read_json(gain))}\n\n{where}"
+
+
+def _run_config(run: Path) -> Config:
+    if not (run / "config.yaml").is_file():
+        raise InputError(
+            f"{run}: not a run folder (no config.yaml); give one that `snakemake` made, "
+            "e.g. results/demo"
+        )
+    return load_config(run / "config.yaml")
+
+
+def _refuse_other_folder(out: Path) -> None:
+    """An existing folder is replaced, so it must be an earlier report."""
+    others = {path.name for path in out.iterdir()} - {PAGE, FIGURES} if out.is_dir() else set()
+    if others or out.is_file():
+        raise InputError(
+            f"{out}: holds {', '.join(sorted(others)[:3]) or 'a file'}, which is no earlier report "
+            "and would be deleted; name a folder that does not exist"
+        )

@@ -135,7 +135,10 @@ class _Progress:
         self.steps = 0
         self.weights = [p for p in modules.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.weights, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.weights,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.average = [w.detach().clone() for w in self.weights] if settings.ema_decay else []
 

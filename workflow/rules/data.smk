@@ -34,7 +34,7 @@ if CONFIG.phantom:
             mem_mb=2000,
             runtime=30,
         params:
-            raw=f"{RUN}/raw",
+            raw=subpath(output[0], parent=True),
             cases=CONFIG.phantom.cases,
             size=CONFIG.phantom.size_px,
             seed=CONFIG.seed,

@@ -27,7 +27,7 @@ rule report:
         mem_mb=4000,
         runtime=30,
     params:
-        run=RUN,
-        folder=f"{RUN}/report",
+        run=subpath(input.config, parent=True),
+        folder=subpath(output[0], parent=True),
     shell:
         "stdiff report {params.run} --out {params.folder} 2>&1 | tee -i {log}"

@@ -1,0 +1,204 @@
+"""What the page shows, read from a run's folder: text, tables and pictures.
+
+What the run has not made (yet) is None; the page says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import stdiff
+from stdiff.config import Config
+from stdiff.labels import read_splits
+from stdiff.report import figures
+from stdiff.report.tables import (
+    Table,
+    cases_table,
+    nested_tables,
+    number_text,
+    quarantine_table,
+    read_json,
+    records_table,
+    steps_table,
+)
+
+_PACKAGES = (
+    *("stdiff", "torch", "diffusers", "transformers", "segmentation-models-pytorch", "monai"),
+    *("numpy", "pandas", "pyarrow", "scipy", "scikit-image", "snakemake"),
+)
+
+
+def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
+    """The template's variables.
+
+    Args:
+        run: Run folder.
+        config: Its configuration.
+        folder: Where to write the figures as PNG; it exists.
+
+    Raises:
+        InputError: a file of the run cannot be read.
+    """
+    splits = run / "splits.parquet"
+    cases = [run / "cases" / f"{name}.parquet" for name in config.collections]
+    quarantine = {name: run / "quarantine" / f"{name}.parquet" for name in config.collections}
+    have_cases = splits.is_file() and all(path.is_file() for path in cases)
+    roles = read_splits(splits) if have_cases else None
+    quarantined = {name: path for name, path in quarantine.items() if path.is_file()}
+    steps = steps_table(run / "benchmarks")
+    return {
+        "run": config.run,
+        "simulated": config.phantom is not None,
+        "about": _about(),
+        "packages": [(name, importlib.metadata.version(name)) for name in _PACKAGES],
+        "config": (run / "config.yaml").read_text(encoding="utf-8"),
+        "gain": _gain(run / "gain.json", folder),
+        "cases": None if roles is None else cases_table(cases, roles),
+        "conflicts": 0 if roles is None else int(roles["label_conflict"].sum()),
+        "quarantine": quarantine_table(quarantined) if quarantined else None,
+        "corpora": [
+            _corpus(run, config, percent, (cases, splits) if have_cases else None, folder)
+            for percent in config.segmentation.label_percents
+        ],
+        "curves": _curves(run, config, folder),
+        "steps": steps if steps.rows else None,
+    }
+
+
+def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
+    """Dice by arm and gains; collections one after the other, all of them pooled first."""
+    if not path.is_file():
+        return None
+    result = read_json(path)
+    baseline = result["baseline_arm"]
+    collections = ["pooled", *(record["collection"] for record in result["by_arm"])]
+
+    def place(record: dict[str, Any]) -> tuple[Any, ...]:
+        at = collections.index(record["collection"])
+        return at, record["segmenter"], record["label_percent"], record["arm"] != baseline
+
+    def table(records: list[dict[str, Any]]) -> Table:
+        first = ("collection", "segmenter", "label_percent")
+        ordered = sorted(records, key=place)
+        return records_table([{key: record[key] for key in first} | record for record in ordered])
+
+    pooled = [record for record in result["gains"] if record["collection"] == "pooled"]
+    figure = folder / "dice_by_arm.png"
+    figures.dice_by_arm(path, figure)
+    return {
+        "baseline": baseline,
+        "headlines": [_headline(record, baseline) for record in sorted(pooled, key=place)],
+        "by_arm": table(result["by_arm"]),
+        "gains": table(result["gains"]) if result["gains"] else None,
+        "excluded": result["excluded_both_empty"],
+        "figure": _embedded(figure),
+    }
+
+
+def _headline(record: dict[str, Any], baseline: str) -> str:
+    """One gain in words; a difference counts as shown if interval and test both say so."""
+    shown = records_table([{key: record[key] for key in record if key.startswith("gain")}])
+    low, high, p = record["gain_low"], record["gain_high"], record["holm_p"]
+    if low is None or low <= 0 <= high or p >= 0.05:
+        verdict = "no difference is shown"
+    else:
+        verdict = f"{record['arm']} is {'better' if low > 0 else 'worse'}"
+    return (
+        f"{record['label_percent']} % of the labels, {record['segmenter']}: Dice of "
+        f"{record['arm']} minus {baseline} {shown.rows[0][0]}, p (Holm) "
+        f"{number_text('holm_p', p)}: {verdict}."
+    )
+
+
+def _corpus(
+    run: Path,
+    config: Config,
+    percent: int,
+    real: tuple[list[Path], Path] | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """What was measured on one corpus, and its pictures; None in place of what is missing."""
+    home = run / f"labels{percent}"
+    # Shards of an earlier, larger corpus may still lie there; they are no part of this one.
+    named = [home / "shards" / f"{shard:05d}.parquet" for shard in range(config.corpus.shards)]
+    shards = [path for path in named if path.is_file()]
+    contents: dict[str, Any] = {
+        "percent": percent,
+        "shards": (len(shards), len(named)),
+        "evaluation": None,
+        "samples": None,
+        "sheet": None,
+    }
+    if (home / "evaluation.json").is_file():
+        measured = read_json(home / "evaluation.json")
+        contents["evaluation"] = {
+            "encoder": measured["encoder"],
+            "generated": measured["generated"],
+            "fidelity": records_table(measured["fidelity"], leave_out=["encoder"]),
+            "control": nested_tables(measured["control"]),
+            "memorisation": nested_tables(measured["memorisation"]),
+        }
+    if shards and real is not None:
+        samples, sheet = (
+            folder / f"{name}_labels{percent}.png" for name in ("samples", "real_and_generated")
+        )
+        figures.sample_grid(shards, *real, samples)
+        figures.real_and_generated(shards, *real, sheet)
+        contents |= {"samples": _embedded(samples), "sheet": _embedded(sheet)}
+    return contents
+
+
+def _curves(run: Path, config: Config, folder: Path) -> str | None:
+    logs = {
+        "stage 0, autoencoder": run / "autoencoder" / "autoencoder.jsonl",
+        "stage 1, pretraining": run / "pretrain" / "pretrain.jsonl",
+    } | {
+        f"stage 2, {percent} % of the labels": run / f"labels{percent}" / "model" / "finetune.jsonl"
+        for percent in config.segmentation.label_percents
+    }
+    found = {title: log for title, log in logs.items() if log.is_file()}
+    if not found:
+        return None
+    figures.training_curves(found, folder / "training_curves.png")
+    return _embedded(folder / "training_curves.png")
+
+
+def _about() -> list[tuple[str, str]]:
+    """When, with which code and on what machine this page was written."""
+    now = datetime.datetime.now(datetime.UTC)
+    return [
+        ("page written", f"{now:%Y-%m-%d %H:%M} UTC"),
+        ("git commit", _commit()),
+        ("machine", f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"),
+        ("Python", platform.python_version()),
+    ]
+
+
+def _commit() -> str:
+    """The commit of the code, and whether it was changed since."""
+    package = Path(stdiff.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An installed package may lie below a repository that is not its own.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        changed = " with uncommitted changes" if git("status", "--porcelain", ".") else ""
+        return git("rev-parse", "HEAD") + changed
+    except (OSError, subprocess.CalledProcessError):
+        return "not known (the code is no git checkout)"
+
+
+def _embedded(png: Path) -> str:
+    """A picture as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode("ascii")

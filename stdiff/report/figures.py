@@ -1,0 +1,240 @@
+"""The report's pictures, each written as one PNG, whole or not at all.
+
+Images are never picked by eye: corpora are shown from their first row on, real cases evenly spaced
+over their sorted ids.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stdiff.cases import images_of, read_cases
+from stdiff.evaluation.memorisation import nearest_training
+from stdiff.files import InputError, decode_png, written_whole
+from stdiff.labels import read_splits, training_cases
+from stdiff.segmentation.train import lesions_for_test
+
+# Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in grey.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = "osD^vP"
+_DPI = 110
+_PANEL_IN = (3.6, 2.9)  # width and height of one small plot
+_PANELS_IN_A_ROW = 3
+
+
+def training_curves(logs: dict[str, Path], out: Path) -> None:
+    """Loss against images seen, one panel a training.
+
+    Args:
+        logs: Title of each panel and the JSONL log of :func:`stdiff.training.loop.train`.
+        out: PNG to write.
+
+    Raises:
+        InputError: a log holds no entry.
+    """
+    figure, panels = _panels(len(logs))
+    for axes, (title, log) in zip(panels, logs.items(), strict=True):
+        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        if not entries:
+            raise InputError(f"{log}: holds no entry; train again")
+        images, losses = ([entry[key] for entry in entries] for key in ("images", "loss"))
+        # A short training has few entries; without markers a single one is not seen.
+        axes.plot(images, losses, color=_COLOURS[0], marker="o" if len(images) < 30 else None, ms=3)
+        axes.set_title(f"{title}: {losses[-1]:.3g} at the end", fontsize=9)
+        axes.set_xlim(left=0)
+        axes.set_ylim(min(0.0, *losses), 1.05 * max(losses))
+        axes.set_xlabel("images seen", fontsize=9)
+        axes.set_ylabel("loss", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    _write(figure, out)
+
+
+def dice_by_arm(gain_json: Path, out: Path) -> None:
+    """Mean Dice with its 95 % interval by label percent and arm; one panel a segmenter and
+    collection.
+
+    Args:
+        gain_json: As :func:`stdiff.evaluation.gain.evaluate_gain` writes it.
+        out: PNG to write.
+    """
+    result = json.loads(gain_json.read_text(encoding="utf-8"))
+    table = pd.DataFrame(result["by_arm"])
+    arms = sorted(set(table["arm"]), key=lambda arm: (arm != result["baseline_arm"], arm))
+    percents = sorted(set(table["label_percent"]))
+    panels_of = list(table.groupby(["segmenter", "collection"], sort=False))
+    figure, panels = _panels(len(panels_of), sharey=True)
+    for axes, ((segmenter, collection), rows) in zip(panels, panels_of, strict=True):
+        for number, arm in enumerate(arms):
+            _draw_arm(axes, rows[rows["arm"] == arm], percents, number, len(arms))
+        counts = rows.iloc[0]
+        axes.set_title(
+            f"{collection}, {segmenter}\n{counts['cases']} cases, {counts['groups']} groups",
+            fontsize=9,
+        )
+        axes.set_xticks(range(len(percents)), [f"{percent} %" for percent in percents])
+        axes.set_xlim(-0.5, len(percents) - 0.5)
+        axes.set_xlabel("labels", fontsize=9)
+        axes.set_ylabel("Dice", fontsize=9)
+        axes.tick_params(labelleft=True)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(arms), frameon=False, fontsize=9
+    )
+    _write(figure, out)
+
+
+def _draw_arm(axes: Axes, rows: pd.DataFrame, percents: list[int], number: int, arms: int) -> None:
+    """One arm's points, moved sideways so that arms do not cover each other."""
+    mean = rows["dice_mean"].to_numpy(dtype=float)
+    # Nothing to draw an interval of where it is unknown (a single group).
+    low, high = (
+        rows[name].to_numpy(dtype=float, na_value=np.nan) for name in ("dice_low", "dice_high")
+    )
+    shift = 0.16 * (number - (arms - 1) / 2)
+    axes.errorbar(
+        [percents.index(percent) + shift for percent in rows["label_percent"]],
+        mean,
+        yerr=[np.nan_to_num(mean - low), np.nan_to_num(high - mean)],
+        fmt=_MARKERS[number % len(_MARKERS)],
+        color=_COLOURS[number % len(_COLOURS)],
+        capsize=3,
+        ms=6,
+        label=rows["arm"].iloc[0] if len(rows) else None,
+    )
+
+
+def sample_grid(
+    shards: Sequence[Path], cases: Sequence[Path], splits: Path, out: Path, rows: int = 8
+) -> None:
+    """The first images of a corpus: mask | generated | nearest training image, and the caption.
+
+    Args:
+        shards: Of one corpus, in order.
+        cases: Case tables of the real images.
+        splits: The table that says which of them are for training.
+        out: PNG to write.
+        rows: Number of generated images.
+
+    Raises:
+        InputError: the corpus or the training set holds no image, or a table cannot be read.
+    """
+    made = _first_rows(shards, rows)
+    training = training_cases(read_cases(cases, ["case_id", "image"]), read_splits(splits))
+    training = training[training["image"].notna()].reset_index(drop=True)
+    if training.empty:
+        raise InputError(f"{splits}: no training case has an image; split again")
+    generated_NHW, training_NHW = images_of(made["image"]), images_of(training["image"])
+    nearest, correlation = nearest_training(generated_NHW, training_NHW)
+
+    figure = Figure(figsize=(8.6, 1.55 * len(made) + 0.4), layout="constrained")
+    grid = figure.subplots(len(made), 4, squeeze=False, width_ratios=(1, 1, 1, 2.1))
+    titles = ("mask", "generated (synthetic)", "nearest training image", "")
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    for i, row in enumerate(made.to_dict("records")):
+        _show(grid[i, 0], decode_png(row["mask"]["bytes"]))
+        _show(grid[i, 1], generated_NHW[i])
+        _show(grid[i, 2], training_NHW[nearest[i]])
+        grid[i, 3].axis("off")
+        grid[i, 3].text(0, 0.5, _caption(row, training, nearest[i], correlation[i]), **_TEXT)
+    _write(figure, out)
+
+
+_TEXT: dict[str, Any] = {"fontsize": 8, "va": "center", "ha": "left", "linespacing": 1.4}
+
+
+def _caption(row: dict[str, Any], training: pd.DataFrame, nearest: int, correlation: float) -> str:
+    caption = textwrap.fill(row["caption"] or "(empty caption)", 44)
+    return (
+        f"{caption}\n{row['case_id']}\n"
+        f"nearest: {training['case_id'].iloc[nearest]}, correlation {correlation:.2f}"
+    )
+
+
+def real_and_generated(
+    shards: Sequence[Path], cases: Sequence[Path], splits: Path, out: Path, side: int = 5
+) -> None:
+    """Contact sheet: ``side`` x ``side`` held-out test lesions beside as many generated images.
+
+    Args:
+        shards: Of one corpus, in order.
+        cases: Case tables of the real images.
+        splits: The table that says which of them are for testing.
+        out: PNG to write.
+        side: Images in a row and in a column.
+
+    Raises:
+        InputError: no test lesion, an empty corpus, or a table that cannot be read.
+    """
+    columns = ["case_id", "image", "mask", "lesion_count"]
+    test = lesions_for_test(read_cases(cases, columns), read_splits(splits))
+    test = test[test["image"].notna()]
+    spaced = np.linspace(0, len(test) - 1, min(side**2, len(test))).round().astype(int)
+    made = _first_rows(shards, side**2)
+    figure = Figure(figsize=(9, 4.7), layout="constrained")
+    for axes, title, images_NHW in zip(
+        figure.subplots(1, 2),
+        ("test images, never shown to the generator", "generated (synthetic)"),
+        (images_of(test["image"].iloc[spaced]), images_of(made["image"])),
+        strict=True,
+    ):
+        _show(axes, _tiled(images_NHW, side))
+        axes.set_title(title, fontsize=10)
+    _write(figure, out)
+
+
+def _first_rows(shards: Sequence[Path], rows: int) -> pd.DataFrame:
+    """The first rows of a corpus, reading no more shards than that takes."""
+    parts: list[pd.DataFrame] = []
+    for shard in shards:
+        parts.append(read_cases(shard, ["case_id", "image", "mask", "caption"]))
+        if sum(map(len, parts)) >= rows:
+            break
+    if not sum(map(len, parts)):
+        raise InputError("the corpus holds no image; name the shards that `stdiff generate` wrote")
+    return pd.concat(parts, ignore_index=True).head(rows)
+
+
+def _tiled(images_NHW: np.ndarray, side: int) -> np.ndarray:
+    """(H', W') white sheet of up to side x side images, row by row, 2 px apart."""
+    _, height, width = images_NHW.shape
+    sheet = np.full((side * (height + 2) - 2, side * (width + 2) - 2), 255, dtype=np.uint8)
+    for i, image in enumerate(images_NHW):
+        top, left = i // side * (height + 2), i % side * (width + 2)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _show(axes: Axes, image_HW: np.ndarray) -> None:
+    axes.imshow(image_HW, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.axis("off")
+
+
+def _panels(count: int, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """``count`` small plots, row by row."""
+    rows = -(-count // _PANELS_IN_A_ROW)
+    columns = -(-count // rows)
+    figure = Figure(figsize=(_PANEL_IN[0] * columns, _PANEL_IN[1] * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
+    for unused in grid[count:]:
+        unused.remove()
+    for axes in grid[:count]:
+        axes.grid(axis="y", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    return figure, grid[:count]
+
+
+def _write(figure: Figure, out: Path) -> None:
+    with written_whole(out) as aside:
+        figure.savefig(aside, format="png", dpi=_DPI, facecolor="white")

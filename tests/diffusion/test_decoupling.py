@@ -1,0 +1,83 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stdiff.config import GateConfig
+from stdiff.diffusion.decoupling import GatedAttention, denoise_gated, gate_at, soft_gate
+
+CAPTION = "BI-RADS 4: irregular shape, hypoechoic"
+
+
+def prediction(model, gate, with_mask=True):
+    torch.manual_seed(3)
+    z, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
+    caption = model.embed([CAPTION, CAPTION])
+    condition = torch.rand(2, 3, 32, 32)
+    residuals = model.controlnet(z, t, caption, controlnet_cond=condition, return_dict=False)
+    residuals = residuals if with_mask else None
+    with torch.no_grad():
+        gated = denoise_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
+        empty = model.empty_1LD.expand(2, -1, -1)
+        stage1 = model.unet(z, t, encoder_hidden_states=empty).sample
+    return gated, stage1
+
+
+def test_a_closed_gate_is_stage_1_bit_for_bit(model):
+    gated, stage1 = prediction(model, torch.zeros(2, 1, 32, 32))
+    assert torch.equal(gated, stage1)
+
+
+def test_an_open_gate_lets_mask_and_caption_in(model):
+    opened, stage1 = prediction(model, torch.ones(2, 1, 32, 32))
+    without_mask, _ = prediction(model, torch.ones(2, 1, 32, 32), with_mask=False)
+    assert (opened - stage1).abs().max() > 1e-2
+    assert (without_mask - stage1).abs().max() > 1e-4
+    assert (opened - without_mask).abs().max() > 1e-2
+
+
+def test_outside_the_gate_the_caption_cannot_change_attention(model):
+    block = model.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
+    hidden = torch.randn(1, 64, 32)
+    gate = torch.zeros(1, 64, 1)
+    gate[:, :20] = torch.linspace(1, 0.1, 20)[None, :, None]
+    outputs = [
+        GatedAttention()(block, hidden, caption, gates={64: gate}, empty_BLD=model.empty_1LD)
+        for caption in (model.embed([CAPTION]), model.embed(["malignant"]))
+    ]
+    difference = (outputs[0] - outputs[1]).abs().amax(dim=2)[0]
+    assert (difference[:20] > 0).all()
+    assert (difference[20:] == 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    x=st.integers(0, 63),
+    y=st.integers(0, 63),
+    margin=st.floats(0.01, 0.5),
+    posterior=st.floats(0, 1),
+    size=st.sampled_from([32, 16, 8, 4, 2]),
+)
+def test_a_lesion_of_one_pixel_never_vanishes(x, y, margin, posterior, size):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[y, x] = 255
+    gate = soft_gate(mask, GateConfig(margin=margin, posterior=posterior))
+    assert gate[y, x] == 1 and gate.min() >= 0 and gate.max() == 1
+    small = gate_at(torch.from_numpy(gate)[None, None], (size, size))
+    assert small[0, 0, y * size // 64, x * size // 64] == 1
+
+
+def test_the_gate_reaches_beneath_the_lesion_and_not_above_it():
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:28, 24:40] = 255
+    gate = soft_gate(mask, GateConfig(margin=0.05, posterior=0.4))
+    assert gate[40, 32] > 0.2
+    assert gate[10, 32] == 0
+    assert gate[60, 32] == 0
+    assert gate[24, 2] == 0
+    without = soft_gate(mask, GateConfig(margin=0.05, posterior=0))
+    assert without[40, 32] == 0
+
+
+def test_no_lesion_no_gate():
+    assert not soft_gate(np.zeros((32, 32), np.uint8), GateConfig()).any()

@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import lesion_scene, tiny_config, tiny_model
+from diffusers import DDPMScheduler, StableDiffusionControlNetPipeline
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stdiff.config import SamplerConfig, TextConfig
+from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
+from stdiff.diffusion.denoiser import NoiseSchedule, build_scheduler
+from stdiff.diffusion.folder import (
+    ModelFolderError,
+    check_model_matches,
+    load_model,
+    save_model,
+)
+from stdiff.diffusion.pipeline import Generator, condition_image
+from stdiff.diffusion.text import build_tokenizer, tokenize
+from stdiff.lexicon import (
+    BIRADS,
+    CALCIFICATIONS,
+    ECHO_PATTERNS,
+    MARGINS,
+    ORIENTATIONS,
+    PATHOLOGIES,
+    POSTERIOR_FEATURES,
+    SHAPES,
+    Findings,
+    render,
+)
+
+SAMPLER = SamplerConfig(steps=2, batch=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model"
+    save_model(tiny_model(tiny_config()), path, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [np.stack(arrays) for arrays in zip(*(lesion_scene(i) for i in range(4)), strict=True)]
+
+
+def test_the_encoder_is_the_principal_component_transform(scenes):
+    images = np.stack([lesion_scene(i)[0] for i in range(30)])
+    vae = build_autoencoder(tiny_config().model.autoencoder, images, 0)
+    z = encode(vae, images)
+    assert z.shape == (30, 4, 8, 8)
+    patches = images.reshape(30, 8, 4, 8, 4).transpose(0, 1, 3, 2, 4).reshape(-1, 16) / 255
+    values, vectors = np.linalg.eigh(np.cov(patches.T))
+    for channel in range(4):
+        expected = (patches - patches.mean(0)) @ vectors[:, -1 - channel]
+        found = z[:, channel].reshape(-1).numpy()
+        assert abs(np.corrcoef(expected, found)[0, 1]) > 0.999
+    # Its latents have unit variance overall and stay inside the decoder's clamp.
+    assert 0.8 < z.std() < 1.2
+    assert (z / vae.config.scaling_factor).abs().max() < 3
+    assert decode(vae, z).shape == images.shape
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.builds(
+        Findings,
+        pathology=st.sampled_from([None, *PATHOLOGIES]),
+        birads=st.sampled_from([None, *BIRADS]),
+        shape=st.sampled_from([None, *SHAPES]),
+        orientation=st.sampled_from([None, *ORIENTATIONS]),
+        margin=st.lists(st.sampled_from(MARGINS), unique=True).map(tuple),
+        echo_pattern=st.sampled_from([None, *ECHO_PATTERNS]),
+        posterior_features=st.sampled_from([None, *POSTERIOR_FEATURES]),
+        calcifications=st.sampled_from([None, *CALCIFICATIONS]),
+    )
+)
+def test_every_caption_is_in_the_vocabulary_and_fits(findings):
+    tokenizer = build_tokenizer(TextConfig())
+    ids = tokenize(tokenizer, [render(findings), ""])
+    assert ids.shape == (2, TextConfig().tokens)
+    said = tokenizer.decode(ids[0], skip_special_tokens=True)
+    assert said.replace(" ", "") == render(findings).lower().replace(" ", "")
+
+
+def test_words_outside_the_vocabulary_are_refused():
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        tokenize(build_tokenizer(TextConfig()), ["purple lesion"])
+
+
+def test_velocity_and_noise_give_the_latents_back():
+    z = torch.randn(6, 4, 8, 8)
+    schedule = NoiseSchedule(build_scheduler())
+    noisy, t, velocity = schedule.noised(z, torch.Generator().manual_seed(1))
+    alphas = DDPMScheduler.from_config(build_scheduler().config).alphas_cumprod[t]
+    alphas = alphas[:, None, None, None]
+    assert torch.allclose(alphas.sqrt() * noisy - (1 - alphas).sqrt() * velocity, z, atol=1e-4)
+    assert t.min() >= 0 and t.max() < 1000
+    assert alphas.min() >= 0
+
+
+def test_generation_repeats_and_follows_its_seeds(folder, scenes):
+    generator = Generator.load(folder)
+    captions = ["malignant", "", "BI-RADS 3, benign: oval shape", "malignant"]
+    first = generator.generate(scenes[1], captions, [1, 2, 3, 4], SAMPLER)
+    again = Generator.load(folder).generate(scenes[1], captions, [1, 2, 3, 4], SAMPLER)
+    other = generator.generate(scenes[1], captions, [1, 2, 3, 5], SAMPLER)
+    assert first.shape == (4, 32, 32) and first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert np.abs(first[:3].astype(int) - other[:3]).max() <= 1
+    assert np.abs(first[3].astype(int) - other[3]).max() > 5
+
+
+def test_guidance_with_equal_scales_equals_the_three_branches(folder, scenes):
+    generator = Generator.load(folder)
+    arguments = scenes[1], ["malignant"] * 4, [1, 2, 3, 4]
+    two = SamplerConfig(steps=2, batch=4, mask_guidance=1.5, text_guidance=1.5)
+    three = SamplerConfig(steps=2, batch=4, mask_guidance=1.5, text_guidance=1.5 + 1e-7)
+    a, b = (generator.generate(*arguments, s).astype(int) for s in (two, three))
+    assert np.abs(a - b).max() <= 1
+
+
+def test_no_guidance_is_stage_1_whatever_the_caption(folder, scenes):
+    generator = Generator.load(folder)
+    free = SamplerConfig(steps=2, batch=4, mask_guidance=0, text_guidance=0)
+    a = generator.generate(scenes[1], ["malignant"] * 4, [1, 2, 3, 4], free)
+    b = generator.generate(scenes[1][::-1].copy(), [""] * 4, [1, 2, 3, 4], free)
+    assert np.array_equal(a, b)
+
+
+def test_plain_diffusers_opens_the_folder(folder, scenes):
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, local_files_only=True)
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pkl"))
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline(
+        "malignant: irregular shape",
+        image=Image.fromarray(scenes[1][0]),
+        num_inference_steps=2,
+        guidance_scale=2.0,
+        generator=torch.Generator().manual_seed(0),
+    ).images[0]
+    assert picture.size == (32, 32)
+
+
+def test_a_loaded_model_predicts_as_the_saved_one(folder):
+    saved, loaded = tiny_model(tiny_config()), load_model(folder)
+    for name in ("unet", "controlnet", "text_encoder", "autoencoder"):
+        left, right = getattr(saved, name).state_dict(), getattr(loaded, name).state_dict()
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    assert torch.equal(saved.empty_1LD, loaded.empty_1LD)
+    assert torch.equal(saved.embed(["malignant", ""]), loaded.embed(["malignant", ""]))
+
+
+def test_the_condition_is_the_mask(scenes):
+    condition = condition_image(scenes[1])
+    assert condition.shape == (4, 3, 32, 32)
+    assert torch.equal(condition[:, 0] * 255, torch.from_numpy(scenes[1]).float())
+
+
+def test_a_model_of_another_configuration_is_refused_by_key(folder):
+    other = tiny_config(image={"size_px": 64})
+    with pytest.raises(ModelFolderError) as error:
+        check_model_matches(load_model(folder), other, folder)
+    assert "image.size_px: the folder has 32, the configuration 64" in str(error.value)
+
+
+def test_pickle_weights_are_refused(folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelFolderError, match="only pickle files"):
+        load_model(copy)
+
+
+def test_folders_that_are_no_model_are_refused(folder, tmp_path):
+    with pytest.raises(ModelFolderError, match=r"no stdiff.json"):
+        load_model(tmp_path)
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "text_encoder")
+    with pytest.raises(ModelFolderError, match="text_encoder"):
+        load_model(copy)
+    shutil.rmtree(copy / "controlnet")
+    shutil.copytree(folder / "text_encoder", copy / "text_encoder")
+    about = json.loads((copy / "stdiff.json").read_text())
+    (copy / "stdiff.json").write_text(json.dumps(about | {"stage": "pretrain"}))
+    with pytest.raises(ModelFolderError, match="no ControlNet"):
+        Generator.load(copy)

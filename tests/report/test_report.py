@@ -1,0 +1,535 @@
+"""The report of a small made-up run: its numbers are the run's, and nothing is fetched."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from stdiff.cases import case_row, png_cell, write_cases
+from stdiff.config import dump_config, load_config, parse_config
+from stdiff.evaluation.fidelity import evaluate_fidelity
+from stdiff.evaluation.gain import evaluate_gain
+from stdiff.evaluation.memorisation import evaluate_memorisation
+from stdiff.files import InputError
+from stdiff.lexicon import Findings, render
+from stdiff.report.figures import dice_by_arm, sample_grid, training_curves
+from stdiff.report.page import summary_text, write_report
+from stdiff.report.tables import (
+    cases_table,
+    column_label,
+    nested_tables,
+    number_text,
+    quarantine_table,
+    records_table,
+    steps_table,
+)
+
+ROOT = Path(__file__).parents[2]
+SIDE_PX = 32
+PERCENTS = (25, 100)
+ARMS = {"real": 0.0, "mixed": 0.5}
+CASES = 24
+
+
+def image_and_mask(seed):
+    """Noise with a dark disc, and the disc."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
+    disc = np.hypot(*(np.array([y, x]) - rng.integers(8, 24, (2, 1, 1)))) < rng.integers(4, 8)
+    grey = rng.integers(80, 200, disc.shape) * np.where(disc, 0.3, 1)
+    return grey.astype(np.uint8), np.where(disc, 255, 0).astype(np.uint8)
+
+
+def table_row(case_id, seed, **other):
+    image, mask = image_and_mask(seed)
+    findings = Findings(pathology=("benign", "malignant")[seed % 2], shape="oval")
+    return case_row(
+        case_id=case_id,
+        image=png_cell(image, "i"),
+        mask=png_cell(mask, "m"),
+        height_px=SIDE_PX,
+        width_px=SIDE_PX,
+        lesion_count=1,
+        caption=render(findings),
+        **findings.as_row(),
+        **other,
+    )
+
+
+def write_config(run, **changes):
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    values["collections"] = {"busi": {"path": "BUSI"}}
+    values["image"] = {"size_px": SIDE_PX}
+    values["corpus"] = {"count": 20, "shard_size": 10}
+    values["sampler"] = {"batch": 10}
+    values["segmentation"] |= {
+        "label_percents": list(PERCENTS),
+        "arms": {name: {"synthetic_share": share} for name, share in ARMS.items()},
+    }
+    values["evaluation"] = {"bootstrap_draws": 100, "kid_subset_size": 10, "kid_subsets": 5}
+    (run / "config.yaml").write_text(dump_config(parse_config(values | changes)))
+
+
+def write_real_cases(run):
+    (run / "cases").mkdir()
+    rows = [table_row(f"busi/{i:02d}", i, collection="busi") for i in range(CASES)]
+    write_cases(rows, run / "cases" / "busi.parquet")
+    splits = pd.DataFrame({"case_id": [row["case_id"] for row in rows], "collection": "busi"})
+    splits["group_id"] = splits["case_id"]
+    splits["fold"] = 0
+    splits["role"] = ["train"] * 12 + ["validation"] * 2 + ["test"] * 10
+    splits["label_rank"] = [*np.linspace(0, 0.9, 12), *[None] * 12]
+    splits["label_conflict"] = False
+    splits.to_parquet(run / "splits.parquet")
+    (run / "quarantine").mkdir()
+    problems = [(f"{i}.png", f"mask is 1{i} x 9 px") for i in range(3)] + [
+        ("<b>.png", "no <i>mask")
+    ]
+    pd.DataFrame(problems, columns=["source_path", "reason"]).to_parquet(
+        run / "quarantine" / "busi.parquet"
+    )
+
+
+def write_corpus(run, percent):
+    home = run / f"labels{percent}"
+    (home / "model").mkdir(parents=True)
+    for shard in range(2):
+        rows = [
+            table_row(f"demo-labels{percent}/{i:08d}", 1000 * percent + i, sample_index=i)
+            for i in range(10 * shard, 10 * shard + 10)
+        ]
+        write_cases(rows, home / "shards" / f"{shard:05d}.parquet")
+    write_log(home / "model" / "finetune.jsonl")
+    rng = np.random.default_rng(percent)
+    features = [rng.normal(size=(count, 4)) for count in (20, 12, 24)]
+    groups = [np.arange(len(f)).astype(str) for f in features]
+    config = load_config(run / "config.yaml")
+    images = [np.stack([image_and_mask(i)[0] for i in range(n)]) for n in (20, 10, 12)]
+    record = {"images": 20, "groups": 20, "excluded_both_empty": 0}
+    record |= {"dice_mean": 0.6123, "dice_low": 0.5, "dice_high": 0.7}
+    evaluation = {
+        "encoder": "an encoder of this test",
+        "label_percent": percent,
+        "generated": 20,
+        "fidelity": evaluate_fidelity(
+            features[0], features[1], groups[1], features[2], groups[2],
+            encoder="an encoder of this test", settings=config.evaluation, seed=0,
+        ),
+        "control": {
+            "mask_dice": record,
+            "ceiling": record | {"dice_mean": 0.6543},
+            "by_pathology": {"benign": record | {"dice_low": None, "dice_high": None}},
+        },
+        "memorisation": evaluate_memorisation(*images),
+    }  # fmt: skip
+    (home / "evaluation.json").write_text(json.dumps(evaluation))
+
+
+def write_log(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [{"images": 10 * i, "loss": 1 / i, "images_per_s": 5.0} for i in range(1, 9)]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def write_gain(run):
+    rng = np.random.default_rng(0)
+    tables = []
+    for arm, percent, seed in [(a, p, s) for a in ARMS for p in PERCENTS for s in range(2)]:
+        table = pd.DataFrame({"case_id": [f"busi/{i:02d}" for i in range(14, CASES)]})
+        table = table.assign(
+            segmenter="unet_resnet18", arm=arm, label_percent=percent, seed=seed, collection="busi"
+        )
+        table["group_id"] = table["case_id"]
+        table["dice"] = rng.uniform(0.4, 0.7, len(table)) + 0.2 * (arm == "mixed")
+        table["iou"], table["hd95_px"] = table["dice"] / 2, 10 * table["dice"]
+        path = run / f"segment/unet_resnet18/{arm}-{percent}/seed{seed}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(path)
+        tables.append(path)
+    evaluate_gain(tables, run / "gain.json", config=load_config(run / "config.yaml"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run folder with all its parts, and the report of it."""
+    run = tmp_path_factory.mktemp("results") / "demo"
+    run.mkdir()
+    write_config(run)
+    write_real_cases(run)
+    for percent in PERCENTS:
+        write_corpus(run, percent)
+    write_log(run / "autoencoder" / "autoencoder.jsonl")
+    write_log(run / "pretrain" / "pretrain.jsonl")
+    write_gain(run)
+    for name, line in {"split": "2.5\t100", "shard/a": "3\t50", "shard/b": "4\t-"}.items():
+        path = run / "benchmarks" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\tmax_rss\n{line}\n")
+    write_report(run, run / "report")
+    return run
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the run, to be taken apart; its files are links."""
+    copy = tmp_path / "demo"
+    for path in finished.rglob("*"):
+        if path.is_file() and "report" not in path.relative_to(finished).parts:
+            target = copy / path.relative_to(finished)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(path)
+    return copy
+
+
+class Page(HTMLParser):
+    """Tags, table rows and text of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.tables, self.words = [], [], []
+        self.inside = None
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.inside in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+    def table(self, *columns):
+        """Rows of the first table with these columns, as dicts."""
+        for first, *rows in self.tables:
+            if set(columns) <= set(first):
+                return [dict(zip(first, row, strict=True)) for row in rows]
+        raise AssertionError(f"no table with {columns}")
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return Page((finished / "report" / "index.html").read_text())
+
+
+def numbers(cell):
+    return [float(text) for text in re.findall(r"[-+]?\d+(?:\.\d+)?(?:e-\d+)?", cell)]
+
+
+def test_dice_of_every_arm_equals_the_json(finished, page):
+    expected = json.loads((finished / "gain.json").read_text())["by_arm"]
+    shown = {
+        (row["collection"], row["segmenter"], row["labels"], row["arm"]): row
+        for row in page.table("arm", "Dice [95 %]")
+    }
+    assert len(shown) == len(expected) == 2 * len(PERCENTS) * len(ARMS)
+    for r in expected:
+        row = shown[r["collection"], r["segmenter"], f"{r['label_percent']} %", r["arm"]]
+        interval = [r["dice_mean"], r["dice_low"], r["dice_high"]]
+        assert numbers(row["Dice [95 %]"]) == pytest.approx(interval, abs=5.1e-4)
+        assert numbers(row["IoU"]) == pytest.approx([r["iou_mean"]], abs=5.1e-4)
+        assert numbers(row["HD95 [px]"]) == pytest.approx([r["hd95_px_mean"]], abs=0.051)
+        assert int(row["cases"]) == r["cases"] and int(row["seeds"]) == r["seeds"]
+
+
+def test_gains_equal_the_json(finished, page):
+    expected = json.loads((finished / "gain.json").read_text())["gains"]
+    shown = {
+        (row["collection"], row["labels"], row["arm"]): row for row in page.table("gain [95 %]")
+    }
+    assert len(shown) == len(expected) == 2 * len(PERCENTS)
+    for r in expected:
+        row = shown[r["collection"], f"{r['label_percent']} %", r["arm"]]
+        interval = [r["gain_mean"], r["gain_low"], r["gain_high"]]
+        assert numbers(row["gain [95 %]"]) == pytest.approx(interval, abs=5.1e-5)
+        assert numbers(row["p (Holm)"]) == pytest.approx([r["holm_p"]], rel=0.06)
+    assert "Dice of mixed minus real +0." in page.text
+
+
+def test_measurements_of_the_corpora_equal_the_json(finished, page):
+    measured = json.loads((finished / "labels25" / "evaluation.json").read_text())
+    rows = page.table("comparison", "KID [2.5 to 97.5 % of subsets]")
+    assert [row["comparison"] for row in rows] == [r["comparison"] for r in measured["fidelity"]]
+    for row, r in zip(rows, measured["fidelity"], strict=True):
+        kid = numbers(row["KID [2.5 to 97.5 % of subsets]"])
+        assert kid == pytest.approx([r["kid"], r["kid_low"], r["kid_high"]], abs=5.1e-4)
+        assert int(row["N of the first"]) == r["n_a"]
+    assert page.text.count("an encoder of this test") == len(PERCENTS)
+    first, ceiling = page.table("", "Dice [95 %]")
+    assert first["Dice [95 %]"] == "0.612 [0.500, 0.700]"
+    assert ceiling["Dice [95 %]"] == "0.654 [0.500, 0.700]"
+    assert {"by pathology"} <= {word.strip() for word in page.words}
+    to_training = page.table("", "median correlation")[0]
+    expected = measured["memorisation"]["generated_to_training"]["p50"]
+    assert numbers(to_training["median correlation"]) == pytest.approx([expected], abs=5.1e-4)
+
+
+def test_it_says_that_it_is_synthetic(run, page, tmp_path):
+    note = "Everything generated is synthetic: for research and teaching, not for diagnosis."
+    assert note in page.text
+    assert "collections are simulated as well" in page.text
+    (run / "config.yaml").unlink()
+    write_config(run, phantom=None, data_root="data")
+    write_report(run, tmp_path / "out")
+    text = Page((tmp_path / "out" / "index.html").read_text()).text
+    assert note in text
+    assert "simulated" not in text.replace("Simulated raw", "")
+
+
+def test_nothing_is_loaded_from_anywhere(finished, page):
+    html = (finished / "report" / "index.html").read_text()
+    assert not re.search(r"@import|url\(", html)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "srcset", "action", "data", "poster", "background"):
+            assert attributes.get(name, "data:").startswith("data:")
+    policies = [a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    embedded = [base64.b64decode(source.partition("base64,")[2]) for source in sources]
+    beside = {path.name: path.read_bytes() for path in finished.glob("report/figures/*")}
+    assert sorted(embedded) == sorted(beside.values())
+    assert sorted(beside) == [
+        "dice_by_arm.png",
+        *(f"real_and_generated_labels{percent}.png" for percent in (100, 25)),
+        *(f"samples_labels{percent}.png" for percent in (100, 25)),
+        "training_curves.png",
+    ]
+    for png in embedded:
+        grey = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+        assert min(grey.shape) > 200 and grey.std() > 5
+    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+
+
+def test_what_was_run_is_told(finished, page):
+    assert (finished / "config.yaml").read_text().strip() in "".join(page.words)
+    assert re.search(r"git commit\s+(not known|[0-9a-f]{40})", page.text)
+    assert re.search(r"machine\s+\d+ cores", page.text)
+    assert re.search(r"torch \d", page.text)
+    assert str(finished) not in page.text
+
+
+def test_text_of_files_is_text_on_the_page(finished):
+    html = (finished / "report" / "index.html").read_text()
+    assert "no &lt;i&gt;mask" in html and "&lt;b&gt;.png" in html
+    assert "<i>mask" not in html
+
+
+PARTS = {
+    "gain.json": "Dice by arm and gains (no gain.json)",
+    "splits.parquet": "cases by collection",
+    "cases/busi.parquet": "cases by collection",
+    "quarantine/busi.parquet": "files left out",
+    "labels25/evaluation.json": "no labels25/evaluation.json",
+    "labels25/shards/00001.parquet": "1 of 2 shards are there",
+    "benchmarks": "seconds and memory by step",
+}
+
+
+@pytest.mark.parametrize("part, says", PARTS.items(), ids=list(PARTS))
+def test_what_is_missing_is_left_out_and_named(run, tmp_path, part, says):
+    files = list((run / part).rglob("*.tsv")) or [run / part]
+    for file in files:
+        file.unlink()
+    write_report(run, tmp_path / "out")
+    text = Page((tmp_path / "out" / "index.html").read_text()).text
+    assert says in text
+    assert sum(other in text for other in set(PARTS.values()) - {says}) == 0
+
+
+def test_a_run_that_has_only_begun_has_a_page(tmp_path):
+    run = tmp_path / "demo"
+    run.mkdir()
+    write_config(run)
+    write_report(run, run / "report")
+    html = (run / "report" / "index.html").read_text()
+    assert "<img" not in html
+    assert html.count("Left out:") == 5 + 2 * len(PERCENTS)
+    assert list((run / "report" / "figures").iterdir()) == []
+
+
+def test_shards_and_percents_of_an_earlier_configuration_are_not_shown(run, tmp_path):
+    (run / "config.yaml").unlink()
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["segmentation"]
+    write_config(
+        run,
+        corpus={"count": 10, "shard_size": 10},
+        segmentation=values | {"label_percents": [100]},
+    )
+    (run / "labels100" / "shards" / "00000.parquet").unlink()
+    write_report(run, tmp_path / "out")
+    text = Page((tmp_path / "out" / "index.html").read_text()).text
+    assert "0 of 1 shards are there" in text
+    assert "25 % of the labels" not in text.partition("Synthetic corpora")[2]
+
+
+def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
+    out = run / "report"
+    write_report(run, out)
+    write_report(run, out)
+    before = (out / "index.html").read_bytes()
+    (run / "gain.json").unlink()
+    (run / "gain.json").write_text("{")
+    with pytest.raises(InputError, match=r"gain\.json: not JSON"):
+        write_report(run, out)
+    assert (out / "index.html").read_bytes() == before
+    assert len(list((out / "figures").iterdir())) == 6
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_other_folders_are_never_replaced(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (run, run / "cases", tmp_path / "file"):
+        with pytest.raises(InputError, match="would be deleted"):
+            write_report(run, out)
+    assert (run / "cases" / "busi.parquet").is_file()
+
+
+def test_other_folders_are_no_runs(tmp_path):
+    with pytest.raises(InputError, match="not a run folder"):
+        write_report(tmp_path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match=r"gain\.json: no such file"):
+        summary_text(tmp_path)
+
+
+def test_the_summary_tells_dice_gains_and_where_the_page_is(finished, run):
+    text = summary_text(finished)
+    for record in json.loads((finished / "gain.json").read_text())["by_arm"]:
+        assert f"{record['dice_mean']:.3f} [" in text and record["arm"] in text
+    assert text.endswith(f"report: {finished / 'report' / 'index.html'}")
+    assert "no report yet" in summary_text(run)
+
+
+def test_cases_add_up(finished, page):
+    rows = page.table("collection", "role", "benign")
+    total = {row["role"]: int(row["cases"]) for row in rows if row["collection"] == "all"}
+    assert total == {"train": 12, "validation": 2, "test": 10}
+    for row in rows:
+        parts = [int(row[name]) for name in ("normal", "benign", "malignant", "unknown")]
+        assert sum(parts) == int(row["cases"])
+    splits = pd.read_parquet(finished / "splits.parquet")
+    assert cases_table([finished / "cases" / "busi.parquet"], splits).columns == list(rows[0])
+
+
+def test_problems_of_one_kind_are_one_row(finished):
+    table = quarantine_table({"busi": finished / "quarantine" / "busi.parquet"})
+    counted = {row[1]: row[2] for row in table.rows}
+    assert counted == {"mask is … x … px": "3", "no <i>mask": "1"}
+
+
+def test_seconds_add_up_and_dashes_are_no_numbers(finished):
+    table = steps_table(finished / "benchmarks")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["shard"] == ["2", "7.0", "4.0", "50.0"]
+    assert rows["split"] == ["1", "2.5", "2.5", "100.0"]
+    assert rows["all"] == ["3", "9.5", "4.0", "100.0"]
+    (finished / "benchmarks" / "plan.jsonl").write_text('{"s": 1.5, "max_rss": 8.25}\n')
+    assert ["plan", "1", "1.5", "1.5", "8.2"] in steps_table(finished / "benchmarks").rows
+    (finished / "benchmarks" / "plan.jsonl").unlink()
+
+
+@given(st.floats(-1e3, 1e3), st.sampled_from(["kid", "dice_mean", "gain_mean", "hd95_px", "x"]))
+def test_roundings_are_close_and_keep_small_numbers(value, name):
+    tolerance = 0.051 if name == "hd95_px" else 5.1e-4
+    assert float(number_text(name, value)) == pytest.approx(value, abs=tolerance)
+    if name in ("kid", "x") and value:
+        assert float(number_text(name, value)) != 0
+
+
+@pytest.mark.parametrize(
+    "name, value, text",
+    [
+        ("holm_p", 3e-7, "< 0.0001"),
+        ("holm_p", 0.0312, "0.031"),
+        ("dice_mean", None, "–"),
+        ("dice_mean", float("nan"), "–"),
+        ("rank_deficient", True, "yes"),
+        ("cases", 12, "12"),
+        ("label_percent", 25, "25 %"),
+        ("gain_mean", 0.01234, "+0.0123"),
+        ("hd95_px_mean", 12.345, "12.3"),
+    ],
+)
+def test_numbers_are_written_as_their_kind_asks(name, value, text):
+    assert number_text(name, value) == text
+
+
+def test_labels_have_units():
+    assert column_label("hd95_px_mean") == "HD95 [px]"
+    assert column_label("peak_memory_mb") == "peak memory [MB]"
+    assert column_label("dice_mean", interval=True) == "Dice [95 %]"
+    assert column_label("something_new") == "something new"
+
+
+def test_records_of_any_keys_become_tables():
+    table = records_table(
+        [{"a": "x", "m_mean": 0.5, "m_low": 0.25, "m_high": 0.75}, {"b": 3, "m_mean": 0.125}]
+    )
+    assert table.columns == ["a", "m [95 %]", "b"]
+    assert table.rows == [["x", "0.500 [0.250, 0.750]", "–"], ["–", "0.125", "3"]]
+    assert table.numeric == [False, True, True]
+    assert records_table([]).rows == []
+    nested = nested_tables({"n": 3, "one": {"k": 1}, "many": {"a": {"k": 2}, "b": {"k": 3}}})
+    assert [title for title, _ in nested] == ["", "", "many"]
+    assert [table.rows for _, table in nested] == [
+        [["one", "1"]],
+        [["n", "3"]],
+        [["a", "2"], ["b", "3"]],
+    ]
+
+
+def test_one_group_has_a_mean_and_no_interval(finished, tmp_path):
+    result = json.loads((finished / "gain.json").read_text())
+    for record in result["by_arm"]:
+        record["dice_low"] = record["dice_high"] = None
+    (tmp_path / "gain.json").write_text(json.dumps(result))
+    dice_by_arm(tmp_path / "gain.json", tmp_path / "dice.png")
+    assert Image.open(tmp_path / "dice.png").width > 200
+
+
+def test_figures_depend_on_their_inputs_only(finished, tmp_path):
+    for name in ("one", "other"):
+        sample_grid(
+            [finished / "labels25" / "shards" / "00000.parquet"],
+            [finished / "cases" / "busi.parquet"],
+            finished / "splits.parquet",
+            tmp_path / f"{name}.png",
+            rows=2,
+        )
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+
+
+def test_nothing_to_draw_is_an_error(finished, tmp_path):
+    (tmp_path / "log.jsonl").write_text("")
+    with pytest.raises(InputError, match="holds no entry"):
+        training_curves({"empty": tmp_path / "log.jsonl"}, tmp_path / "curves.png")
+    write_cases([], tmp_path / "empty.parquet")
+    real = [finished / "cases" / "busi.parquet"], finished / "splits.parquet"
+    with pytest.raises(InputError, match="corpus holds no image"):
+        sample_grid([tmp_path / "empty.parquet"], *real, tmp_path / "samples.png")
+    assert list(tmp_path.glob("*.png")) == []

@@ -1,0 +1,204 @@
+import json
+import multiprocessing
+import random
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from stdiff.cli import main
+from stdiff.config import StageConfig
+from stdiff.training.checkpoints import CheckpointFolder
+from stdiff.training.loop import Diverged, Interrupted, learning_rate, sample_order, train
+
+SETTINGS = StageConfig(images=48, batch=4, warmup_images=8, checkpoint_every_images=8)
+
+
+class Line:
+    """Fit y = 2x + 1 with noise drawn from the loop's generator."""
+
+    count = 10
+
+    def __init__(self, fail_at: int | None = None):
+        torch.manual_seed(0)
+        self.modules = torch.nn.ModuleDict({"line": torch.nn.Linear(1, 1)})
+        self.seen: list[list[int]] = []
+        self.fail_at = fail_at
+
+    def loss(self, indices, rng):
+        self.seen.append(list(indices))
+        x = torch.from_numpy(indices).float()[:, None] / 10
+        y = 2 * x + 1 + 0.1 * torch.randn(x.shape, generator=rng)
+        loss = (self.modules["line"](x) - y).square().mean()
+        if self.fail_at is not None and len(self.seen) > self.fail_at:
+            loss = loss * float("nan")
+        return loss, {"x": float(x.mean())}
+
+
+def weights(stage):
+    return torch.cat([p.detach().flatten() for p in stage.modules.parameters()])
+
+
+def run(stage, state, **changes):
+    options = {"seed": 1, "purpose": "line", "state": state, "identity": {"data": "ten"}}
+    return train(stage, SETTINGS, **options | changes)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(0, 5), st.integers(0, 100), st.integers(1, 7), st.integers(1, 7), st.integers(1, 9)
+)
+def test_order_does_not_depend_on_how_it_is_cut(seed, start, first, second, count):
+    whole = sample_order(seed, "p", start, first + second, count)
+    parts = [
+        sample_order(seed, "p", start, first, count),
+        sample_order(seed, "p", start + first, second, count),
+    ]
+    assert np.array_equal(whole, np.concatenate(parts))
+    epoch = sample_order(seed, "p", 3 * count, count, count)
+    assert sorted(epoch) == list(range(count))
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    rates = [learning_rate(i, SETTINGS) for i in range(0, 48, 4)]
+    assert rates[0] < rates[1] < SETTINGS.learning_rate
+    assert max(rates) == SETTINGS.learning_rate
+    assert learning_rate(48, SETTINGS) == pytest.approx(0)
+
+
+def test_a_stopped_training_ends_with_the_same_weights(tmp_path):
+    whole, parts = Line(), Line()
+    run(whole, tmp_path / "a")
+    pieces = 0
+    while True:
+        parts = Line()
+        try:
+            run(parts, tmp_path / "b", stop_after_s=1e-9)
+            break
+        except Interrupted:
+            pieces += 1
+    assert pieces == 11
+    assert torch.equal(weights(whole), weights(parts))
+
+
+def test_the_log_holds_every_image_once_after_a_stop(tmp_path):
+    with pytest.raises(Interrupted):
+        run(Line(), tmp_path, stop_after_s=1e-9)
+    log = run(Line(), tmp_path)
+    images = [json.loads(line)["images"] for line in log.read_text().splitlines()]
+    assert images == sorted(set(images)) and images[-1] == 48
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
+    whole, resumed = Line(), Line()
+    run(whole, tmp_path)
+    newest = max(tmp_path.glob("*/checkpoint-*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:50])
+    run(resumed, tmp_path)
+    assert "damaged" in capsys.readouterr().out
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_another_configuration_never_meets_old_weights(tmp_path, capsys):
+    run(Line(), tmp_path)
+    other = Line()
+    run(other, tmp_path, identity={"data": "eleven"})
+    assert len(other.seen) == 12
+    assert "differs in data" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*/identity.json"))) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path):
+    with pytest.raises(Diverged, match="image 28"):
+        run(Line(fail_at=7), tmp_path)
+    assert max(tmp_path.glob("*/checkpoint-*")).stem == "checkpoint-000000000024"
+    resumed, whole = Line(), Line()
+    run(resumed, tmp_path)
+    run(whole, tmp_path / "whole")
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    folder = CheckpointFolder.open(tmp_path, {"a": "b"})
+    for images in (1, 2, 3):
+        folder.save(images, {"x": torch.tensor([images])})
+    assert len(list(folder.path.glob("checkpoint-*"))) == 2
+    assert folder.load()[1]["x"].item() == 3
+
+
+def start(arguments):
+    """`stdiff ARGUMENTS` in a process of its own; forked, so that it need not import torch."""
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(main([str(a) for a in arguments])), daemon=True
+    )
+    process.start()
+    return process
+
+
+def finished(process):
+    process.join()
+    return process.exitcode
+
+
+def test_kill_9_at_random_moments_of_every_stage(tmp_path, tables):
+    """The chain of stages, killed nine times at random, ends with bit-identical weights."""
+
+    def command(stage, root, *extra):
+        return [
+            *("train", stage, "--config", tables["config"], "--cases", tables["cases"]),
+            *("--splits", tables["splits"], "--out", root / stage),
+            *("--state", root / "state" / stage, "--threads", 1, *extra),
+        ]
+
+    def stages(root):
+        yield command("autoencoder", root)
+        yield command("pretrain", root, "--autoencoder", root / "autoencoder")
+        yield command("finetune", root, "--base", root / "pretrain")
+
+    rng, killed = random.Random(7), 0
+    for calm, rough in zip(stages(tmp_path / "a"), stages(tmp_path / "b"), strict=True):
+        began_s = time.monotonic()
+        assert finished(start(calm)) == 0
+        taken_s = time.monotonic() - began_s
+        for _ in range(3):
+            process = start(rough)
+            time.sleep(rng.uniform(0.1, 0.7) * taken_s)
+            killed += process.is_alive()
+            process.kill()
+            process.join()
+        assert finished(start(rough)) == 0
+    assert killed >= 5
+    outputs = [p for p in sorted((tmp_path / "a").rglob("*.safetensors")) if "state" not in p.parts]
+    assert len(outputs) >= 8
+    for file in outputs:
+        mine, other = (
+            load_file(f) for f in (file, tmp_path / "b" / file.relative_to(tmp_path / "a"))
+        )
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[key], other[key]) for key in mine), file
+
+
+def test_sigterm_saves_the_state(tmp_path, tables, capfd):
+    config = tables["config"].read_text().replace("images: 16", "images: 40000")
+    (tmp_path / "config.yaml").write_text(config)
+    process = start(
+        [
+            *("train", "autoencoder", "--threads", 1, "--config", tmp_path / "config.yaml"),
+            *("--cases", tables["cases"], "--splits", tables["splits"]),
+            *("--out", tmp_path / "out", "--state", tmp_path / "state"),
+        ]
+    )
+    checkpoints: list[Path] = []
+    while not checkpoints and process.is_alive():
+        time.sleep(0.05)
+        checkpoints = list((tmp_path / "state").glob("*/checkpoint-*"))
+    process.terminate()
+    assert finished(process) == 130
+    assert "The same command goes on" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
