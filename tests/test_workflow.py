@@ -1,0 +1,132 @@
+"""The workflow as a user meets it: refusals before any job, and what every rule declares."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stdiff import provenance
+from stdiff.provenance import modules_of
+
+ROOT = Path(__file__).parent.parent
+RULES = {
+    name: body
+    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+    for name, body in re.findall(
+        r"\n *rule (\w+):\n(.*?)(?=\n *rule \w+:|\Z)", file.read_text(), re.S
+    )
+}
+TRAINS_OR_GENERATES = {"autoencoder", "pretrain", "finetune", "shard", "segment"}
+
+
+def snakemake(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_dry_run_of_the_demo_lists_the_whole_chain():
+    done = snakemake("-n", "--configfile", "config/demo.yaml", "--config", "run=never_made")
+    assert done.returncode == 0, done.stderr
+    for rule in RULES:
+        assert f"rule {rule}:" in done.stdout + done.stderr, rule
+
+
+def test_a_missing_data_root_is_refused_with_the_key():
+    done = snakemake(
+        "-n", "--configfile", "config/busi_cpu.yaml", "--config", "data_root=/nowhere/at/all"
+    )
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "data_root: '/nowhere/at/all'" in said
+    assert "collections.busi.path: 'Dataset_BUSI_with_GT': no folder" in said
+    assert "collections.bus_bra.path" in said
+    assert "Traceback" not in said
+
+
+def test_an_unknown_key_is_refused_before_any_job_with_the_mend():
+    done = snakemake("--configfile", "config/demo.yaml", "--config", "sede=3", "run=never_made")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "sede: 3: unknown key; did you mean `seed`?" in said
+    assert not (ROOT / "results" / "never_made").exists()
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_every_rule_declares_what_a_cluster_needs(name):
+    body = RULES[name]
+    for needed in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "tee -i {log}"):
+        assert needed in body, f"{name} lacks {needed}"
+    if name in TRAINS_OR_GENERATES:
+        assert "gpu=1" in body and "--threads {threads}" in body
+    if name != "merged_config":
+        assert "code=modules_of(" in body, f"{name} does not name the modules it depends on"
+
+
+def test_modules_of_follows_imports_and_leaves_the_rest():
+    training = modules_of("stdiff.training.stages")
+    assert {"stdiff/training/loop.py", "stdiff/diffusion/decoupling.py", "stdiff/files.py"} <= set(
+        training
+    )
+    assert not [m for m in training if "segmentation" in m or "report" in m or "datasets" in m]
+    # Its values reach the rules as params; its text changes no result.
+    assert "stdiff/config.py" not in training
+    harmonize = modules_of("stdiff.datasets.harmonize")
+    assert "stdiff/datasets/bus_bra.py" in harmonize
+    assert not [m for m in harmonize if "diffusion" in m or "training" in m]
+
+
+FLOORS = [
+    {"files", "lexicon", "config", "config_errors", "randomness", "provenance", "config_docs"},
+    {"cases", "labels"},
+    {"datasets", "masks"},
+    {"diffusion"},
+    {"training"},
+    {"corpus"},
+    {"segmentation"},
+    {"evaluation"},
+    {"report"},
+    {"cli"},
+]
+
+
+def test_imports_run_one_way():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    for file in sorted((ROOT / "stdiff").rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        if parts[1] == "__init__":
+            continue
+        module = ".".join(parts)
+        for other in provenance._imports(module):
+            other_part = other.split(".")[1]
+            assert floor[other_part] <= floor[parts[1]], f"{module} imports {other}"
+            if {parts[1], other_part} == {"datasets", "masks"}:
+                pytest.fail(f"{module} imports {other}")
+
+
+def test_light_parts_know_nothing_of_torch():
+    code = (
+        "import sys; import stdiff.datasets.harmonize, stdiff.datasets.splits, stdiff.cli,"
+        "stdiff.masks.bank, stdiff.config, stdiff.provenance; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_line_answers_and_counts_exit_codes(tmp_path):
+    stdiff = shutil.which("stdiff") or str(Path(sys.executable).parent / "stdiff")
+
+    def run(*arguments):
+        return subprocess.run([stdiff, *arguments], capture_output=True, text=True, check=False)
+
+    assert run("--help").returncode == 0
+    assert run("nonsense").returncode == 2
+    wrong = run("verify", str(tmp_path / "none.parquet"))
+    assert wrong.returncode == 1 and "no such case table" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
