@@ -15,7 +15,7 @@ from stdiff.provenance import modules_of
 container: "envs/stdiff.sif"
 
 
-if "run" not in config:
+if not workflow.config_settings.configfiles:
 
     configfile: "config/demo.yaml"
 

@@ -7,34 +7,25 @@ Exit codes: 0 done, 1 the input is at fault (the message says how to mend it), 2
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from stdiff.arguments import build_parser
 from stdiff.files import InputError
 
 # Imports of heavy packages stand inside the commands, so that `stdiff --help` and the light steps
 # of a workflow start at once.
 
 
-def duration_s(text: str) -> float:
-    """Seconds of '90', '90s', '9m' or '2h'."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write e.g. 90s, 9m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     if getattr(options, "threads", None):
         import torch
 
         torch.set_num_threads(options.threads)
     try:
-        return options.command(options) or 0
+        return COMMANDS[options.step](options) or 0
     except InputError as error:
         print(f"stdiff: error: {error}", file=sys.stderr)
         return 1
@@ -236,165 +227,24 @@ def _config(o: argparse.Namespace) -> None:
     write_text(o.out, dump_config(config))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stdiff",
-        description="Synthetic breast ultrasound from masks and BI-RADS terms; for research and "
-        "teaching, not for diagnosis.",
-    )
-    steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
-
-    def step(
-        name: str, run: Callable[[argparse.Namespace], int | None], text: str
-    ) -> argparse.ArgumentParser:
-        added = steps.add_parser(
-            name,
-            help=text,
-            description=text,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        added.set_defaults(command=run)
-        return added
-
-    p = step("config", _config, "check a configuration and write it with all defaults filled in")
-    one = p.add_mutually_exclusive_group(required=True)
-    one.add_argument("--file", type=Path, help="YAML file")
-    one.add_argument("--json", help="the configuration itself, as JSON")
-    _out(p, "merged configuration (YAML)")
-
-    p = step("phantom", _phantom, "simulate raw BUSI, BUS-BRA and BUS-CoT folders")
-    _out(p, "folder")
-    p.add_argument("--cases", type=int, required=True, help="images in each of BUSI and BUS-BRA")
-    p.add_argument("--size", type=int, default=256, help="nominal side of the raw images, px")
-    _seed(p)
-
-    p = step("harmonize", _harmonize, "raw collection → case table")
-    p.add_argument("collection", choices=("busi", "bus_bra", "bus_cot", "folder"))
-    p.add_argument("raw", type=Path, help="its raw folder")
-    _out(p, "case table (Parquet)")
-    p.add_argument("--quarantine", type=Path, help="table of files left out, with reasons")
-    p.add_argument("--size", type=int, default=256, help="side of the square images become, px")
-    p.add_argument("--fit", choices=("stretch", "pad", "crop"), default="stretch")
-    p.add_argument("--limit", type=int, help="only so many images, evenly spaced over the ids")
-    p.add_argument(
-        "--drop-sources", nargs="*", default=[], help="collections whose images are left out of it"
-    )
-    p.add_argument("--processes", type=int, default=1, help="worker processes")
-
-    p = step("verify", _verify, "list every problem of a case table or raw folder; exit 1 if any")
-    p.add_argument("path", type=Path, help="case table, or raw folder with --collection")
-    p.add_argument("--collection", choices=("busi", "bus_bra", "bus_cot", "folder"))
-
-    p = step("split", _split, "train, validation and test by patient and near-duplicate group")
-    p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="case tables")
-    _out(p, "splits table (Parquet)")
-    p.add_argument("--test", type=float, default=0.2, help="fraction of the groups for testing")
-    p.add_argument("--validation", type=float, default=0.1, help="fraction for validation")
-    _seed(p)
-
-    p = step("train", _train, "train one stage of the generator; the same command goes on")
-    p.add_argument("stage", choices=("autoencoder", "pretrain", "finetune"))
-    _config_file(p)
-    _data(p)
-    _out(p, "folder of weights")
-    p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
-    p.add_argument("--autoencoder", type=Path, help="pretrain: folder of stage 0")
-    p.add_argument("--base", type=Path, help="finetune: model folder of stage 1")
-    p.add_argument("--label-percent", type=int, default=100, help="finetune: labels it may see, %%")
-    p.add_argument("--stop-after", type=duration_s, help="stop and save after e.g. 9m; exit 130")
-    _threads(p)
-
-    p = step("plan", _plan, "masks, captions and seeds of a corpus, before any image is made")
-    _config_file(p)
-    _data(p)
-    p.add_argument("--label-percent", type=int, default=100, help="labels it may see, %%")
-    p.add_argument("--count", type=int, required=True, help="images")
-    _seed(p)
-    _out(p, "plan (Parquet)")
-
-    p = step("generate", _generate, "make one shard of a planned corpus")
-    _config_file(p)
-    p.add_argument("--plan", type=Path, required=True)
-    p.add_argument("--model", type=Path, required=True, help="model folder")
-    p.add_argument("--shard", type=int, required=True, help="number of the shard, from 0")
-    _out(p, "shard (Parquet)")
-    _threads(p)
-
-    p = step("generate-one", _generate_one, "one image from a mask and BI-RADS terms")
-    p.add_argument("--model", type=Path, required=True, help="model folder")
-    p.add_argument("--mask", type=Path, required=True, help="PNG, lesion white on black")
-    p.add_argument("--text", default="", help='e.g. "BI-RADS 4: irregular shape, hypoechoic"')
-    p.add_argument("--steps", type=int, default=10, help="DPM-Solver++ steps")
-    p.add_argument("--guidance", type=float, default=2.0, help="scale of mask and caption")
-    _seed(p)
-    _out(p, "PNG")
-    _threads(p)
-
-    p = step("corpus", _corpus_verify, "verify the shards of a corpus against its plan")
-    p.add_argument("action", choices=("verify",))
-    p.add_argument("shards", type=Path, nargs="+", metavar="SHARD")
-    p.add_argument("--plan", type=Path, required=True)
-
-    p = step("export", _export, "case tables or shards → images/, masks/ and cases.csv")
-    p.add_argument("tables", type=Path, nargs="+", metavar="TABLE")
-    p.add_argument("--as", dest="layout", choices=("folders",), default="folders")
-    p.add_argument("--to", type=Path, required=True, help="folder, must not exist")
-
-    p = step("segment", _segment, "train a segmenter on one arm, segment the test cases")
-    _config_file(p)
-    _data(p)
-    p.add_argument("--segmenter", required=True, help="a name under segmentation.segmenters")
-    p.add_argument("--arm", required=True, help="<arm>-<label percent>, e.g. mixed-10")
-    p.add_argument("--corpus", type=Path, nargs="*", default=[], help="shards, for synthetic arms")
-    p.add_argument("--weights", type=Path, required=True, help="where the weights go")
-    p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
-    _seed(p)
-    _out(p, "per-case table (Parquet)")
-    _threads(p)
-
-    p = step("evaluate", _evaluate, "fidelity, mask Dice and memorisation of a corpus")
-    _config_file(p)
-    _data(p)
-    p.add_argument("--corpus", type=Path, nargs="+", required=True, help="shards")
-    p.add_argument("--segmenter", required=True, help="name of the segmenter of --weights")
-    p.add_argument("--weights", type=Path, required=True, help="trained on real images only")
-    p.add_argument("--label-percent", type=int, required=True, help="of the corpus' generator")
-    _out(p, "JSON")
-    _threads(p)
-
-    p = step("gain", _gain, "Dice by arm and the gain over real images only")
-    _config_file(p)
-    p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="per-case tables")
-    _out(p, "JSON")
-
-    p = step("report", _report, "one HTML page of a run")
-    p.add_argument("run", type=Path, help="run folder, results/<run>")
-    _out(p, "folder of the page")
-
-    p = step("summary", _summary, "print Dice by arm of a finished run")
-    p.add_argument("run", type=Path, help="run folder, results/<run>")
-    return parser
-
-
-def _config_file(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--config", type=Path, required=True, help="configuration (YAML)")
-
-
-def _data(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--cases", type=Path, nargs="+", required=True, help="case tables")
-    p.add_argument("--splits", type=Path, required=True, help="splits table")
-
-
-def _out(p: argparse.ArgumentParser, what: str) -> None:
-    p.add_argument("--out", type=Path, required=True, help=what)
-
-
-def _seed(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--seed", type=int, default=0, help="everything random is drawn from it")
-
-
-def _threads(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--threads", type=int, help="threads of torch; all cores if left out")
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "config": _config,
+    "phantom": _phantom,
+    "harmonize": _harmonize,
+    "verify": _verify,
+    "split": _split,
+    "train": _train,
+    "plan": _plan,
+    "generate": _generate,
+    "generate-one": _generate_one,
+    "corpus": _corpus_verify,
+    "export": _export,
+    "segment": _segment,
+    "evaluate": _evaluate,
+    "gain": _gain,
+    "report": _report,
+    "summary": _summary,
+}
 
 
 if __name__ == "__main__":

@@ -1,51 +1,19 @@
-"""Small models and tables shared by the tests; nothing here is read from disk or network."""
+"""Fixtures shared by the tests; nothing here is read from disk or network."""
 
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
+from tiny import lesion_scene, tiny_config, tiny_model
 
 from stdiff.cases import case_row, png_cell, write_cases
-from stdiff.config import Config, parse_config
-from stdiff.diffusion.autoencoder import build_autoencoder
-from stdiff.diffusion.denoiser import build_controlnet
-from stdiff.diffusion.folder import DiffusionModel, new_model
+from stdiff.config import Config
+from stdiff.diffusion.folder import DiffusionModel
 from stdiff.lexicon import Findings, render
 
 torch.set_num_threads(1)
-
-
-def tiny_config(**changes) -> Config:
-    """A configuration whose stages train in seconds at 32 px."""
-    stage = {"images": 16, "batch": 4, "warmup_images": 4, "checkpoint_every_images": 4}
-    values = {
-        "run": "tiny",
-        "collections": {"busi": {"path": "Dataset_BUSI_with_GT"}},
-        "image": {"size_px": 32},
-        "model": {
-            "autoencoder": {"latent_channels": 4, "decoder_channels": 8},
-            "unet": {"channels": [32, 64], "layers": 1, "heads": 2},
-            "text": {"width": 32, "layers": 1, "heads": 2},
-            "condition_channels": [4, 8, 16],
-        },
-        "training": {"autoencoder": stage, "pretrain": stage, "finetune": stage},
-        "sampler": {"steps": 2, "batch": 4},
-        "corpus": {"count": 8, "shard_size": 4},
-        "segmentation": {"training": stage},
-    }
-    return parse_config(values | changes)
-
-
-def lesion_scene(index: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy image with a dark disc, and the disc's mask."""
-    rng = np.random.default_rng(index)
-    y, x = np.mgrid[:size, :size]
-    centre, radius = rng.uniform(10, size - 10, 2), rng.uniform(3, 8)
-    disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
-    image = rng.normal(120, 20, (size, size)) - 70 * disc
-    return image.clip(0, 255).astype(np.uint8), np.where(disc, 255, 0).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
@@ -84,25 +52,10 @@ def tables(tmp_path_factory) -> dict[str, Path]:
         )
     paths = {name: folder / f"{name}.parquet" for name in ("cases", "splits")}
     write_cases(rows, paths["cases"])
-    import pandas as pd
-
     pd.DataFrame(splits).to_parquet(paths["splits"])
     paths["config"] = folder / "config.yaml"
     paths["config"].write_text(yaml.safe_dump(tiny_config().model_dump(mode="json")))
     return paths
-
-
-def tiny_model(config: Config) -> DiffusionModel:
-    """A stage-2 model with random weights whose conditions really change the output."""
-    images = np.stack([lesion_scene(i)[0] for i in range(8)])
-    model = new_model(config, build_autoencoder(config.model.autoencoder, images, 0))
-    model.controlnet = build_controlnet(config.model, model.unet, 1)
-    # A fresh ControlNet adds nothing (its last convolutions are zero); make it speak.
-    torch.manual_seed(2)
-    for block in [*model.controlnet.controlnet_down_blocks, model.controlnet.controlnet_mid_block]:
-        torch.nn.init.normal_(block.weight, std=0.2)
-    model.about |= {"stage": "finetune", "label_percent": 100}
-    return model
 
 
 @pytest.fixture

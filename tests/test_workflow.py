@@ -93,7 +93,7 @@ FLOORS = [
     {"segmentation"},
     {"evaluation"},
     {"report"},
-    {"cli"},
+    {"arguments", "cli"},
 ]
 
 

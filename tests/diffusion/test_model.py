@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import lesion_scene, tiny_config, tiny_model
 from diffusers import DDPMScheduler, StableDiffusionControlNetPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import lesion_scene, tiny_config, tiny_model
 
 from stdiff.config import SamplerConfig, TextConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode

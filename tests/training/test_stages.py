@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import lesion_scene, tiny_config, tiny_model
+from tiny import lesion_scene, tiny_config, tiny_model
 
 from stdiff.cases import images_of, read_cases
 from stdiff.diffusion.autoencoder import build_autoencoder, encode

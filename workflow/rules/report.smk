@@ -5,6 +5,9 @@ rule report:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
+        quarantine=expand(
+            f"{RUN}/quarantine/{{collection}}.parquet", collection=list(CONFIG.collections)
+        ),
         splits=f"{RUN}/splits.parquet",
         models=expand(f"{RUN}/labels{{percent}}/model", percent=PERCENTS),
         shards=[shard for shards in SHARDS.values() for shard in shards],
@@ -13,11 +16,42 @@ rule report:
         code=modules_of("stdiff.report.page"),
         template="stdiff/report/page.html.j2",
     output:
-        report(
+        page=report(
             f"{RUN}/report/index.html",
             caption="../report/page.rst",
             category="The run",
+            labels={"figure": "the whole page"},
         ),
+        dice=report(
+            f"{RUN}/report/figures/dice_by_arm.png",
+            caption="../report/dice_by_arm.rst",
+            category="Dice",
+            labels={"figure": "Dice by arm"},
+        ),
+        curves=report(
+            f"{RUN}/report/figures/training_curves.png",
+            caption="../report/training_curves.rst",
+            category="Training",
+            labels={"figure": "training curves"},
+        ),
+        samples=[
+            report(
+                f"{RUN}/report/figures/samples_labels{percent}.png",
+                caption="../report/samples.rst",
+                category="Corpora",
+                labels={"figure": "samples", "labels": f"{percent} %"},
+            )
+            for percent in PERCENTS
+        ],
+        sheets=[
+            report(
+                f"{RUN}/report/figures/real_and_generated_labels{percent}.png",
+                caption="../report/real_and_generated.rst",
+                category="Corpora",
+                labels={"figure": "test and generated images", "labels": f"{percent} %"},
+            )
+            for percent in PERCENTS
+        ],
     log:
         f"{RUN}/logs/report.log",
     benchmark:
@@ -28,6 +62,6 @@ rule report:
         runtime=30,
     params:
         run=subpath(input.config, parent=True),
-        folder=subpath(output[0], parent=True),
+        folder=subpath(output.page, parent=True),
     shell:
         "stdiff report {params.run} --out {params.folder} 2>&1 | tee -i {log}"
