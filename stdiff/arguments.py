@@ -149,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = step("summary", "print Dice by arm of a finished run")
     p.add_argument("run", type=Path, help="run folder, results/<run>")
+    p.add_argument("--markdown", action="store_true", help="all figures, as Markdown")
     return parser
 
 

@@ -212,9 +212,10 @@ def _report(o: argparse.Namespace) -> None:
 
 
 def _summary(o: argparse.Namespace) -> None:
+    from stdiff.report.markdown import results_markdown
     from stdiff.report.page import summary_text
 
-    print(summary_text(o.run))
+    print(results_markdown(o.run) if o.markdown else summary_text(o.run))
 
 
 def _config(o: argparse.Namespace) -> None:

@@ -93,7 +93,7 @@ def to_unit(images_NHW: np.ndarray) -> torch.Tensor:
 
 def to_grey(x_N1HW: torch.Tensor) -> np.ndarray:
     """(N, 1, H, W) float in [-1, 1] → (N, H, W) uint8."""
-    return ((x_N1HW[:, 0].clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    return ((x_N1HW[:, 0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
 
 @torch.inference_mode()
@@ -101,7 +101,8 @@ def encode(autoencoder: AutoencoderTiny, images_NHW: np.ndarray, batch: int = 25
     """(N, H, W) uint8 images → (N, C, H/4, W/4) latents, scaled as the denoiser expects."""
     scale = autoencoder.config.scaling_factor
     parts = [
-        autoencoder.encode(to_unit(images_NHW[i : i + batch])).latents * scale
+        autoencoder.encode(to_unit(images_NHW[i : i + batch]).to(autoencoder.device)).latents
+        * scale
         for i in range(0, len(images_NHW), batch)
     ]
     return torch.cat(parts)

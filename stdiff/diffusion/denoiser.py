@@ -63,6 +63,7 @@ def build_scheduler() -> DPMSolverMultistepScheduler:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
+        steps_offset=1,  # not used with trailing steps; pipelines warn without it
         algorithm_type="dpmsolver++",
         solver_order=2,
     )
@@ -83,6 +84,6 @@ class NoiseSchedule:
         """
         batch, steps = len(z_BCHW), self._ddpm.config.num_train_timesteps
         even = (torch.arange(batch) + torch.rand(batch, generator=rng)) / batch
-        t = (even * steps).long().clamp(max=steps - 1)
-        noise = torch.randn(z_BCHW.shape, generator=rng)
+        t = (even * steps).long().clamp(max=steps - 1).to(z_BCHW.device)
+        noise = torch.randn(z_BCHW.shape, generator=rng).to(z_BCHW.device)
         return self._ddpm.add_noise(z_BCHW, noise, t), t, self._ddpm.get_velocity(z_BCHW, noise, t)

@@ -71,10 +71,23 @@ class DiffusionModel:
         """The gate it was trained with."""
         return GateConfig(**self.about["model"]["gate"])
 
+    @property
+    def device(self) -> torch.device:
+        """Where its parts are."""
+        return self.unet.device
+
+    def to(self, device: torch.device) -> DiffusionModel:
+        """Move all its parts, in place."""
+        for part in (self.autoencoder, self.text_encoder, self.unet, self.controlnet):
+            if part is not None:
+                part.to(device)
+        self.empty_1LD = self.empty_1LD.to(device)
+        return self
+
     def embed(self, captions: list[str]) -> torch.Tensor:
         """(B, L, D) caption embeddings; the empty caption's is the one of stage 1."""
         distinct = sorted(set(captions))
-        ids = tokenize(self.tokenizer, distinct)
+        ids = tokenize(self.tokenizer, distinct).to(self.device)
         embedded = self.text_encoder(ids).last_hidden_state
         rows = {caption: embedded[i] for i, caption in enumerate(distinct)} | {
             "": self.empty_1LD[0]
@@ -118,7 +131,7 @@ def save_model(model: DiffusionModel, folder: Path, extra_files: dict[str, Path]
             pipeline = StableDiffusionControlNetPipeline(controlnet=model.controlnet, **parts)
     with written_whole(folder) as aside:
         pipeline.save_pretrained(aside, safe_serialization=True)
-        save_file({"empty_1LD": model.empty_1LD}, aside / "empty_caption.safetensors")
+        save_file({"empty_1LD": model.empty_1LD.cpu()}, aside / "empty_caption.safetensors")
         write_text(aside / "stdiff.json", json.dumps(model.about, indent=1, sort_keys=True) + "\n")
         write_text(aside / "README.md", _README)
         for name, file in extra_files.items():

@@ -11,6 +11,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from stdiff.config import SamplerConfig
+from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import PATCH_PX, decode
 from stdiff.diffusion.decoupling import denoise_gated, gates_of
 from stdiff.diffusion.denoiser import CONDITION_CHANNELS
@@ -44,7 +45,7 @@ class Generator:
                 f"{folder}: has no ControlNet, so it cannot follow a mask; give the output of "
                 "`stdiff train finetune`"
             )
-        return cls(model, sha256_folder(folder))
+        return cls(model.to(compute_device()), sha256_folder(folder))
 
     @property
     def size_px(self) -> int:
@@ -75,7 +76,7 @@ class Generator:
         scheduler = DPMSolverMultistepScheduler.from_config(self.model.scheduler.config)
         scheduler.set_timesteps(sampler.steps)
         guided = _GuidedDenoiser(self.model, masks_NHW, captions, sampler)
-        z_BCHW = self._noise(seeds)
+        z_BCHW = self._noise(seeds).to(self.model.device)
         for t in scheduler.timesteps:
             z_BCHW = scheduler.step(guided(z_BCHW, t), t, z_BCHW).prev_sample
         return decode(self.model.autoencoder, z_BCHW)
@@ -103,8 +104,8 @@ class _GuidedDenoiser:
         sampler: SamplerConfig,
     ) -> None:
         self.model, self.sampler = model, sampler
-        self.condition = condition_image(masks_NHW)
-        self.gate = gates_of(masks_NHW, model.gate)
+        self.condition = condition_image(masks_NHW).to(model.device)
+        self.gate = gates_of(masks_NHW, model.gate).to(model.device)
         self.caption_BLD = model.embed(list(captions))
         self.empty_BLD = model.empty_1LD.expand(len(captions), -1, -1)
 

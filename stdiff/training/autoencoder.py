@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import nn
 
-from stdiff.diffusion.autoencoder import encode, to_unit
+from stdiff.diffusion.autoencoder import to_unit
 
 
 class DecoderStage:
@@ -17,7 +17,6 @@ class DecoderStage:
         self.autoencoder = autoencoder
         self.modules = nn.ModuleDict({"decoder": autoencoder.decoder})
         self.images_NHW = images_NHW
-        self.z_BCHW = encode(autoencoder, images_NHW).clone() / autoencoder.config.scaling_factor
         self.count = len(images_NHW)
 
     def loss(
@@ -27,6 +26,7 @@ class DecoderStage:
         x = to_unit(self.images_NHW[indices])
         flipped = torch.rand(len(indices), generator=rng) < 0.5
         x[flipped] = x[flipped].flip(-1)
+        x = x.to(self.autoencoder.device)
         with torch.no_grad():
             z = self.autoencoder.encoder(x)
         error = self.autoencoder.decoder(z) - x

@@ -47,7 +47,7 @@ class CheckpointFolder:
     def save(self, images: int, tensors: Tensors, keep: int = 2) -> None:
         """Write a checkpoint beside its name, rename it, then drop all but the newest ``keep``."""
         with written_whole(self.path / f"checkpoint-{images:012d}.safetensors") as aside:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, aside)
+            save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, aside)
         for old in self._newest_first()[keep:]:
             old.unlink()
 

@@ -50,15 +50,17 @@ class FinetuneStage:
         """Weighted squared error of the velocity, foreground and background apart."""
         mirrored = torch.randint(2, (len(indices),), generator=rng)
         silent = torch.rand(len(indices), generator=rng) < self.settings.caption_dropout
-        z, t, velocity = self.schedule.noised(self.latents_N2CHW[indices, mirrored], rng)
-        gate = self.gates_N21HW[indices, mirrored]
+        device = self.model.device
+        clean = self.latents_N2CHW[indices, mirrored].to(device)
+        z, t, velocity = self.schedule.noised(clean, rng)
+        gate = self.gates_N21HW[indices, mirrored].to(device)
         captions = ["" if s else self.captions[i] for i, s in zip(indices, silent, strict=True)]
         caption_BLD = self.model.embed(captions)
         residuals = self.model.controlnet(
             z,
             t,
             caption_BLD,
-            controlnet_cond=condition_image(self.masks_N2HW[indices, mirrored.numpy()]),
+            controlnet_cond=condition_image(self.masks_N2HW[indices, mirrored.numpy()]).to(device),
             return_dict=False,
         )
         predicted = denoise_gated(

@@ -21,11 +21,11 @@ def cached_latents(
     Kept in ``cache`` under a name made of the images' and the encoder's content, so a changed
     image or autoencoder never meets old latents.
     """
-    weights = b"".join(p.detach().numpy().tobytes() for p in autoencoder.encoder.parameters())
+    weights = b"".join(p.detach().cpu().numpy().tobytes() for p in autoencoder.encoder.parameters())
     file = cache / f"{sha256_bytes(images_NHW.tobytes() + weights)[:24]}.safetensors"
     if not file.exists():
         mirrored = np.ascontiguousarray(images_NHW[:, :, ::-1])
-        both = [encode(autoencoder, images) for images in (images_NHW, mirrored)]
+        both = [encode(autoencoder, images).cpu() for images in (images_NHW, mirrored)]
         with written_whole(file) as aside:
             save_file({"latents": torch.stack(both, dim=1).contiguous()}, aside)
     return load_file(file)["latents"]

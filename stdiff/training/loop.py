@@ -24,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from stdiff.config import StageConfig
+from stdiff.device import compute_device
 from stdiff.randomness import generator, integer_seed
 from stdiff.training.checkpoints import CheckpointFolder, Tensors
 
@@ -69,6 +70,7 @@ def train(
         Diverged: when the loss is not finite.
     """
     folder = CheckpointFolder.open(state, identity | {"seed": str(seed), "purpose": purpose})
+    stage.modules.to(compute_device())
     progress = _Progress(stage.modules, settings)
     if (found := folder.load()) is not None:
         progress.restore(*found)
@@ -168,7 +170,7 @@ class _Progress:
     def tensors(self) -> Tensors:
         """Everything a later process needs to go on, by name."""
         tensors = {f"model.{k}": v.detach() for k, v in self.modules.state_dict().items()}
-        tensors |= {f"average.{i}": a for i, a in enumerate(self.average)}
+        tensors |= {f"average.{i}": average for i, average in enumerate(self.average)}
         for i, weight in enumerate(self.weights):
             for key, value in self.optimizer.state.get(weight, {}).items():
                 tensors[f"optimizer.{i}.{key}"] = value
@@ -178,11 +180,14 @@ class _Progress:
         """Undo :meth:`tensors`."""
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         self.modules.load_state_dict(model)
-        self.average = [tensors[f"average.{i}"] for i in range(len(self.average))]
+        for i, average in enumerate(self.average):
+            average.copy_(tensors[f"average.{i}"])
         for i, weight in enumerate(self.weights):
             prefix = f"optimizer.{i}."
             self.optimizer.state[weight] = {
-                k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+                key.removeprefix(prefix): value.to(weight.device)
+                for key, value in tensors.items()
+                if key.startswith(prefix)
             }
         self.images, self.steps = images, int(tensors["steps"])
 

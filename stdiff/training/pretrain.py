@@ -25,7 +25,8 @@ class PretrainStage:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Squared error of the velocity."""
         mirrored = torch.randint(2, (len(indices),), generator=rng)
-        z, t, velocity = self.schedule.noised(self.latents_N2CHW[indices, mirrored], rng)
+        clean = self.latents_N2CHW[indices, mirrored].to(self.model.device)
+        z, t, velocity = self.schedule.noised(clean, rng)
         empty_BLD = self.model.empty_1LD.expand(len(z), -1, -1)
         predicted = self.model.unet(z, t, encoder_hidden_states=empty_BLD).sample
         return (predicted - velocity).square().mean(), {}

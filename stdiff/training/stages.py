@@ -13,6 +13,7 @@ from diffusers import AutoencoderTiny
 
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config, Section
+from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import build_autoencoder
 from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.folder import (
@@ -49,6 +50,7 @@ def train_autoencoder(
     images_NHW = images_of(rows["image"])
     seed = integer_seed(config.seed, "autoencoder weights")
     autoencoder = build_autoencoder(config.model.autoencoder, images_NHW, seed)
+    autoencoder.to(compute_device())
     log = train(
         DecoderStage(autoencoder, images_NHW),
         config.training.autoencoder,
@@ -82,7 +84,7 @@ def train_pretrain(
     rows = training_cases(_read(cases, config), read_splits(splits))
     vae = AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True).eval()
     _check_latent_channels(vae, config, autoencoder)
-    model = new_model(config, vae)
+    model = new_model(config, vae).to(compute_device())
     log = train(
         PretrainStage(model, cached_latents(vae, images_of(rows["image"]), state / "latents")),
         config.training.pretrain,
@@ -118,6 +120,7 @@ def train_finetune(
     model.controlnet = build_controlnet(
         config.model, model.unet, integer_seed(config.seed, "controlnet weights")
     )
+    model.to(compute_device())
     log = train(
         _finetune_stage(model, rows, config, state),
         config.training.finetune,

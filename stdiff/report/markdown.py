@@ -1,0 +1,44 @@
+"""All figures of a run as Markdown, for docs/results.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stdiff.config import load_config
+from stdiff.report.tables import Table, nested_tables, read_json, records_table, steps_table
+
+
+def results_markdown(run: Path) -> str:
+    """Dice by arm, gains, fidelity, control, memorisation, seconds and memory of a finished run.
+
+    Raises:
+        InputError: ``run`` is not a finished run.
+    """
+    run = Path(run)
+    config = load_config(run / "config.yaml")
+    gain = read_json(run / "gain.json")
+    parts = [
+        ("Dice by arm", records_table(gain["by_arm"], leave_out=["segmenter"])),
+        (
+            f"Gain over {gain['baseline_arm']}",
+            records_table(gain["gains"], leave_out=["segmenter"]),
+        ),
+    ]
+    for percent in config.segmentation.label_percents:
+        measured = read_json(run / f"labels{percent}" / "evaluation.json")
+        corpus = f"corpus of the generator with {percent} % of the labels"
+        fidelity = records_table(measured["fidelity"], leave_out=["encoder"])
+        parts.append((f"Fidelity, {corpus} (features: {measured['encoder']})", fidelity))
+        for name in ("control", "memorisation"):
+            title = {"control": "Mask Dice", "memorisation": "Memorisation"}[name]
+            parts += [
+                (", ".join(filter(None, (title, corpus, sub))), table)
+                for sub, table in nested_tables(measured[name])
+            ]
+    parts.append(("Seconds and peak memory by step", steps_table(run / "benchmarks")))
+    return "\n\n".join(f"### {title}\n\n{_markdown(table)}" for title, table in parts)
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---:" if numeric else "---" for numeric in table.numeric]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [table.columns, rule, *table.rows])

@@ -1,0 +1,122 @@
+"""Shards and single images from a real (if tiny) model folder, through the command line."""
+
+import multiprocessing
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_config, tiny_model
+
+from stdiff.cases import images_of, read_cases, verify_table
+from stdiff.cli import main
+from stdiff.corpus.shards import verify_corpus
+from stdiff.diffusion.folder import save_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tables):
+    """A model folder and a plan of ten images."""
+    path = tmp_path_factory.mktemp("corpus")
+    save_model(tiny_model(tiny_config()), path / "model", {})
+    assert plan(path / "plan.parquet", 10, tables) == 0
+    return path
+
+
+def plan(out, count, tables):
+    return run(
+        *("plan", "--config", tables["config"], "--cases", tables["cases"]),
+        *("--splits", tables["splits"], "--count", count, "--seed", 5, "--out", out),
+    )
+
+
+def shard_command(folder, tables, number, out, plan_name="plan.parquet"):
+    return (
+        *("generate", "--config", tables["config"], "--plan", folder / plan_name),
+        *("--model", folder / "model", "--shard", number, "--out", out, "--threads", 1),
+    )
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_shards_hold_the_plan_and_a_larger_corpus_begins_with_a_smaller_one(
+    folder, tables, tmp_path
+):
+    shards = [tmp_path / f"{i:05d}.parquet" for i in range(3)]
+    for number, out in enumerate(shards):
+        assert run(*shard_command(folder, tables, number, out)) == 0
+    assert verify_corpus(shards, folder / "plan.parquet") == []
+    assert [len(read_cases(shard)) for shard in shards] == [4, 4, 2]
+    assert verify_table(shards[0]) == []
+    rows = read_cases(shards)
+    assert rows["model_sha256"].nunique() == 1
+    assert rows["flags"].map(lambda flags: "synthetic" in flags).all()
+
+    assert plan(folder / "larger.parquet", 14, tables) == 0
+    again = tmp_path / "again.parquet"
+    assert run(*shard_command(folder, tables, 1, again, "larger.parquet")) == 0
+    assert again.read_bytes() == shards[1].read_bytes()
+
+
+def test_a_shard_beyond_the_plan_is_refused(folder, tables, tmp_path, capsys):
+    assert run(*shard_command(folder, tables, 3, tmp_path / "x.parquet")) == 1
+    assert "shard 3 is empty" in capsys.readouterr().err
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_generation_killed_at_any_moment_leaves_nothing_by_halves(folder, tables, tmp_path):
+    calm, rough = tmp_path / "calm.parquet", tmp_path / "rough.parquet"
+    began_s = time.monotonic()
+    assert run(*shard_command(folder, tables, 0, calm)) == 0
+    taken_s = time.monotonic() - began_s
+    fork = multiprocessing.get_context("fork")
+    command = shard_command(folder, tables, 0, rough)
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
+        process = fork.Process(target=lambda: sys.exit(run(*command)), daemon=True)
+        process.start()
+        time.sleep(share * taken_s)
+        process.kill()
+        process.join()
+        if rough.exists():
+            assert rough.read_bytes() == calm.read_bytes()
+            rough.unlink()
+    assert run(*command) == 0
+    assert rough.read_bytes() == calm.read_bytes()
+
+
+def test_one_image_from_a_mask_and_a_text(folder, tmp_path, capsys):
+    mask = np.zeros((100, 80), np.uint8)
+    mask[40:70, 20:60] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+
+    def one(text, out, seed=3):
+        return run(
+            *("generate-one", "--model", folder / "model", "--mask", tmp_path / "m.png"),
+            *("--text", text, "--steps", 2, "--seed", seed, "--out", tmp_path / out),
+        )
+
+    text = "BI-RADS 4: irregular shape, indistinct margin, hypoechoic"
+    assert one(text, "x.png") == 0
+    picture = Image.open(tmp_path / "x.png")
+    assert picture.size == (32, 32) and picture.mode == "L"
+    assert picture.text["caption"] == text
+    assert "not for diagnosis" in picture.text["synthetic"]
+    assert one("BIRADS-4, hypoechoic, irregular shape, indistinct margin", "y.png") == 0
+    assert one(text, "z.png", seed=4) == 0
+    x, y, z = (np.asarray(Image.open(tmp_path / f"{n}.png")).astype(int) for n in "xyz")
+    assert np.array_equal(x, y)
+    assert np.abs(x - z).max() > 5
+
+    assert one("purple shape", "w.png") == 1
+    said = capsys.readouterr().err
+    assert "'purple shape' is not a lexicon term; did you mean" in said
+    assert not (tmp_path / "w.png").exists()
+
+
+def test_the_images_of_a_shard_are_those_of_its_masks(folder, tables, tmp_path):
+    assert run(*shard_command(folder, tables, 0, tmp_path / "0.parquet")) == 0
+    planned = images_of(read_cases(folder / "plan.parquet")["mask"])
+    assert np.array_equal(images_of(read_cases(tmp_path / "0.parquet")["mask"]), planned[:4])
