@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing is fetched at run time unless a config names it.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: env demo test lint lock
+.PHONY: env demo test bench lint lock
 
 env: $(READY)
 
@@ -23,6 +23,10 @@ demo: $(READY)
 
 test: $(READY)
 	pytest
+
+# Side-by-side measurements; figures that are kept stand in docs/results.md.
+bench: $(READY)
+	for script in bench/*.py; do python $$script; done
 
 lint: $(READY)
 	ruff check .

@@ -17,6 +17,8 @@ from stdiff.config_errors import explain
 from stdiff.files import InputError
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "folder"]
+# The collections that can be simulated, and where they then lie below the data root.
+PHANTOM_FOLDERS = {"busi": "Dataset_BUSI_with_GT", "bus_bra": "BUSBRA", "bus_cot": "BUSCoT"}
 
 
 class ConfigError(InputError):
@@ -300,6 +302,12 @@ class Config(Section):
             raise ValueError(
                 f"data_root {self.data_root!r} and phantom are both set; keep one of them, "
                 "e.g. phantom: null"
+            )
+        asked = {name: collection.path for name, collection in self.collections.items()}
+        if self.phantom is not None and not asked.items() <= PHANTOM_FOLDERS.items():
+            raise ValueError(
+                f"collections asks for {asked}, phantom simulates {PHANTOM_FOLDERS}; use those "
+                "names and paths, or set data_root instead of phantom, e.g. phantom: null"
             )
         factor = 4 * 2 ** (len(self.model.unet.channels) - 1)
         if self.image.size_px % factor:

@@ -81,6 +81,8 @@ MISTAKES = [
     ("corpus.shard_size", 60, ["shard_size 60", "sampler.batch 50"], "shard_size: 100"),
     ("image.size_px", 60, ["image.size_px 60 is not a multiple of 16"], "size_px: 64"),
     ("data_root", "/data", ["data_root '/data' and phantom are both set"], "phantom: null"),
+    ("collections.busi.path", "mine", ["asks for {'busi': 'mine'"], "phantom: null"),
+    ("collections.folder", {"path": "own"}, ["'folder': 'own'"], "phantom: null"),
     ("split", {"test": 0.85}, ["split: test 0.85 + validation 0.1"], "test: 0.2"),
     ("model.unet.channels", [], ["model.unet.channels: []"], "channels: [32, 64, 128]"),
     ("model.unet.channels", [33], ["channels [33]"], "channels: [32, 64, 128]"),
