@@ -8,7 +8,8 @@
 from snakemake.exceptions import WorkflowError
 
 from stdiff.config import ConfigError, check_raw_folders, parse_config
-from stdiff.provenance import modules_of
+from stdiff.provenance import listing_of, modules_of
+from stdiff.segmentation.arms import real_arm
 
 
 # Only used with `--sdm apptainer`; build it with `apptainer build envs/stdiff.sif envs/stdiff.def`.
@@ -31,8 +32,7 @@ TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.co
 PERCENTS = list(CONFIG.segmentation.label_percents)
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
-REAL_ARM = next(n for n, arm in CONFIG.segmentation.arms.items() if arm.synthetic_share == 0)
-JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{REAL_ARM}-{max(PERCENTS)}/seed0"
+JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{max(PERCENTS)}/seed0"
 SHARDS = {
     percent: expand(
         f"{RUN}/labels{percent}/shards/{{shard:05d}}.parquet", shard=range(CONFIG.corpus.shards)

@@ -10,6 +10,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from pydantic import ValidationError
+
 from stdiff.arguments import build_parser
 from stdiff.files import InputError
 
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     try:
         return COMMANDS[options.step](options) or 0
-    except InputError as error:
+    except (InputError, ValidationError) as error:
         print(f"stdiff: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -132,7 +134,7 @@ def _generate(o: argparse.Namespace) -> None:
 
 
 def _generate_one(o: argparse.Namespace) -> None:
-    from stdiff.config import SamplerConfig
+    from stdiff.config_generator import SamplerConfig
     from stdiff.corpus.generate import generate_one
 
     sampler = SamplerConfig(
@@ -224,7 +226,10 @@ def _config(o: argparse.Namespace) -> None:
     from stdiff.config import dump_config, load_config, parse_config
     from stdiff.files import write_text
 
-    config = load_config(o.file) if o.file else parse_config(json.loads(o.json))
+    try:
+        config = load_config(o.file) if o.file else parse_config(json.loads(o.json))
+    except json.JSONDecodeError as error:
+        raise InputError(f"--json: {o.json[:60]!r} is not JSON ({error})") from error
     write_text(o.out, dump_config(config))
 
 

@@ -11,24 +11,29 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from stdiff.config_errors import explain
+from stdiff.config_generator import (
+    ModelConfig,
+    SamplerConfig,
+    Section,
+    SegmenterTrainingConfig,
+    TrainingConfig,
+)
 from stdiff.files import InputError
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "folder"]
+Architecture = Literal[
+    *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus"),
+    *("PAN", "UPerNet", "Segformer", "DPT"),
+]
 # The collections that can be simulated, and where they then lie below the data root.
 PHANTOM_FOLDERS = {"busi": "Dataset_BUSI_with_GT", "bus_bra": "BUSBRA", "bus_cot": "BUSCoT"}
 
 
 class ConfigError(InputError):
     """The configuration is at fault; the message names key and value and shows the mend."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values do not change later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PhantomConfig(Section):
@@ -61,8 +66,14 @@ class ImageConfig(Section):
 class SplitConfig(Section):
     """Hold-out split by group (patient or cluster of near-duplicates)."""
 
-    test: float = Field(0.2, gt=0, lt=1, description="fraction of the groups held out for testing")
-    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the groups for validation")
+    test: float = Field(0.2, gt=0, lt=1, description="fraction of the cases held out for testing")
+    validation: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="fraction of the cases kept for choices (ratios, thresholds); no step of this "
+        "version reads them",
+    )
 
     @model_validator(mode="after")
     def _leaves_training_groups(self) -> Self:
@@ -72,121 +83,6 @@ class SplitConfig(Section):
                 "training; e.g. test: 0.2, validation: 0.1"
             )
         return self
-
-
-class AutoencoderConfig(Section):
-    """Stage 0: a linear patch encoder (fitted in closed form) and a small learned decoder."""
-
-    latent_channels: int = Field(8, ge=1, le=16, description="channels of the latent, at 1/4 size")
-    decoder_channels: int = Field(32, ge=8, description="width of the decoder")
-    decoder_blocks: tuple[int, int, int] = Field(
-        (3, 2, 0), description="residual blocks of the decoder at 1/4, 1/2 and full size"
-    )
-
-
-class UNetConfig(Section):
-    """The denoiser."""
-
-    channels: tuple[int, ...] = Field(
-        (32, 64, 128), min_length=1, description="width of each resolution"
-    )
-    layers: int = Field(2, ge=1, description="residual blocks of each resolution")
-    heads: int = Field(4, ge=1, description="attention heads (their number, not their width)")
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if bad := [c for c in self.channels if c % 32 or c % self.heads]:
-            raise ValueError(
-                f"channels {bad} are not multiples of 32 and of heads ({self.heads}); "
-                "e.g. channels: [32, 64, 128]"
-            )
-        return self
-
-
-class TextConfig(Section):
-    """The caption encoder: a small CLIP text model over the lexicon's words."""
-
-    width: int = Field(64, ge=16, description="width of the token embeddings")
-    layers: int = Field(2, ge=1, description="transformer layers")
-    heads: int = Field(4, ge=1, description="attention heads")
-    tokens: int = Field(40, ge=32, description="longest caption, in words")
-
-
-class GateConfig(Section):
-    """The soft gate that parts foreground from background."""
-
-    margin: float = Field(
-        0.08, gt=0, le=0.5, description="width over which it falls off, as a fraction of the side"
-    )
-    posterior: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="how far beneath the lesion it reaches, as a fraction of the side",
-    )
-
-
-class ModelConfig(Section):
-    """The generator's parts."""
-
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    unet: UNetConfig = UNetConfig()
-    text: TextConfig = TextConfig()
-    gate: GateConfig = GateConfig()
-    condition_channels: tuple[int, int, int] = Field(
-        (16, 32, 64), description="width of the ControlNet's condition embedder at 1, 1/2, 1/4 size"
-    )
-
-
-class StageConfig(Section):
-    """One training stage; progress is counted in images."""
-
-    images: int = Field(gt=0, description="images to train on (with repetition)")
-    batch: int = Field(32, gt=0, description="images in one optimisation step")
-    learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
-    warmup_images: int = Field(640, ge=0, description="images of linear warm-up")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
-    max_gradient_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    ema_decay: float = Field(0.998, ge=0, lt=1, description="decay a step of the averaged weights")
-    checkpoint_every_images: int = Field(6400, gt=0, description="images between checkpoints")
-
-    @model_validator(mode="after")
-    def _whole_batches(self) -> Self:
-        if self.images < self.batch:
-            raise ValueError(
-                f"images {self.images} is less than one batch of {self.batch}; "
-                f"e.g. images: {self.batch}"
-            )
-        return self
-
-
-class FinetuneConfig(StageConfig):
-    """Stage 2: ControlNet and caption encoder, on labelled images."""
-
-    caption_dropout: float = Field(0.15, ge=0, le=1, description="captions left empty")
-    foreground_weight: float = Field(
-        1.0, gt=0, description="weight of the gate's inside in the loss, averaged by itself"
-    )
-    background_weight: float = Field(
-        0.5, ge=0, description="weight of the gate's outside, averaged by itself"
-    )
-
-
-class TrainingConfig(Section):
-    """The three stages of the generator."""
-
-    autoencoder: StageConfig
-    pretrain: StageConfig
-    finetune: FinetuneConfig
-
-
-class SamplerConfig(Section):
-    """How images are sampled; anything here changes the picture."""
-
-    steps: int = Field(10, ge=1, description="DPM-Solver++ steps")
-    mask_guidance: float = Field(2.0, ge=0, description="scale of the mask against stage 1")
-    text_guidance: float = Field(2.0, ge=0, description="scale of the caption against mask alone")
-    batch: int = Field(50, ge=1, description="images denoised together; part of a corpus' identity")
 
 
 class MasksConfig(Section):
@@ -212,7 +108,7 @@ class CorpusConfig(Section):
 class SegmenterConfig(Section):
     """A network of segmentation-models-pytorch, trained from random weights."""
 
-    architecture: str = Field("Unet", description="as in `smp.create_model`")
+    architecture: Architecture = Field("Unet", description="as in `smp.create_model`")
     encoder: str = Field("resnet18", description="as in `smp.create_model`")
 
 
@@ -238,7 +134,7 @@ class SegmentationConfig(Section):
         description="percent of the training labels; each has its own stage 2",
     )
     seeds: int = Field(2, ge=1, description="independent trainings of every arm")
-    training: StageConfig
+    training: SegmenterTrainingConfig
 
     @model_validator(mode="after")
     def _arms_make_sense(self) -> Self:
@@ -316,6 +212,18 @@ class Config(Section):
                 f"1/4 size and the UNet halves them {len(self.model.unet.channels) - 1} times); "
                 f"e.g. size_px: {max(1, round(self.image.size_px / factor)) * factor}"
             )
+        if self.evaluation.kid_subset_size > self.corpus.count:
+            raise ValueError(
+                f"evaluation.kid_subset_size {self.evaluation.kid_subset_size} is more than "
+                f"corpus.count {self.corpus.count}; e.g. kid_subset_size: {self.corpus.count}"
+            )
+        batch = self.segmentation.training.batch
+        for name, arm in self.segmentation.arms.items():
+            if arm.synthetic_share > 0 and round(arm.synthetic_share * batch) == 0:
+                raise ValueError(
+                    f"segmentation.arms.{name}.synthetic_share {arm.synthetic_share} of a batch of "
+                    f"{batch} is no image at all; e.g. synthetic_share: {1 / batch:.3g}"
+                )
         if self.corpus.shard_size % self.sampler.batch:
             raise ValueError(
                 f"corpus.shard_size {self.corpus.shard_size} is not a multiple of sampler.batch "

@@ -71,9 +71,13 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_folder(path: Path) -> str:
-    """Hex SHA-256 of every file in a folder, names included, whatever the listing order."""
+    """Hex SHA-256 of the files of a folder, names included, whatever the listing order.
+
+    Logs (``*.jsonl``) and hidden files are left out: speed and time of day are no content.
+    """
     digest = hashlib.sha256()
-    for file in sorted(p for p in Path(path).rglob("*") if p.is_file()):
+    files = (p for p in Path(path).rglob("*") if p.is_file())
+    for file in sorted(p for p in files if p.suffix != ".jsonl" and not p.name.startswith(".")):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 

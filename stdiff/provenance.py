@@ -1,14 +1,15 @@
-"""Which modules of the package a step depends on, so that an edit re-runs what it must."""
+"""What a step depends on besides its tables, so that an edit re-runs what it must."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 # Its values reach every rule as params, one section each; its text changes no result.
-_LEFT_OUT = {"stdiff.config"}
+_LEFT_OUT = {"stdiff.config", "stdiff.config_generator"}
 
 
 def modules_of(*entries: str) -> list[str]:
@@ -31,6 +32,18 @@ def modules_of(*entries: str) -> list[str]:
 def _file(module: str) -> Path:
     path = _PACKAGE.parent.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def listing_of(folder: Path) -> str:
+    """Digest of the names, sizes and times of all files below a folder; none of them is read.
+
+    Snakemake sees of a folder only that files came or went, not that one was replaced.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stdiff import provenance
-from stdiff.provenance import modules_of
+from stdiff.provenance import listing_of, modules_of
 
 ROOT = Path(__file__).parent.parent
 RULES = {
@@ -83,6 +83,18 @@ def test_modules_of_follows_imports_and_leaves_the_rest():
     assert not [m for m in harmonize if "diffusion" in m or "training" in m]
 
 
+def test_a_replaced_raw_file_is_seen_without_being_read(tmp_path):
+    (tmp_path / "benign").mkdir()
+    file = tmp_path / "benign" / "benign (1).png"
+    file.write_bytes(b"one")
+    before = listing_of(tmp_path)
+    assert listing_of(tmp_path) == before
+    file.write_bytes(b"other")
+    after = listing_of(tmp_path)
+    file.rename(file.with_name("benign (2).png"))
+    assert len({before, after, listing_of(tmp_path)}) == 3
+
+
 FLOORS = [
     {
         "device",
@@ -90,6 +102,7 @@ FLOORS = [
         "lexicon",
         "config",
         "config_errors",
+        "config_generator",
         "randomness",
         "provenance",
         "config_docs",

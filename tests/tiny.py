@@ -24,7 +24,8 @@ def tiny_config(**changes) -> Config:
         },
         "training": {"autoencoder": stage, "pretrain": stage, "finetune": stage},
         "sampler": {"steps": 2, "batch": 4},
-        "corpus": {"count": 8, "shard_size": 4},
+        "corpus": {"count": 12, "shard_size": 4},
+        "evaluation": {"kid_subset_size": 10},
         "segmentation": {"training": stage},
     }
     return parse_config(values | changes)

@@ -9,11 +9,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stdiff.cases import write_cases
-from stdiff.config import SamplerConfig
+from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import count_plan, read_plan
 from stdiff.corpus.shards import SYNTHETIC_FLAG, ImageGenerator, make_shard
+from stdiff.datasets.pixels import read_mask
 from stdiff.diffusion.pipeline import Generator
-from stdiff.files import InputError, read_image, written_whole
+from stdiff.files import InputError, written_whole
 from stdiff.lexicon import parse, render
 
 
@@ -68,7 +69,7 @@ def generate_one(
         raise InputError(f"seed {seed}: expected >= 0")
     # What costs nothing is checked before the model is loaded.
     caption = render(parse(text))
-    mask = read_image(mask_png)
+    mask = Image.fromarray(read_mask(mask_png))
     draw_one(Generator.load(model), mask, caption, out, seed, sampler, name=str(mask_png))
 
 

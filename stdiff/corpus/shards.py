@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from stdiff.cases import SCHEMA, images_of, png_cell
-from stdiff.config import SamplerConfig
+from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import PLANNED_COLUMNS, count_plan, read_plan, row_sha256
 from stdiff.files import InputError, decode_png
 

@@ -113,7 +113,10 @@ def _case(
     if text is not None:
         if findings != Findings():
             raise InputError(f"described both in {METADATA} and in {text.name}; keep one")
-        findings = parse(text.read_text(encoding="utf-8"))
+        try:
+            findings = parse(text.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{text.name} is not UTF-8 text ({error.reason})") from error
     columns = [name for name, term in findings.as_row().items() if term]
     return RawCase(
         case_id=f"{COLLECTION}/{path.stem}",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 
-from stdiff.config import AutoencoderConfig
+from stdiff.config_generator import AutoencoderConfig
 
 PATCH_PX = 4
 # Native latents stay well inside the decoder's tanh(z / 3) * 3 clamp; the pipeline's

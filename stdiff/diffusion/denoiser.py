@@ -10,7 +10,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from stdiff.config import ModelConfig
+from stdiff.config_generator import ModelConfig
 
 # The condition image has three equal channels, so that plain pipelines take an RGB mask picture.
 CONDITION_CHANNELS = 3

@@ -23,10 +23,12 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from stdiff.config import Config, GateConfig, ModelConfig
+from stdiff.config import Config
+from stdiff.config_generator import GateConfig
 from stdiff.diffusion.autoencoder import PATCH_PX
 from stdiff.diffusion.decoupling import gate_attention
 from stdiff.diffusion.denoiser import build_scheduler, build_unet
@@ -173,14 +175,14 @@ def load_model(folder: Path) -> DiffusionModel:
 
 
 def check_model_matches(model: DiffusionModel, config: Config, folder: Path) -> None:
-    """Refuse a model that was made with another configuration of its parts.
+    """Refuse a stage-1 model that was made with another configuration of its parts.
 
     Raises:
         ModelFolderError: naming every key that differs, with both values.
     """
     made = {"image.size_px": model.about["size_px"]} | _flat(model.about["model"], "model")
     asked = {"image.size_px": config.image.size_px} | _flat(
-        ModelConfig.model_dump(config.model, mode="json"), "model"
+        config.model.model_dump(mode="json", exclude={"gate", "condition_channels"}), "model"
     )
     differing = [
         f"- {key}: the folder has {made.get(key)!r}, the configuration {value!r}"
@@ -213,8 +215,13 @@ def _part(cls: Any, folder: Path, name: str) -> Any:
             f"{path}: {reason}; expected a *.safetensors file. Convert it with "
             "`save_pretrained(..., safe_serialization=True)`, or train the model again."
         )
-    with _quiet_diffusers():
-        return cls.from_pretrained(path, use_safetensors=True, local_files_only=True)
+    try:
+        with _quiet_diffusers():
+            return cls.from_pretrained(path, use_safetensors=True, local_files_only=True)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ModelFolderError(
+            f"{path}: cannot be loaded ({error}); train the model again or restore the folder"
+        ) from error
 
 
 class _quiet_diffusers:  # noqa: N801 - reads as a verb where it is used

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from stdiff.config import SamplerConfig
+from stdiff.config_generator import SamplerConfig
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import PATCH_PX, decode
 from stdiff.diffusion.decoupling import denoise_gated, gates_of

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from stdiff.config import TextConfig
+from stdiff.config_generator import TextConfig
 from stdiff.lexicon import VOCABULARY
 
 _SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")

@@ -175,7 +175,7 @@ def _about() -> list[tuple[str, str]]:
     now = datetime.datetime.now(datetime.UTC)
     return [
         ("page written", f"{now:%Y-%m-%d %H:%M} UTC"),
-        ("git commit", _commit()),
+        ("git commit of this report", _commit()),
         ("machine", f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"),
         ("Python", platform.python_version()),
     ]

@@ -17,11 +17,12 @@ def results_markdown(run: Path) -> str:
     run = Path(run)
     config = load_config(run / "config.yaml")
     gain = read_json(run / "gain.json")
+    alone = ["segmenter"] if len(config.segmentation.segmenters) == 1 else []
     parts = [
-        ("Dice by arm", records_table(gain["by_arm"], leave_out=["segmenter"])),
+        ("Dice by arm", records_table(gain["by_arm"], leave_out=alone)),
         (
             f"Gain over {gain['baseline_arm']}",
-            records_table(gain["gains"], leave_out=["segmenter"]),
+            records_table(gain["gains"], leave_out=alone),
         ),
     ]
     for percent in config.segmentation.label_percents:

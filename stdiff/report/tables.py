@@ -150,8 +150,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of the run.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is missing or damaged.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is the run finished?")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

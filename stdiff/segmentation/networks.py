@@ -29,14 +29,14 @@ def build_segmenter(config: SegmenterConfig, seed: int = 0) -> nn.Module:
     """A network with one grey input and one lesion logit, with random weights drawn from ``seed``.
 
     Raises:
-        InputError: architecture or encoder unknown, or the two do not go together.
+        InputError: encoder unknown, or not to be had with this architecture.
     """
-    architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
-    if config.architecture.lower() not in architectures:
-        raise InputError(_unknown("architecture", config.architecture, architectures))
     encoders = smp.encoders.get_encoder_names()
     if config.encoder not in encoders and not config.encoder.startswith("tu-"):
-        raise InputError(_unknown("encoder", config.encoder, encoders))
+        nearest = difflib.get_close_matches(config.encoder.lower(), encoders, n=3, cutoff=0.0)
+        raise InputError(
+            f"segmenter encoder {config.encoder!r} is not known; did you mean {', '.join(nearest)}?"
+        )
     # torch's initialisers take no generator: the global one is lent, and restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -128,8 +128,3 @@ def _batches(network: nn.Module, images_NHW: np.ndarray) -> Iterator[torch.Tenso
     device = next(network.parameters()).device
     for start in range(0, len(images_NHW), _BATCH):
         yield torch.from_numpy(images_NHW[start : start + _BATCH, None]).to(device).float()
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.0)
-    return f"segmenter {kind} {name!r} is not known; did you mean {', '.join(nearest)}?"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +29,14 @@ class CheckpointFolder:
     path: Path
 
     @classmethod
-    def open(cls, state: Path, identity: dict[str, str]) -> CheckpointFolder:
-        """The folder below ``state`` for this identity, made if it is not there."""
+    @contextmanager
+    def open(cls, state: Path, identity: dict[str, str]) -> Iterator[CheckpointFolder]:
+        """The folder below ``state`` for this identity, made if it is not there.
+
+        It is this process' own until closed: a second one (started anew while a worker of a killed
+        workflow still trains) waits, and then goes on from what the first has done. The lock is
+        the kernel's, so it never outlives the process.
+        """
         text = json.dumps(identity, indent=1, sort_keys=True)
         path = Path(state) / sha256_bytes(text.encode())[:12]
         record = path / "identity.json"
@@ -42,7 +51,13 @@ class CheckpointFolder:
                 f"{record}: says another training than the folder's name; remove {path} to start "
                 "anew, or restore the file"
             )
-        return cls(path)
+        with (path / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{path}: another process trains here; waiting for it to end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield cls(path)
 
     def save(self, images: int, tensors: Tensors, keep: int = 2) -> None:
         """Write a checkpoint beside its name, rename it, then drop all but the newest ``keep``."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from stdiff.config import FinetuneConfig
+from stdiff.config_generator import FinetuneConfig
 from stdiff.diffusion.decoupling import denoise_gated, gates_of
 from stdiff.diffusion.denoiser import NoiseSchedule
 from stdiff.diffusion.folder import DiffusionModel

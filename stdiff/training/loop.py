@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from stdiff.config import StageConfig
+from stdiff.config_generator import StageConfig
 from stdiff.device import compute_device
 from stdiff.randomness import generator, integer_seed
 from stdiff.training.checkpoints import CheckpointFolder, Tensors
@@ -69,7 +69,18 @@ def train(
         Interrupted: on SIGTERM, SIGINT or after ``stop_after_s`` seconds, with the state saved.
         Diverged: when the loss is not finite.
     """
-    folder = CheckpointFolder.open(state, identity | {"seed": str(seed), "purpose": purpose})
+    with CheckpointFolder.open(state, identity | {"seed": str(seed), "purpose": purpose}) as folder:
+        return _train_in(folder, stage, settings, seed, purpose, stop_after_s)
+
+
+def _train_in(
+    folder: CheckpointFolder,
+    stage: Stage,
+    settings: StageConfig,
+    seed: int,
+    purpose: str,
+    stop_after_s: float | None,
+) -> Path:
     stage.modules.to(compute_device())
     progress = _Progress(stage.modules, settings)
     if (found := folder.load()) is not None:

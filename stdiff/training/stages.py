@@ -12,7 +12,8 @@ import pandas as pd
 from diffusers import AutoencoderTiny
 
 from stdiff.cases import images_of, read_cases
-from stdiff.config import Config, Section
+from stdiff.config import Config
+from stdiff.config_generator import Section
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import build_autoencoder
 from stdiff.diffusion.denoiser import build_controlnet
@@ -91,7 +92,7 @@ def train_pretrain(
         seed=config.seed,
         purpose="pretrain",
         state=state,
-        identity=_identity(rows, config.training.pretrain, config.model)
+        identity=_identity(rows, config.training.pretrain, config.model.unet, config.model.text)
         | {"autoencoder": sha256_folder(autoencoder)},
         stop_after_s=stop_after_s,
     )
@@ -117,6 +118,8 @@ def train_finetune(
     check_model_matches(model, config, base)
     table = _read(cases, config)
     rows = labelled_training_cases(table, read_splits(splits), label_percent / 100)
+    # Gate and ControlNet are stage 2's own; the rest must be what stage 1 was made with.
+    model.about["model"] = config.model.model_dump(mode="json")
     model.controlnet = build_controlnet(
         config.model, model.unet, integer_seed(config.seed, "controlnet weights")
     )
@@ -127,7 +130,8 @@ def train_finetune(
         seed=config.seed,
         purpose=f"finetune-{label_percent}",
         state=state,
-        identity=_identity(rows, config.training.finetune, config.model)
+        identity=_identity(rows, config.training.finetune, config.model.gate)
+        | {"condition_channels": json.dumps(config.model.condition_channels)}
         | {"base": sha256_folder(base)},
         stop_after_s=stop_after_s,
     )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from stdiff.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
-from stdiff.config import SamplerConfig
+from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import read_plan, write_plan
 from stdiff.corpus.shards import make_shard, verify_corpus, verify_shard
 from stdiff.files import InputError, decode_png

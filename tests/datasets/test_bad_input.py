@@ -198,3 +198,17 @@ def test_a_lesion_too_small_for_the_square_is_not_called_lesion_free(busi, tmp_p
     kept, reasons = run("busi", busi, tmp_path)
     assert "busi/benign-0001" not in kept
     assert "no pixel of the lesion is left at 32 px" in reasons["benign/benign (1).png"]
+
+
+def test_texts_with_unknown_terms_or_bytes_are_named(tmp_path, draw):
+    raw = tmp_path / "raw"
+    texts = {"a": b"BI-RADS 4: purple shape", "b": "Läsion".encode("latin-1"), "c": b"benign"}
+    for number, (stem, text) in enumerate(texts.items()):
+        draw.save(raw / "labeled" / "images" / f"{stem}.png", draw.speckle(number))
+        draw.save(raw / "labeled" / "masks" / f"{stem}.png", draw.disc())
+        (raw / "labeled" / "texts").mkdir(exist_ok=True)
+        (raw / "labeled" / "texts" / f"{stem}.txt").write_bytes(text)
+    kept, reasons = run("folder", raw, tmp_path)
+    assert kept == ["folder/c"]
+    assert "'purple shape' is not a lexicon term" in reasons["labeled/images/a.png"]
+    assert "not UTF-8" in reasons["labeled/images/b.png"]

@@ -1,6 +1,8 @@
+import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,8 +56,6 @@ def test_annotated_terms_are_kept_and_derived_ones_not_marked(bus_cot, tmp_path)
 
 
 def test_drop_sources_takes_out_what_stands_elsewhere(bus_cot, tmp_path):
-    import pandas as pd
-
     cases = table("bus_cot", bus_cot, tmp_path, drop_sources=("busi", "bus_bra"))
     reasons = pd.read_parquet(tmp_path / "quarantine.parquet").set_index("source_path")["reason"]
     assert [i for i in cases["case_id"] if "000001" in i or "000009" in i] == []
@@ -214,3 +214,24 @@ def test_every_frame_fits_the_square(height, width, size_px, fit):
     placed = fit_frame(height, width, size_px, fit)
     assert placed.image(np.zeros((height, width), np.uint8)).shape == (size_px, size_px)
     assert placed.transform()["native_height_px"] == height
+
+
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        ("BUSI", "busi"),
+        ("Dataset_BUSI", "busi"),
+        ("BUS-BRA dataset", "bus_bra"),
+        ("bus bra", "bus_bra"),
+        ("InHouse", None),
+    ],
+)
+def test_other_collections_are_known_by_any_spelling(bus_cot, tmp_path, origin, source):
+    file = bus_cot / "DatasetFiles" / "BUS-Expert_dataset.json"
+    entries = json.loads(file.read_text(encoding="utf-8"))
+    entries["000001"]["dataset"] = origin
+    file.write_text(json.dumps(entries), encoding="utf-8")
+    table("bus_cot", bus_cot, tmp_path, drop_sources=("busi", "bus_bra"))
+    reasons = pd.read_parquet(tmp_path / "quarantine.parquet").set_index("source_path")["reason"]
+    name = "BUS-Expert/000001/000001@raw.png"
+    assert reasons.get(name) == (f"stands in {source} already" if source else None)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdiff.config import GateConfig
+from stdiff.config_generator import GateConfig
 from stdiff.diffusion.decoupling import GatedAttention, denoise_gated, gate_at, soft_gate
 
 CAPTION = "BI-RADS 4: irregular shape, hypoechoic"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import lesion_scene, tiny_config, tiny_model
 
-from stdiff.config import SamplerConfig, TextConfig
+from stdiff.config_generator import SamplerConfig, TextConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
 from stdiff.diffusion.denoiser import NoiseSchedule, build_scheduler
 from stdiff.diffusion.folder import (

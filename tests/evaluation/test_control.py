@@ -24,7 +24,7 @@ CONFIG = parse_config(
         "collections": {"busi": {"path": "x"}},
         "image": {"size_px": SIZE_PX},
         "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
-        "corpus": {"count": 10},
+        "corpus": {"count": 200},
         "segmentation": {"training": STAGE},
         "evaluation": SETTINGS.model_dump(),
     }

@@ -26,7 +26,7 @@ CONFIG = parse_config(
         "run": "t",
         "collections": {"busi": {"path": "x"}},
         "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
-        "corpus": {"count": 10},
+        "corpus": {"count": 200},
         "segmentation": {"training": STAGE},
         "evaluation": {"bootstrap_draws": 500},
     }

@@ -68,7 +68,7 @@ def table_row(case_id, seed, **other):
 
 def write_config(run, **changes):
     values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    values["collections"] = {"busi": {"path": "BUSI"}}
+    values["collections"] = {"busi": {"path": "Dataset_BUSI_with_GT"}}
     values["image"] = {"size_px": SIDE_PX}
     values["corpus"] = {"count": 20, "shard_size": 10}
     values["sampler"] = {"batch": 10}
@@ -327,7 +327,7 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
 
 def test_what_was_run_is_told(finished, page):
     assert (finished / "config.yaml").read_text().strip() in "".join(page.words)
-    assert re.search(r"git commit\s+(not known|[0-9a-f]{40})", page.text)
+    assert re.search(r"git commit of this report\s+(not known|[0-9a-f]{40})", page.text)
     assert re.search(r"machine\s+\d+ cores", page.text)
     assert re.search(r"torch \d", page.text)
     assert str(finished) not in page.text

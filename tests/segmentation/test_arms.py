@@ -16,7 +16,7 @@ CONFIG = parse_config(
         "run": "t",
         "collections": {"busi": {"path": "x"}},
         "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
-        "corpus": {"count": 10},
+        "corpus": {"count": 200},
         "segmentation": {
             "label_percents": [10, 100],
             "arms": {"mixed": {"synthetic_share": 0.5}, "plain": {"synthetic_share": 0}},

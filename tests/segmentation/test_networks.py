@@ -1,8 +1,11 @@
+from typing import get_args
+
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
-from stdiff.config import SegmenterConfig
+from stdiff.config import Architecture, SegmenterConfig
 from stdiff.files import InputError
 from stdiff.segmentation.networks import (
     build_segmenter,
@@ -82,10 +85,13 @@ def test_weights_of_another_network_are_refused(unet, tmp_path):
         load_segmenter(SegmenterConfig(), tmp_path / "text.safetensors")
 
 
+def test_the_configuration_knows_all_architectures():
+    assert {name.lower() for name in get_args(Architecture)} == set(smp.MODEL_ARCHITECTURES_MAPPING)
+
+
 @pytest.mark.parametrize(
     ("config", "hint"),
     [
-        (SegmenterConfig(architecture="Unett"), "did you mean unet"),
         (SegmenterConfig(encoder="resnet19"), "resnet18"),
         (SegmenterConfig(architecture="Linknet", encoder="mit_b0"), "cannot be built"),
         (SegmenterConfig(encoder="tu-nonexistent"), "cannot be built"),

@@ -20,7 +20,7 @@ def configuration(images=16, **training):
             "collections": {"busi": {"path": "x"}},
             "image": {"size_px": SIZE_PX},
             "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
-            "corpus": {"count": 10},
+            "corpus": {"count": 200},
             "segmentation": {
                 "label_percents": [50, 100],
                 "training": {"batch": 8, "images": images, "warmup_images": 0, "ema_decay": 0}

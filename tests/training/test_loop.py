@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from stdiff.cli import main
-from stdiff.config import StageConfig
+from stdiff.config_generator import StageConfig
 from stdiff.training.checkpoints import CheckpointFolder
 from stdiff.training.loop import Diverged, Interrupted, learning_rate, sample_order, train
 
@@ -125,11 +125,28 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
-    folder = CheckpointFolder.open(tmp_path, {"a": "b"})
-    for images in (1, 2, 3):
-        folder.save(images, {"x": torch.tensor([images])})
-    assert len(list(folder.path.glob("checkpoint-*"))) == 2
-    assert folder.load()[1]["x"].item() == 3
+    with CheckpointFolder.open(tmp_path, {"a": "b"}) as folder:
+        for images in (1, 2, 3):
+            folder.save(images, {"x": torch.tensor([images])})
+        assert len(list(folder.path.glob("checkpoint-*"))) == 2
+        assert folder.load()[1]["x"].item() == 3
+
+
+def test_two_trainings_of_one_state_do_not_meet(tmp_path):
+    """As when a workflow was killed, its worker lives on, and the workflow is started again."""
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=run, args=(Line(), tmp_path), daemon=True) for _ in range(3)]
+    for process in processes:
+        process.start()
+    assert [finished(process) for process in processes] == [0, 0, 0]
+    log = next(tmp_path.glob("*/log.jsonl"))
+    images = [json.loads(line)["images"] for line in log.read_text().splitlines()]
+    assert images == sorted(set(images)) and images[-1] == 48
+    alone, after = Line(), Line()
+    run(alone, tmp_path / "alone")
+    run(after, tmp_path)
+    assert after.seen == []
+    assert torch.equal(weights(alone), weights(after))
 
 
 def start(arguments):

@@ -101,11 +101,11 @@ def test_wrong_inputs_are_refused(tmp_path, tables, config):
     other = config.model_copy(
         update={
             "model": config.model.model_copy(
-                update={"gate": config.model.gate.model_copy(update={"margin": 0.3})}
+                update={"unet": config.model.unet.model_copy(update={"heads": 4})}
             )
         }
     )
-    with pytest.raises(ModelFolderError, match=r"model\.gate\.margin: the folder has 0\.08"):
+    with pytest.raises(ModelFolderError, match=r"model\.unet\.heads: the folder has 2"):
         train_finetune(other, base=tmp_path / "stage1", label_percent=100, **options)
     assert load_model(tmp_path / "stage1").controlnet is None
     assert not (tmp_path / "out").exists()

@@ -51,7 +51,7 @@ rule pretrain:
     params:
         state=f"{RUN}/state/pretrain",
         settings=CONFIG.training.pretrain.model_dump_json(),
-        model=CONFIG.model.model_dump_json(),
+        model=CONFIG.model.model_dump_json(exclude={"gate", "condition_channels"}),
         seed=CONFIG.seed,
     shell:
         "stdiff train pretrain --config {input.config} --cases {input.tables}"
@@ -80,6 +80,7 @@ rule finetune:
     params:
         state=f"{RUN}/state/finetune-{{percent}}",
         settings=CONFIG.training.finetune.model_dump_json(),
+        model=CONFIG.model.model_dump_json(include={"gate", "condition_channels"}),
         seed=CONFIG.seed,
     shell:
         "stdiff train finetune --config {input.config} --cases {input.tables}"
