@@ -3,8 +3,8 @@
 import statistics
 import time
 
-from stdiff.datasets.phantom import simulate_image
-from stdiff.datasets.phantom_findings import random_findings
+from stdiff.datasets.phantom.findings import random_findings
+from stdiff.datasets.phantom.image import simulate_image
 from stdiff.randomness import generator, seed_sequence
 
 SIZE_PX = 256

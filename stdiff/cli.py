@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _phantom(o: argparse.Namespace) -> None:
-    from stdiff.datasets.phantom_collections import make_phantom
+    from stdiff.datasets.phantom.collections import make_phantom
 
     make_phantom(o.out, o.cases, o.seed, o.size)
 

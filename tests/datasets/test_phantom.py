@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.ndimage import distance_transform_edt as distance
 
-from stdiff.datasets.phantom import simulate_image
-from stdiff.datasets.phantom_findings import histology_of, random_findings
+from stdiff.datasets.phantom.findings import histology_of, random_findings
+from stdiff.datasets.phantom.image import simulate_image
 from stdiff.files import InputError
 from stdiff.lexicon import (
     CALCIFICATIONS,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stdiff.datasets import phantom_collections
-from stdiff.datasets.phantom_collections import make_phantom
+from stdiff.datasets.phantom import collections as phantom_collections
+from stdiff.datasets.phantom.collections import make_phantom
 from stdiff.files import InputError, sha256_file, sha256_folder
 from stdiff.lexicon import VOCABULARY
 

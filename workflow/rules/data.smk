@@ -22,7 +22,7 @@ if CONFIG.phantom:
 
     rule phantom:
         input:
-            code=modules_of("stdiff.datasets.phantom_collections"),
+            code=modules_of("stdiff.datasets.phantom.collections"),
         output:
             [directory(CONFIG.raw_folder(name)) for name in CONFIG.collections],
         log:

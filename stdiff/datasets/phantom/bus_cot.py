@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from stdiff.datasets.phantom_frames import (
+from stdiff.datasets.phantom.frames import (
     Frame,
     box_px,
     bus_bra_frame,

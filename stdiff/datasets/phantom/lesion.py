@@ -49,7 +49,7 @@ def draw_lesion(
     Args:
         anatomy: what two views of the lesion share.
         view: what they do not: a little of its place, size and outline.
-        findings: its terms; see :func:`stdiff.datasets.phantom.simulate_image`.
+        findings: its terms; see :func:`stdiff.datasets.phantom.image.simulate_image`.
         shape: (height, width) of the frame.
         strip_px: first and last column it may take, so that several lesions stay apart.
         image_area_px: what the area fraction refers to.

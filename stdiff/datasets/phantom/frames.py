@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stdiff.datasets.phantom import PhantomImage, simulate_image
-from stdiff.datasets.phantom_findings import histology_of, random_findings
+from stdiff.datasets.phantom.findings import histology_of, random_findings
+from stdiff.datasets.phantom.image import PhantomImage, simulate_image
 from stdiff.lexicon import Findings
 from stdiff.randomness import generator, seed_sequence
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from stdiff.datasets.phantom_lesion import Lesion, draw_lesion
+from stdiff.datasets.phantom.lesion import Lesion, draw_lesion
 from stdiff.files import InputError
 from stdiff.lexicon import Findings
 

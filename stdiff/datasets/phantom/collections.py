@@ -16,9 +16,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from stdiff.datasets.phantom import MIN_SIZE_PX
-from stdiff.datasets.phantom_bus_cot import write_bus_cot
-from stdiff.datasets.phantom_frames import (
+from stdiff.datasets.phantom.bus_cot import write_bus_cot
+from stdiff.datasets.phantom.frames import (
     TRUTH_COLUMNS,
     Frame,
     box_px,
@@ -27,6 +26,7 @@ from stdiff.datasets.phantom_frames import (
     busi_frame,
     truth_row,
 )
+from stdiff.datasets.phantom.image import MIN_SIZE_PX
 from stdiff.files import InputError, write_text, written_whole
 from stdiff.randomness import generator
 
@@ -45,7 +45,7 @@ def make_phantom(out: Path, cases: int, seed: int, size_px: int = 256) -> None:
 
     Makes ``Dataset_BUSI_with_GT/`` and ``BUSBRA/`` with `cases` images each, ``BUSCoT/`` with a
     third of that, and ``phantom_truth.csv`` with the findings of every image (columns: see
-    :data:`stdiff.datasets.phantom_frames.TRUTH_COLUMNS`). From 40 cases on every quirk occurs.
+    :data:`stdiff.datasets.phantom.frames.TRUTH_COLUMNS`). From 40 cases on every quirk occurs.
 
     Args:
         out: folder to write into; a collection of the same name in it is replaced.

@@ -1,0 +1,1 @@
+"""Simulated collections: the physics of an image, and raw folders in the published layouts."""
