@@ -67,9 +67,7 @@ rule harmonize:
             else ""
         ),
         # A folder's time says nothing of files replaced in it. (Simulated ones are an output.)
-        listing=lambda w: (
-            None if CONFIG.phantom else listing_of(CONFIG.raw_folder(w.collection))
-        ),
+        listing=lambda w: (None if CONFIG.phantom else listing_of(CONFIG.raw_folder(w.collection))),
         # BUS-CoT holds images of other collections; those that are loaded are not taken twice.
         others=lambda w: [name for name in CONFIG.collections if name != w.collection],
     shell:
