@@ -46,7 +46,7 @@ ARM_SHARDS = {
     for percent in PERCENTS
 }
 # Two torch processes side by side on two cores run 3-6 times slower than one after the other.
-ALL_CORES = min(workflow.cores or 8, 16)
+ALL_CORES = min(workflow.resource_settings.cores or 8, 16)
 
 
 wildcard_constraints:
