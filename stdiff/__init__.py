@@ -9,5 +9,5 @@ import os
 # Nothing is fetched unless a configuration names it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Threads of OpenMP wait for each other by spinning. With another process on the same cores that
-# makes a training step of 0.3 s one of 5 to 12 s; after a short spin they sleep, and it is 0.8 s.
+# makes a training step many times slower; after a short spin they sleep (bench/threads.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
