@@ -9,5 +9,5 @@ import os
 # Nothing is fetched unless a configuration names it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Threads of OpenMP wait for each other by spinning. With another process on the same cores that
-# makes a training step many times slower; after a short spin they sleep (bench/threads.py).
+# slows training down; after a short spin they sleep (measured by bench/threads.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
