@@ -1,5 +1,6 @@
 """Fixtures shared by the tests; nothing here is read from disk or network."""
 
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 import torch
 import yaml
 from tiny import lesion_scene, tiny_config, tiny_model
+from tqdm import tqdm
 
 from stdiff.cases import case_row, png_cell, write_cases
 from stdiff.config import Config
@@ -14,6 +16,10 @@ from stdiff.diffusion.folder import DiffusionModel
 from stdiff.lexicon import Findings, render
 
 torch.set_num_threads(1)
+# tqdm's own lock is shared between forked processes: one that is killed while it holds the lock,
+# as some tests do, would block all others for ever. Each process gets a lock of its own.
+tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture(scope="session")
