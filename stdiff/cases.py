@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("height_px", pa.int32()),
         ("width_px", pa.int32()),
         ("pixel_spacing_mm", pa.float32()),
+        ("device", pa.string()),
         ("pathology", pa.string()),
         ("histology", pa.string()),
         ("birads", pa.string()),
@@ -44,6 +45,24 @@ SCHEMA = pa.schema(
         ("annotated", _TERMS),
         ("caption", pa.string()),
         ("lesion_count", pa.int32()),
+        # Of the largest lesion at native geometry; see stdiff.datasets.descriptors.
+        (
+            "measures",
+            pa.struct(
+                [
+                    ("area_fraction", pa.float32()),
+                    ("aspect", pa.float32()),
+                    ("axis_ratio", pa.float32()),
+                    ("solidity", pa.float32()),
+                    ("compactness", pa.float32()),
+                    ("curvature_energy", pa.float32()),
+                    ("lobulations", pa.int32()),
+                    ("echo_difference_grey", pa.float32()),
+                    ("posterior_difference_grey", pa.float32()),
+                    ("bright_spots", pa.int32()),
+                ]
+            ),
+        ),
         ("flags", _TERMS),
         ("source_path", pa.string()),
         ("source_sha256", pa.string()),
@@ -60,6 +79,8 @@ SCHEMA = pa.schema(
                 ]
             ),
         ),
+        # What near-duplicates and crops are searched in; see stdiff.datasets.duplicates.
+        ("fingerprint", pa.binary()),
         # Synthetic rows only: everything needed to make this very image again.
         ("seed", pa.int64()),
         ("sample_index", pa.int64()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,11 @@ class RawCase:
             both ends inside.
         mask_may_be_scaled: a mask of another size and the same aspect ratio is brought to the
             image's size instead of being refused.
+        mask_colours: the only colours a mask may hold, (red, green, blue) → pathology, None for
+            background; held against ``findings.pathology``. Any bright pixel is lesion if None.
+        lesion_crop: the image is a part of a frame, cut out around the lesion.
         pixel_spacing_mm: of the raw image.
+        device: scanner and probe, as the collection names them.
     """
 
     case_id: str
@@ -64,7 +68,10 @@ class RawCase:
     stated_size_px: tuple[int, int] | None = None
     stated_box_px: tuple[int, int, int, int] | None = None
     mask_may_be_scaled: bool = False
+    mask_colours: Mapping[tuple[int, int, int], str | None] | None = None
+    lesion_crop: bool = False
     pixel_spacing_mm: float | None = None
+    device: str | None = None
     flags: tuple[str, ...] = ()
 
     @property
