@@ -46,19 +46,34 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "calcifications": CALCIFICATIONS,
 }
 
-# Spellings people use for the same term; tried after the lexicon's own.
+# Spellings people use for the same term, hyphens read as blanks.
 _SPELLINGS = {
     "taller than wide": "not parallel orientation",
+    "non parallel": "not parallel orientation",
+    "non parallel orientation": "not parallel orientation",
+    "vertical orientation": "not parallel orientation",
     "wider than tall": "parallel orientation",
+    "horizontal orientation": "parallel orientation",
+    "well circumscribed margin": "circumscribed margin",
+    "well circumscribed": "circumscribed margin",
+    "well defined margin": "circumscribed margin",
+    "ill defined margin": "indistinct margin",
     "no posterior acoustic features": "no posterior features",
     "posterior acoustic shadowing": "posterior shadowing",
     "posterior acoustic enhancement": "posterior enhancement",
     "acoustic shadowing": "posterior shadowing",
     "acoustic enhancement": "posterior enhancement",
+    "combined posterior features": "combined posterior pattern",
     "echo free": "anechoic",
     "complex cystic solid": "complex cystic and solid",
     "complex cystic/solid": "complex cystic and solid",
+    "no calcification": "no calcifications",
+    "calcifications in mass": "calcifications in a mass",
+    "intraductal calcification": "intraductal calcifications",
 }
+# Nouns that add nothing to an adjective of the lexicon: "oval shaped mass", "hypoechoic lesion".
+_NOUNS = re.compile(r"(?<!in a)(?<!of a)(?<!in) (mass|lesion|tumou?r|echogenicity|echotexture)$")
+_SPLIT_WORDS = re.compile(r"\b(hypo|hyper|iso|an|micro) (echoic|lobulated)\b")
 
 
 class CaptionError(InputError):
@@ -162,8 +177,7 @@ def _phrases() -> dict[str, tuple[str, str]]:
 
 
 _PHRASES = _phrases()
-_BIRADS_PATTERN = re.compile(r"^bi-?rads[\s:-]*(?:category\s*)?(\d[abc]?)$")
-_MARGIN_PATTERN = re.compile(r"^(.*?)\s*margins?$")
+_BIRADS_PATTERN = re.compile(r"^bi ?rads ?(?:category|score)? ?(\d) ?([abc]?)$")
 
 
 def parse(caption: str) -> Findings:
@@ -177,7 +191,7 @@ def parse(caption: str) -> Findings:
     margin: list[str] = []
     text = re.sub(r"\s+", " ", caption.strip().lower().rstrip("."))
     # "BI-RADS: 4" and "BI-RADS 4: ..." both use a colon; only the second one separates.
-    text = re.sub(r"(bi-?rads)\s*:\s*(\d)", r"\1 \2", text)
+    text = re.sub(r"(bi[- ]?rads(?: category| score)?)\s*:\s*(\d)", r"\1 \2", text)
     for phrase in filter(None, (part.strip() for part in re.split(r"[,:;]", text))):
         column, terms = _read_phrase(phrase, caption)
         if column == "margin":
@@ -190,10 +204,19 @@ def parse(caption: str) -> Findings:
     return Findings(margin=tuple(margin), **found)
 
 
-def _read_phrase(phrase: str, caption: str) -> tuple[str, list[str]]:
-    phrase = _SPELLINGS.get(phrase.replace("-", " "), phrase)
+def _plain(phrase: str) -> str:
+    """A phrase in the lexicon's own spelling, as far as it is a known variant of it."""
+    phrase = " ".join(phrase.replace("-", " ").split())
+    phrase = _NOUNS.sub("", _SPLIT_WORDS.sub(r"\1\2", phrase))
+    phrase = re.sub(r"^(\w+?)(?:ly)? shaped$", r"\1 shape", phrase)
+    phrase = re.sub(r"\bmargins$", "margin", phrase)
+    return _SPELLINGS.get(phrase, phrase)
+
+
+def _read_phrase(written: str, caption: str) -> tuple[str, list[str]]:
+    phrase = _plain(written)
     if match := _BIRADS_PATTERN.match(phrase):
-        if (category := match[1].upper()) in BIRADS:
+        if (category := (match[1] + match[2]).upper()) in BIRADS:
             return "birads", [category]
         raise CaptionError(
             f"caption {caption!r}: BI-RADS category {category!r} does not exist; "
@@ -202,14 +225,13 @@ def _read_phrase(phrase: str, caption: str) -> tuple[str, list[str]]:
     if phrase in _PHRASES:
         column, term = _PHRASES[phrase]
         return column, [term]
-    words = _MARGIN_PATTERN.match(phrase)
-    parts = re.split(r"\s*(?:&| and )\s*", words[1] if words else phrase)
+    parts = re.split(r"\s*(?:&| and )\s*", re.sub(r"\s*margin$", "", phrase))
     # "not circumscribed - indistinct" says no more than "indistinct".
-    parts = [re.sub(r"^not circumscribed\s*-?\s*", "", part) for part in parts]
+    parts = [re.sub(r"^not circumscribed ?", "", part) for part in parts]
     if all(part in MARGINS for part in parts):
         return "margin", parts
     known = [*_PHRASES, *(f"{m} margin" for m in MARGINS), *(f"BI-RADS {b}" for b in BIRADS)]
     nearest = difflib.get_close_matches(phrase, known, n=1, cutoff=0.0)[0]
     raise CaptionError(
-        f"caption {caption!r}: {phrase!r} is not a lexicon term; did you mean {nearest!r}?"
+        f"caption {caption!r}: {written!r} is not a lexicon term; did you mean {nearest!r}?"
     )

@@ -101,6 +101,24 @@ def test_a_row_of_pandas_gives_the_findings_back(expected):
         ("spiculated & angular margins", Findings(margin=("angular", "spiculated"))),
         ("spiculated margin; angular margin", Findings(margin=("angular", "spiculated"))),
         ("not circumscribed - indistinct margin", Findings(margin=("indistinct",))),
+        ("BIRADS-4a", Findings(birads="4A")),
+        ("BI RADS category: 4 b", Findings(birads="4B")),
+        (
+            "hypo-echoic, micro-lobulated",
+            Findings(echo_pattern="hypoechoic", margin=("microlobulated",)),
+        ),
+        ("non-parallel", Findings(orientation="not parallel")),
+        (
+            "irregularly shaped; ill-defined margins",
+            Findings(shape="irregular", margin=("indistinct",)),
+        ),
+        ("oval-shaped mass", Findings(shape="oval")),
+        (
+            "malignant tumour: heterogeneous echogenicity",
+            Findings(pathology="malignant", echo_pattern="heterogeneous"),
+        ),
+        ("calcifications in mass", Findings(calcifications="in a mass")),
+        ("no calcification", Findings(calcifications="none")),
         ("benign, benign", Findings(pathology="benign")),
     ],
 )
