@@ -1,0 +1,1 @@
+"""Getting a published collection: download, verify, unpack."""
