@@ -5,7 +5,7 @@ Pixel edges are counted from 0, so pixel i spans [i, i + 1]. A native position m
     x_stored = scale_x * x_native + offset_x_px      (y alike)
 
 and back by ``x_native = (x_stored - offset_x_px) / scale_x``. ``crop`` has negative offsets,
-``pad`` positive ones, ``stretch`` none.
+``pad`` positive ones, ``stretch`` none; a box to begin from makes them smaller.
 """
 
 from __future__ import annotations
@@ -83,26 +83,45 @@ class Fit:
         }
 
 
-def fit_frame(height_px: int, width_px: int, size_px: int, fit: str) -> Fit:
-    """How a native frame becomes the square.
+def fit_frame(
+    height_px: int,
+    width_px: int,
+    size_px: int,
+    fit: str,
+    box_px: tuple[int, int, int, int] | None = None,
+) -> Fit:
+    """How a native frame, or the part of it in a box, becomes the square.
 
     ``stretch`` fills the square and changes the aspect ratio; ``pad`` keeps all and adds black
     bars; ``crop`` keeps the central square.
 
+    Args:
+        height_px: of the raw image.
+        width_px: of the raw image.
+        size_px: side of the square.
+        fit: one of :data:`FITS`.
+        box_px: native (left, top, right, bottom) to begin from, right and bottom exclusive; the
+            whole frame if None.
+
     Raises:
-        InputError: an unknown fit.
+        InputError: an unknown fit, or a box that is empty or reaches beyond the frame.
     """
-    native_px, whole = (height_px, width_px), (0, 0, width_px, height_px)
+    left, top, right, bottom = box = box_px or (0, 0, width_px, height_px)
+    if not (0 <= left < right <= width_px and 0 <= top < bottom <= height_px):
+        raise InputError(
+            f"box_px: {box}; expected left < right <= {width_px} and top < bottom <= {height_px}, "
+            "none below 0"
+        )
+    native_px, height, width = (height_px, width_px), bottom - top, right - left
     if fit == "stretch":
-        return Fit(native_px, size_px, whole, (size_px, size_px), (0, 0))
-    if fit == "pad":
-        scale = size_px / max(native_px)
-        placed = (max(1, round(height_px * scale)), max(1, round(width_px * scale)))
-        corner = ((size_px - placed[0]) // 2, (size_px - placed[1]) // 2)
-        return Fit(native_px, size_px, whole, placed, corner)
-    if fit == "crop":
-        side = min(native_px)
-        left, top = (width_px - side) // 2, (height_px - side) // 2
-        box = (left, top, left + side, top + side)
         return Fit(native_px, size_px, box, (size_px, size_px), (0, 0))
+    if fit == "pad":
+        scale = size_px / max(height, width)
+        placed = (max(1, round(height * scale)), max(1, round(width * scale)))
+        corner = ((size_px - placed[0]) // 2, (size_px - placed[1]) // 2)
+        return Fit(native_px, size_px, box, placed, corner)
+    if fit == "crop":
+        side = min(height, width)
+        left, top = left + (width - side) // 2, top + (height - side) // 2
+        return Fit(native_px, size_px, (left, top, left + side, top + side), (size_px,) * 2, (0, 0))
     raise InputError(f"fit: {fit!r} is not known; expected one of {', '.join(FITS)}")

@@ -1,0 +1,1 @@
+"""What is burnt into a frame: found, cropped away, or painted over."""
