@@ -1,0 +1,1 @@
+"""Images of one scene: near-duplicates of a frame, and crops cut out of one."""

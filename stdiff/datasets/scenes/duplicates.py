@@ -1,0 +1,185 @@
+"""Near-duplicate images: one frame with and without callipers, cropped, re-saved, on a screenshot.
+
+A split that ignores them leaks: about a third of BUSI has such a twin. Candidates are pairs of
+which one, whole, has nearly the perceptual hash of one of 25 windows of the other. They are then
+aligned, coarse to fine, and are duplicates if the detail (see
+:mod:`stdiff.datasets.scenes.fingerprint`) of their common part correlates above :data:`SAME_CORRELATION`, and so does its middle. In BUSI no
+pair lies between 0.36 and 0.43; pairs of two patients or collections reach 0.35. Grey levels alone
+cannot draw the line: the usual correlation of 0.97 misses dozens of pairs of BUSI that are the same
+frame to the eye, while at 0.92 all dark images with a bright top are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from stdiff.datasets.scenes.alignment import Grid, align
+from stdiff.datasets.scenes.fingerprint import (
+    FINGERPRINT_PX,
+    content_boxes,
+    detail,
+    hash_kernels,
+    sampling,
+    unit,
+    view,
+)
+
+SAME_CORRELATION = 0.40
+SAME_IN_THE_MIDDLE = 0.35
+CANDIDATE_SIMILARITY = 0.66
+# Coarse to fine: halvings of the image, grid, and the correlation below which a pair is given up,
+# which true ones exceed there.
+_STAGES = (
+    (1, Grid(8, 1.5, 4), 0.68),
+    (1, Grid(16, 2.0, 4), 0.55),
+    (1, Grid(32, 4.0, 3), 0.55),
+    (0, Grid(FINGERPRINT_PX, 12.0, 3), 0.0),
+    (0, Grid(FINGERPRINT_PX, 4.0, 0), SAME_CORRELATION),
+)
+# The middle of the common part, at the finest resolution.
+_MIDDLE = np.array([[0.15, 0.85, 0.15, 0.85]], dtype=np.float32)
+_FINEST = Grid(round(0.7 * FINGERPRINT_PX), 4.0, 0)
+# Parts of an axis that a crop may have left: any two make a window.
+_PARTS = ((0.0, 1.0), (0.0, 0.83), (0.17, 1.0), (0.1, 0.9), (0.2, 0.8))
+_WINDOWS = np.array([(*down, *across) for down in _PARTS for across in _PARTS], dtype=np.float32)
+_CONTENT_PX = 64
+_WINDOW_PX = 16
+_RADIUS = 8
+# Images hashed, columns of the similarity matrix or pairs aligned at once: memory grows with N.
+_BLOCK = 128
+_COLUMNS = ("i", "j", "correlation", "kind")
+
+
+def duplicate_pairs(fingerprints_NHW: np.ndarray) -> pd.DataFrame:
+    """Pairs of images of one frame, sorted.
+
+    Args:
+        fingerprints_NHW: (N, 96, 96) uint8. An image of one grey level matches nothing.
+
+    Returns:
+        ``i`` < ``j``, ``correlation`` in (0.4, 1] and ``kind``: "frame" if both show the same
+        part of the frame (to 4 % of its sides, flat borders aside), else "crop".
+    """
+    if len(fingerprints_NHW) == 0:
+        return pd.DataFrame({"i": [], "j": [], "correlation": [], "kind": []}).astype(
+            {"i": int, "j": int, "correlation": float, "kind": str}
+        )
+    boxes = np.concatenate([content_boxes(part) for (part,) in _blocks(fingerprints_NHW)])
+    pairs = _candidates(fingerprints_NHW, boxes)
+    pairs = _verified(fingerprints_NHW, boxes, pairs)
+    # Of two directions the better.
+    pairs["i"] = pairs[["ours", "theirs"]].min(axis=1)
+    pairs["j"] = pairs[["ours", "theirs"]].max(axis=1)
+    pairs = pairs.sort_values(["i", "j", "correlation", "kind"])
+    return pairs.drop_duplicates(["i", "j"], keep="last")[list(_COLUMNS)].reset_index(drop=True)
+
+
+def duplicate_groups(fingerprints_NHW: np.ndarray) -> np.ndarray:
+    """(N,) int group numbers; near-duplicates, directly or through others, share one.
+
+    Args:
+        fingerprints_NHW: (N, 96, 96) uint8.
+    """
+    pairs = duplicate_pairs(fingerprints_NHW)
+    return joined(len(fingerprints_NHW), pairs[["i", "j"]].to_numpy())
+
+
+def joined(count: int, pairs: np.ndarray) -> np.ndarray:
+    """(count,) int labels of the connected components that (pairs, 2) links make."""
+    links = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), (count, count))
+    return connected_components(links, directed=False)[1].astype(int)
+
+
+def _candidates(images_NHW: np.ndarray, boxes_N4: np.ndarray) -> pd.DataFrame:
+    """Ordered pairs (``ours``, ``theirs``): our whole content looks like ``window`` of theirs."""
+    count = len(images_NHW)
+    whole_ND = np.concatenate(
+        [_window_hashes(*part, windows=1)[0] for part in _blocks(images_NHW, boxes_N4)]
+    )
+    found = []
+    for start in range(0, count, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        hashes_WMD = _window_hashes(images_NHW[block], boxes_N4[block], windows=len(_WINDOWS))
+        for window, hashes_MD in enumerate(hashes_WMD):
+            similarity = hashes_MD @ whole_ND.T
+            theirs, ours = np.divmod(np.flatnonzero(similarity > CANDIDATE_SIMILARITY), count)
+            part = {"ours": ours, "theirs": theirs + start, "window": window}
+            found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
+    pairs = pd.concat(found, ignore_index=True)
+    pairs = pairs[pairs["ours"] != pairs["theirs"]]
+    # Of several windows the most similar.
+    pairs = pairs.sort_values(["ours", "theirs", "similarity", "window"])
+    return pairs.drop_duplicates(["ours", "theirs"], keep="last", ignore_index=True)
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Equal slices of arrays of one length."""
+    for start in range(0, len(arrays[0]), _BLOCK):
+        yield tuple(array[start : start + _BLOCK] for array in arrays)
+
+
+def _window_hashes(images_NHW: np.ndarray, boxes_N4: np.ndarray, windows: int) -> np.ndarray:
+    """(windows, N, D) hashes of the first windows of each image's content; the first is all."""
+    content_NHW = view(images_NHW, boxes_N4, _CONTENT_PX)
+    kernels = hash_kernels(_RADIUS, _WINDOW_PX)
+    hashes = []
+    for window in _WINDOWS[:windows] * _CONTENT_PX:
+        down, across = (
+            sampling(window[k, None], window[k + 1, None], _WINDOW_PX, _CONTENT_PX)[0]
+            for k in (0, 2)
+        )
+        window_NHW = detail(down @ content_NHW @ across.T, _WINDOW_PX / _RADIUS)
+        hashes.append(unit(window_NHW.reshape(len(images_NHW), -1) @ kernels))
+    return np.stack(hashes)
+
+
+def _verified(images_NHW: np.ndarray, boxes_N4: np.ndarray, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The candidates that are duplicates, with ``correlation`` and ``kind``."""
+    halves_NHW = np.concatenate([_halved(part) for (part,) in _blocks(images_NHW)])
+    pyramid = (images_NHW, halves_NHW)
+    verified = []
+    for start in range(0, max(len(pairs), 1), _BLOCK):
+        part = pairs.iloc[start : start + _BLOCK]
+        ours, theirs = part["ours"].to_numpy(), part["theirs"].to_numpy()
+        found = _within(boxes_N4[theirs], _WINDOWS[part["window"].to_numpy()])
+        correlation = np.zeros(len(part), dtype=np.float32)
+        for halvings, grid, threshold in _STAGES:
+            images, scale = pyramid[halvings], 2**halvings
+            found, correlation = align(
+                images[ours], boxes_N4[ours] / scale, images[theirs], found / scale, grid
+            )
+            alike = correlation > threshold
+            ours, theirs, correlation = ours[alike], theirs[alike], correlation[alike]
+            found = found[alike] * scale
+        # Of two screenshots the surround alone may be alike: the middle must be, too.
+        middle_ours, middle_theirs = (_within(b, _MIDDLE) for b in (boxes_N4[ours], found))
+        _, middle = align(images_NHW[ours], middle_ours, images_NHW[theirs], middle_theirs, _FINEST)
+        alike = middle > SAME_IN_THE_MIDDLE
+        ours, theirs, correlation = ours[alike], theirs[alike], correlation[alike]
+        found = found[alike]
+        apart = np.abs(found - boxes_N4[theirs]).max(axis=1, initial=0)
+        kind = np.where(apart < 0.04 * FINGERPRINT_PX, "frame", "crop")
+        columns = {"ours": ours, "theirs": theirs, "correlation": correlation, "kind": kind}
+        verified.append(pd.DataFrame(columns))
+    return pd.concat(verified, ignore_index=True)
+
+
+def _halved(images_NHW: np.ndarray) -> np.ndarray:
+    """(N, height / 2, width / 2) uint8 means of two by two pixels."""
+    wide = images_NHW.astype(np.uint16)
+    rows = wide[:, ::2] + wide[:, 1::2]
+    return ((rows[:, :, ::2] + rows[:, :, 1::2] + 2) // 4).astype(np.uint8)
+
+
+def _within(boxes_N4: np.ndarray, windows_N4: np.ndarray) -> np.ndarray:
+    """(N, 4) windows, given as parts of boxes, in pixels."""
+    low, length = boxes_N4[:, ::2], boxes_N4[:, 1::2] - boxes_N4[:, ::2]
+    edges = np.empty_like(boxes_N4)
+    edges[:, ::2] = low + windows_N4[:, ::2] * length
+    edges[:, 1::2] = low + windows_N4[:, 1::2] * length
+    return edges
