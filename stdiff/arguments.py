@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+COLLECTIONS = ("busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder")
+
 
 def duration_s(text: str) -> float:
     """Seconds of '90', '90s', '9m' or '2h'."""
@@ -44,28 +46,56 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--size", type=int, default=256, help="nominal side of the raw images, px")
     _seed(p)
 
+    p = step("fetch", "download or unpack a published collection; the same command goes on")
+    p.add_argument("collection", choices=tuple(name for name in COLLECTIONS if name != "folder"))
+    p.add_argument("--to", type=Path, required=True, metavar="DIR", help="gets its folder")
+    p.add_argument(
+        "--archive",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="take this file, download nothing; again where a collection has two files",
+    )
+
     p = step("harmonize", "raw collection → case table")
-    p.add_argument("collection", choices=("busi", "bus_bra", "bus_cot", "folder"))
+    p.add_argument("collection", choices=COLLECTIONS)
     p.add_argument("raw", type=Path, help="its raw folder")
     _out(p, "case table (Parquet)")
     p.add_argument("--quarantine", type=Path, help="table of files left out, with reasons")
     p.add_argument("--size", type=int, default=256, help="side of the square images become, px")
     p.add_argument("--fit", choices=("stretch", "pad", "crop"), default="stretch")
+    p.add_argument(
+        "--crop-sector", action="store_true", help="cut away borders, text and scales around it"
+    )
+    p.add_argument(
+        "--inpaint-marks", action="store_true", help="paint over burnt-in callipers and text"
+    )
     p.add_argument("--limit", type=int, help="only so many images, evenly spaced over the ids")
     p.add_argument(
         "--drop-sources", nargs="*", default=[], help="collections whose images are left out of it"
     )
     p.add_argument("--processes", type=int, default=1, help="worker processes")
 
-    p = step("verify", "list every problem of a case table or raw folder; exit 1 if any")
+    p = step("verify", "count and list every problem of a case table or raw folder; exit 1 if any")
     p.add_argument("path", type=Path, help="case table, or raw folder with --collection")
-    p.add_argument("--collection", choices=("busi", "bus_bra", "bus_cot", "folder"))
+    p.add_argument("--collection", choices=COLLECTIONS)
+    p.add_argument("--page", type=Path, help="folder of a page with pictures, to be made")
+    p.add_argument("--processes", type=int, default=1, help="worker processes")
+
+    p = step("evaluate-descriptors", "derived BI-RADS terms against annotated or simulated ones")
+    p.add_argument("collection", choices=COLLECTIONS)
+    p.add_argument("raw", type=Path, help="its raw folder")
+    p.add_argument("--truth", type=Path, help="phantom_truth.csv, for simulated collections")
+    _out(p, "JSON")
 
     p = step("split", "train, validation and test by patient and near-duplicate group")
     p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="case tables")
     _out(p, "splits table (Parquet)")
-    p.add_argument("--test", type=float, default=0.2, help="fraction of the groups for testing")
+    p.add_argument("--test", type=float, default=0.2, help="hold-out: fraction for testing")
     p.add_argument("--validation", type=float, default=0.1, help="fraction for validation")
+    p.add_argument("--folds", type=int, help="k-fold instead of a hold-out: number of folds")
+    p.add_argument("--published", type=Path, help="BUS-BRA's 5-fold-cv.csv: test folds as there")
+    p.add_argument("--duplicates", type=Path, help="table of the pairs that show one scene")
     _seed(p)
 
     p = step("train", "train one stage of the generator; the same command goes on")

@@ -79,7 +79,7 @@ SCHEMA = pa.schema(
                 ]
             ),
         ),
-        # What near-duplicates and crops are searched in; see stdiff.datasets.duplicates.
+        # What near-duplicates and crops are searched in; see stdiff.datasets.scenes.duplicates.
         ("fingerprint", pa.binary()),
         # Synthetic rows only: everything needed to make this very image again.
         ("seed", pa.int64()),

@@ -42,16 +42,22 @@ def _phantom(o: argparse.Namespace) -> None:
     make_phantom(o.out, o.cases, o.seed, o.size)
 
 
+def _fetch(o: argparse.Namespace) -> None:
+    from stdiff.datasets.fetching.fetch import fetch
+
+    fetch(o.collection, o.to, o.archive)
+
+
 def _harmonize(o: argparse.Namespace) -> None:
     from stdiff.datasets.harmonize import harmonize
+    from stdiff.datasets.rows import Harmonization
 
     harmonize(
         o.collection,
         o.raw,
         o.out,
         o.quarantine or o.out.with_name(f"{o.out.stem}_quarantine.parquet"),
-        size_px=o.size,
-        fit=o.fit,
+        how=Harmonization(o.size, o.fit, o.crop_sector, o.inpaint_marks),
         limit=o.limit,
         drop_sources=tuple(o.drop_sources),
         processes=o.processes,
@@ -59,18 +65,45 @@ def _harmonize(o: argparse.Namespace) -> None:
 
 
 def _verify(o: argparse.Namespace) -> int:
-    from stdiff.cases import verify_table
-    from stdiff.datasets.harmonize import verify_raw
+    import tempfile
+    from pathlib import Path
 
-    problems = verify_raw(o.collection, o.path) if o.collection else verify_table(o.path)
-    print("\n".join(problems) or f"{o.path}: no problem found")
-    return 1 if problems else 0
+    from stdiff.datasets.integrity import inspect_raw, inspect_table
+
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "cases.parquet" if o.collection else o.path
+        if o.collection:
+            found = inspect_raw(o.collection, o.path, table, o.processes)
+        else:
+            found = inspect_table(o.path)
+        print(found.text())
+        if o.page:
+            from stdiff.report.collections import write_integrity_page
+
+            write_integrity_page(found, table, o.path, o.page)
+            print(f"page: {o.page / 'index.html'}")
+    return 1 if found.problems else 0
+
+
+def _evaluate_descriptors(o: argparse.Namespace) -> None:
+    from stdiff.datasets.agreement import evaluate_descriptors
+
+    print(evaluate_descriptors(o.collection, o.raw, o.out, o.truth))
 
 
 def _split(o: argparse.Namespace) -> None:
     from stdiff.datasets.splits import split_tables
 
-    split_tables(o.tables, o.out, seed=o.seed, test=o.test, validation=o.validation)
+    split_tables(
+        o.tables,
+        o.out,
+        seed=o.seed,
+        validation=o.validation,
+        test=o.test,
+        folds=o.folds,
+        published=o.published,
+        duplicates=o.duplicates,
+    )
 
 
 def _train(o: argparse.Namespace) -> int:
@@ -115,6 +148,7 @@ def _plan(o: argparse.Namespace) -> None:
         label_fraction=o.label_percent / 100,
         count=o.count,
         seed=o.seed,
+        fold=config.split.fold,
     )
 
 
@@ -236,8 +270,10 @@ def _config(o: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "config": _config,
     "phantom": _phantom,
+    "fetch": _fetch,
     "harmonize": _harmonize,
     "verify": _verify,
+    "evaluate-descriptors": _evaluate_descriptors,
     "split": _split,
     "train": _train,
     "plan": _plan,

@@ -23,7 +23,7 @@ from stdiff.config_generator import (
 )
 from stdiff.files import InputError
 
-Collection = Literal["busi", "bus_bra", "bus_cot", "folder"]
+Collection = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder"]
 Architecture = Literal[
     *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus"),
     *("PAN", "UPerNet", "Segformer", "DPT"),
@@ -61,12 +61,31 @@ class ImageConfig(Section):
     fit: Literal["stretch", "pad", "crop"] = Field(
         "stretch", description="how a rectangle becomes a square"
     )
+    crop_sector: bool = Field(
+        False, description="cut away what surrounds the echo image (borders, text, scales)"
+    )
+    inpaint_marks: bool = Field(
+        False, description="paint over burnt-in callipers and text; what was there is not known"
+    )
 
 
 class SplitConfig(Section):
-    """Hold-out split by group (patient or cluster of near-duplicates)."""
+    """Hold-out or one fold of a k-fold, by group (patient or cluster of near-duplicates)."""
 
-    test: float = Field(0.2, gt=0, lt=1, description="fraction of the cases held out for testing")
+    test: float = Field(
+        0.2, gt=0, lt=1, description="hold-out: fraction of the cases held out for testing"
+    )
+    folds: int | None = Field(
+        None, ge=2, description="k-fold instead of a hold-out: number of folds; `test` has no say"
+    )
+    fold: int = Field(
+        0, ge=0, description="k-fold: the fold this run tests on, from 0; one run a fold"
+    )
+    published: str | None = Field(
+        None,
+        description="k-fold: file of published folds below BUS-BRA's folder, `5-fold-cv.csv` or "
+        "`10-fold-cv.csv`",
+    )
     validation: float = Field(
         0.1,
         ge=0,
@@ -77,10 +96,21 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _leaves_training_groups(self) -> Self:
-        if self.test + self.validation >= 0.9:
+        tested = 1 / self.folds if self.folds else self.test
+        if tested + self.validation >= 0.9:
             raise ValueError(
-                f"test {self.test} + validation {self.validation} leave less than a tenth for "
+                f"test {tested} + validation {self.validation} leave less than a tenth for "
                 "training; e.g. test: 0.2, validation: 0.1"
+            )
+        if self.fold >= (self.folds or 1):
+            raise ValueError(
+                f"fold {self.fold} of {self.folds or 1}: folds are counted from 0; e.g. "
+                f"folds: {self.fold + 2}, fold: {self.fold}"
+            )
+        if self.published and not self.folds:
+            raise ValueError(
+                f"published {self.published!r} are folds of a cross-validation; say how many, e.g. "
+                "folds: 5, published: 5-fold-cv.csv"
             )
         return self
 
@@ -204,6 +234,11 @@ class Config(Section):
             raise ValueError(
                 f"collections asks for {asked}, phantom simulates {PHANTOM_FOLDERS}; use those "
                 "names and paths, or set data_root instead of phantom, e.g. phantom: null"
+            )
+        if self.split.published and "bus_bra" not in self.collections:
+            raise ValueError(
+                f"split.published {self.split.published!r} are BUS-BRA's folds, but collections "
+                "names no bus_bra; e.g. published: null"
             )
         factor = 4 * 2 ** (len(self.model.unet.channels) - 1)
         if self.image.size_px % factor:

@@ -1,6 +1,6 @@
 """Which cases a training step may see: by role, and by the label budget.
 
-``splits.parquet`` holds one row a case: its role, and for training cases a
+``splits.parquet`` holds one row a case and fold: its role, and for training cases a
 ``label_rank`` in [0, 1): at label fraction f the cases with rank < f are labelled, so 10 % of
 the labels are a part of 25 %, and those of 100 %.
 """
@@ -15,15 +15,15 @@ import pyarrow as pa
 
 from stdiff.files import InputError
 
-_COLUMNS = ("case_id", "role", "label_rank")
+_COLUMNS = ("case_id", "fold", "role", "label_rank")
 _LISTED = 5
 
 
-def read_splits(path: Path) -> pd.DataFrame:
-    """The table that `stdiff split` wrote.
+def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
+    """One fold of the table that `stdiff split` wrote; a hold-out is fold 0.
 
     Raises:
-        InputError: missing, not Parquet, or without its columns.
+        InputError: missing, not Parquet, without its columns, or without this fold.
     """
     path = Path(path)
     if not path.exists():
@@ -37,7 +37,13 @@ def read_splits(path: Path) -> pd.DataFrame:
             f"{path}: column(s) {', '.join(missing)} missing, found {', '.join(splits.columns)}; "
             "make it with `stdiff split`"
         )
-    return splits
+    of_fold = splits[splits["fold"] == fold].reset_index(drop=True)
+    if of_fold.empty:
+        raise InputError(
+            f"{path}: has no fold {fold}, only {', '.join(map(str, sorted(set(splits['fold']))))}; "
+            "correct split.fold, or make the splits again with more folds"
+        )
+    return of_fold
 
 
 def cases_with_role(

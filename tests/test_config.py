@@ -63,7 +63,7 @@ MISTAKES = [
     ("imagee", {"fit": "pad"}, ["imagee: {'fit': 'pad'}: unknown key"], "image: {fit: pad}"),
     ("zzz", 1, ["zzz: 1: unknown key", "known keys: run, seed"], "(remove the line)"),
     ("image.fit", "squash", ["image.fit: 'squash'"], "fit: stretch"),
-    ("image", "square", ["image: 'square'"], "image: {size_px: 64, fit: stretch}"),
+    ("image", "square", ["image: 'square'"], "image: {size_px: 64, fit: stretch,"),
     ("image.size_px", "big", ["image.size_px: 'big'"], "size_px: 64"),
     ("seed", -1, ["seed: -1"], "seed: 0"),
     ("run", "a/b", ["run: 'a/b'"], "run: my_run"),

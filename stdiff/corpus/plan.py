@@ -78,6 +78,7 @@ def write_plan(
     label_fraction: float,
     count: int,
     seed: int,
+    fold: int = 0,
 ) -> None:
     """Write a plan whose masks come from the labelled training cases, in constant memory.
 
@@ -90,6 +91,7 @@ def write_plan(
         label_fraction: in (0, 1]; the label budget of the arm.
         count: number of images, >= 1.
         seed: corpus seed, >= 0.
+        fold: of the splits.
 
     Raises:
         InputError: no labelled lesion to draw from, masks that cannot be used, or bad numbers.
@@ -98,7 +100,7 @@ def write_plan(
         raise InputError(f"count {count}, seed {seed}: expected count >= 1 and seed >= 0")
     columns = ("case_id", "mask", "lesion_count", *VOCABULARY)
     labelled = labelled_training_cases(
-        read_cases(cases, columns), read_splits(splits), label_fraction
+        read_cases(cases, columns), read_splits(splits, fold), label_fraction
     )
     bank = MaskBank(labelled)
     source = EllipseSource(bank) if kind == "ellipse" else bank

@@ -3,30 +3,42 @@
 Gómez-Flores et al. 2024, Med. Phys. 51:3110. Layout: ``BUSBRA/Images/bus_0001-l.png``,
 ``BUSBRA/Masks/mask_0001-l.png``, ``BUSBRA/bus_data.csv``. The published inner validation folds
 cut patients in two, so they are not read: splits are drawn anew by patient (``Case``).
+
+Image, mask and patient are what a case cannot do without. What else a row says may be odd: the
+value is left out, the case keeps a flag, and the image is used.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from stdiff.datasets.raw import (
     Problem,
     RawCase,
     Reading,
+    annotated_columns,
     collection_root,
     files_in,
     read_rows,
+    refuse_extra_cells,
     relative,
+    unknown_term,
+    unreadable_metadata,
 )
 from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.lexicon import BIRADS, PATHOLOGIES, Findings
 
 COLLECTION = "bus_bra"
 FOLDER = "BUSBRA"
-_COLUMNS = ("ID", "Case", "Histology", "Pathology", "BIRADS", "Width", "Height", "BBOX")
-_ID = re.compile(r"bus_\d+-[a-z]+")
+_COLUMNS = (
+    *("ID", "Case", "Histology", "Pathology", "BIRADS"),
+    *("Device", "Width", "Height", "Side", "BBOX"),
+)
+_ID = re.compile(r"bus_\d+-(?P<side>[a-z]+)")
+_SIDES = {"l": "left", "r": "right", "s": "single"}
+_BOX = re.compile(r"\[? *(\d+) *, *(\d+) *, *(\d+) *, *(\d+) *\]?")
 
 
 def read(raw: Path) -> Reading:
@@ -36,13 +48,13 @@ def read(raw: Path) -> Reading:
         InputError: missing or otherwise laid out folder, CSV without a column, an ID twice.
     """
     root = collection_root(raw, FOLDER, ("Images", "Masks", "bus_data.csv"))
-    images = {path.stem: path for path in files_in(root / "Images")}
-    masks = {path.stem: path for path in files_in(root / "Masks")}
+    images = {path.name: path for path in files_in(root / "Images")}
+    masks = {path.name: path for path in files_in(root / "Masks")}
     cases: list[RawCase] = []
     problems: list[Problem] = []
     for row in read_rows(root / "bus_data.csv", _COLUMNS, key="ID"):
-        image_path = images.pop(row["ID"], None)
-        mask_path = masks.pop(row["ID"].replace("bus_", "mask_", 1), None)
+        image_path = images.pop(f"{row['ID']}.png", None)
+        mask_path = masks.pop(f"{row['ID'].replace('bus_', 'mask_', 1)}.png", None)
         try:
             cases.append(_case(row, root, image_path, mask_path))
         except InputError as error:
@@ -57,49 +69,63 @@ def read(raw: Path) -> Reading:
 def _case(
     row: dict[str, str], root: Path, image_path: Path | None, mask_path: Path | None
 ) -> RawCase:
-    if not _ID.fullmatch(row["ID"]):
+    refuse_extra_cells(row, "bus_data.csv")
+    name = _ID.fullmatch(row["ID"])
+    if not name:
         raise InputError(f"bus_data.csv: ID {row['ID']!r}; expected e.g. bus_0001-l")
     if image_path is None:
         raise InputError("named in bus_data.csv, but the image is missing")
     if mask_path is None:
         raise InputError("its mask is missing from Masks/")
-    if not row["Case"].strip():
+    if not row["Case"]:
         raise InputError("bus_data.csv: Case (the patient) is empty: it cannot be split safely")
-    known = {
-        "pathology": row["Pathology"].strip().lower(),
-        "birads": row["BIRADS"].strip(),
-        "histology": row["Histology"].strip(),
-    }
-    known = {column: value for column, value in known.items() if value}
-    histology = known.pop("histology", None)
+    flags: list[str] = []
+    findings = Findings(
+        pathology=_known(row, "Pathology", row["Pathology"].lower(), PATHOLOGIES, flags),
+        birads=_known(row, "BIRADS", row["BIRADS"].upper(), BIRADS, flags),
+    )
+    if row["Side"].lower() not in ("", _SIDES.get(name["side"])):
+        flags.append("side_mismatch")
     return RawCase(
         case_id=f"{COLLECTION}/{row['ID']}",
         collection=COLLECTION,
         root=root,
         image_path=image_path,
         mask_paths=(mask_path,),
-        findings=Findings(**known),
-        annotated=(*known, *(("histology",) if histology else ())),
-        histology=histology,
-        patient_id=row["Case"].strip(),
-        stated_size_px=(_number(row, "Height"), _number(row, "Width")),
-        stated_box_px=_box(row),
+        findings=findings,
+        annotated=annotated_columns(findings, row["Histology"]),
+        histology=row["Histology"] or None,
+        patient_id=row["Case"],
+        stated_size_px=_size_px(row, flags),
+        stated_box_px=_box_px(row, flags),
+        device=row["Device"] or None,
+        flags=tuple(flags),
     )
 
 
-def _number(row: dict[str, str], column: str) -> int:
-    try:
-        return int(row[column])
-    except ValueError:
-        raise InputError(
-            f"bus_data.csv: {column} {row[column]!r}; expected a whole number"
-        ) from None
+def _known(
+    row: dict[str, str], column: str, term: str, terms: Sequence[str], flags: list[str]
+) -> str | None:
+    """The term if it is one; else None, with a flag unless the cell is empty."""
+    if term in terms:
+        return term
+    if term:
+        flags.append(unknown_term(column, row[column]))
+    return None
 
 
-def _box(row: dict[str, str]) -> tuple[int, int, int, int]:
+def _size_px(row: dict[str, str], flags: list[str]) -> tuple[int, int] | None:
+    """(height, width) that the row states."""
+    odd = [name for name in ("Height", "Width") if not re.fullmatch(r"\d+", row[name])]
+    flags += [unreadable_metadata(name, row[name]) for name in odd]
+    return None if odd else (int(row["Height"]), int(row["Width"]))
+
+
+def _box_px(row: dict[str, str], flags: list[str]) -> tuple[int, int, int, int] | None:
     """0-based inclusive corners of the 1-based ``[x, y, x_max - x, y_max - y]``."""
-    try:
-        x, y, width, height = (int(value) for value in json.loads(row["BBOX"]))
-    except (ValueError, TypeError):
-        raise InputError(f"bus_data.csv: BBOX {row['BBOX']!r}; expected '[x,y,w,h]'") from None
+    box = _BOX.fullmatch(row["BBOX"])
+    if not box:
+        flags.append(unreadable_metadata("BBOX", row["BBOX"]))
+        return None
+    x, y, width, height = (int(value) for value in box.groups())
     return x - 1, y - 1, x - 1 + width, y - 1 + height

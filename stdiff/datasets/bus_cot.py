@@ -8,7 +8,9 @@ Yu et al. 2026, doi 10.1038/s41597-026-06702-9. Two parts are read:
 * ``BUS-Lesion/{trainval,test}/000000@0.png``: lesion crops without masks. The number before ``@``
   is that of the BUS-Expert frame, whence the crop's patient and collection of origin.
 
-The layout is known from public loaders only; whatever is met and not expected is named.
+The layout is known from public loaders only; whatever is met and not expected is named. Pictures
+for people (``*_VISBOXMASK.png``) and questions for language models (``DatasetFiles/vlm_*.json``)
+say nothing more and are passed over.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from stdiff.datasets.raw import (
     Problem,
     RawCase,
     Reading,
+    annotated_columns,
     collection_root,
     files_in,
     refuse_repeats,
@@ -36,6 +39,8 @@ COLLECTION = "bus_cot"
 FOLDER = "BUSCoT"
 _LESIONS = "DatasetFiles/lesion_dataset.json"
 _EXPERT = "DatasetFiles/BUS-Expert_dataset.json"
+_FOR_PEOPLE = "*_VISBOXMASK.png"
+_FOR_LANGUAGE_MODELS = "vlm_*.json"
 
 
 def read(raw: Path) -> Reading:
@@ -87,27 +92,30 @@ def _expert_case(root: Path, key: str, entry: Any) -> RawCase:
     masks = tuple(path for path in files_in(folder) if is_mask(path.name))
     if not masks:
         raise InputError(f"no mask such as {key}@0.png")
-    reports = entry.get("us_report")
-    findings, flags = findings_of(
-        entry.get("pathology_histology"),
-        list(reports.values()) if isinstance(reports, dict) else [],
-    )
     return _case(
         root,
         case_id=f"{COLLECTION}/expert-{key}",
         image_path=_frame_of(folder, key, masks),
         mask_paths=masks,
-        described=(findings, flags, histology_of(entry.get("pathology_histology"))),
+        reports=_reports(entry.get("us_report")),
+        entry=entry,
         frame=key,
-        source=entry,
     )
+
+
+def _reports(us_report: Any) -> list[Any]:
+    """Reports of a frame's lesions, by number as published, or the only one by itself."""
+    if not isinstance(us_report, dict):
+        return []
+    by_lesion = [report for report in us_report.values() if isinstance(report, dict)]
+    return by_lesion or [us_report]
 
 
 def _frame_of(folder: Path, key: str, masks: tuple[Path, ...]) -> Path:
     """The one frame of the masks' size."""
     mask_sizes = {_size_px(path) for path in masks}
-    frames = [folder / f"{key}@{kind}.png" for kind in ("raw", "cropped")]
-    sizes = {path: _size_px(path) for path in frames if path.is_file()}
+    names = [f"{key}@{kind}.png" for kind in ("raw", "cropped")]
+    sizes = {path: _size_px(path) for path in files_in(folder) if path.name in names}
     fitting = [path for path, size in sizes.items() if mask_sizes == {size}]
     if len(fitting) == 2 and sha256_file(fitting[0]) == sha256_file(fitting[1]):
         return fitting[0]
@@ -138,15 +146,16 @@ def _lesion_case(root: Path, key: str, entry: Any, expert: dict[str, Any]) -> Ra
     path = root / "BUS-Lesion" / name["split"] / PurePosixPath(str(stated)).name
     if not path.is_file():
         raise InputError(f"named in {_LESIONS}, but {relative(path, root)} is missing")
-    findings, flags = findings_of(entry.get("pathology_histology"), [entry.get("us_report")])
+    of_frame = expert.get(name["frame"])
+    stated = {field: value for field, value in entry.items() if value is not None}
     return _case(
         root,
         case_id=f"{COLLECTION}/lesion-{key.removesuffix('.png')}",
         image_path=path,
         mask_paths=(),
-        described=(findings, flags, histology_of(entry.get("pathology_histology"))),
+        reports=[entry.get("us_report")],
+        entry=(of_frame if isinstance(of_frame, dict) else {}) | stated,
         frame=name["frame"],
-        source={**(expert.get(name["frame"]) or {}), **entry},
     )
 
 
@@ -156,15 +165,15 @@ def _case(
     case_id: str,
     image_path: Path,
     mask_paths: tuple[Path, ...],
-    described: tuple[Any, tuple[str, ...], str | None],
+    reports: list[Any],
+    entry: dict[str, Any],
     frame: str,
-    source: dict[str, Any],
 ) -> RawCase:
-    findings, flags, histology = described
-    patient = source.get("patient_id")
+    findings, flags = findings_of(entry.get("pathology_histology"), reports)
+    histology = histology_of(entry.get("pathology_histology"))
+    patient = entry.get("patient_id")
     # 'BUSBRA@000177' names the collection of origin too.
-    origin = source.get("dataset") or (str(patient).split("@")[0] if "@" in str(patient) else None)
-    columns = [name for name, term in findings.as_row().items() if term]
+    origin = entry.get("dataset") or (str(patient).split("@")[0] if "@" in str(patient) else None)
     return RawCase(
         case_id=case_id,
         collection=COLLECTION,
@@ -172,24 +181,43 @@ def _case(
         image_path=image_path,
         mask_paths=mask_paths,
         findings=findings,
-        annotated=(*columns, *(("histology",) if histology else ())),
+        annotated=annotated_columns(findings, histology),
         histology=histology,
         patient_id=str(patient) if patient else None,
         group=f"{COLLECTION}/frame-{frame}",
-        origin=origin,
-        origin_known=origin is not None,
+        origin=str(origin) if origin else None,
+        origin_known=bool(origin),
+        lesion_crop=not mask_paths,
         flags=flags,
     )
 
 
 def _unnamed(root: Path, expert: set[str], read_images: set[Path]) -> list[Problem]:
-    """Frames' folders and lesion crops that the JSON files do not name."""
-    folders = [p for p in (root / "BUS-Expert").iterdir() if p.is_dir() and p.name not in expert]
+    """What lies in the collection's folders and is neither named in the JSON files nor expected."""
+    folders, others = [], files_in(root / "BUS-Expert")
+    for path in sorted((root / "BUS-Expert").iterdir()):
+        if not path.is_dir():
+            continue
+        if path.name not in expert:
+            folders.append(path)
+            continue
+        is_expected = re.compile(rf"{re.escape(path.name)}@(raw|cropped|\d+)\.png").fullmatch
+        others += [
+            file
+            for file in files_in(path)
+            if not is_expected(file.name) and not file.match(_FOR_PEOPLE)
+        ]
     crops = [
         path
-        for split in (root / "BUS-Lesion").iterdir()
-        if split.is_dir()
-        for path in files_in(split)
+        for split in sorted((root / "BUS-Lesion").iterdir())
+        for path in (files_in(split) if split.is_dir() else [split])
         if path not in read_images
     ]
-    return [Problem(relative(path, root), "not named in DatasetFiles/") for path in folders + crops]
+    texts = [
+        path
+        for path in files_in(root / "DatasetFiles")
+        if path not in (root / _LESIONS, root / _EXPERT) and not path.match(_FOR_LANGUAGE_MODELS)
+    ]
+    return [
+        Problem(relative(path, root), "not named in DatasetFiles/") for path in folders + crops
+    ] + [Problem(relative(path, root), "not understood, and not read") for path in others + texts]

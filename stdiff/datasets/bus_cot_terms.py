@@ -2,14 +2,20 @@
 
 One table, :data:`TERMS`. ``None`` means: a value we know and the lexicon has no term for. A value
 outside the table becomes a flag ``unknown_term:<field>=<value>`` and is never guessed.
+
+Shape and orientation stand in a sentence of ``reasoning_response`` only, such as "This lesion is
+not parallel, has indistinct margins and irregular shape, ...". The margins named there are the
+fields above in other words, and are not read again.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stdiff.lexicon import BIRADS, PATHOLOGIES, Findings
+from stdiff.datasets.raw import unknown_term
+from stdiff.lexicon import BIRADS, ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
 
 _IN_A_MASS = ("calcifications", "in a mass")
 
@@ -44,6 +50,9 @@ TERMS: dict[str, dict[str, tuple[str, str] | None]] = {
     "LesionEdge": {"Regular": None, "PartiallyRegular": None, "Irregular": None},
     "BIRADS": {category: ("birads", category) for category in BIRADS},
 }
+# Words behind the term would qualify it ("parallel in part"), so a stop has to follow.
+_ORIENTATION = re.compile(r"\blesion is (\w+ )?parallel(?: to the skin)?\s*(?=[,.;]|and\b|$)")
+_SHAPE = re.compile(r"(?<!not )(?:\bhas|\bhave|\band|,) (?:an? )?(\w+) shape\b")
 
 
 def findings_of(
@@ -63,7 +72,7 @@ def findings_of(
     pathologies = {
         str(value).strip().lower() for value in _leaves(pathology_histology, "pathology")
     }
-    flags |= {f"unknown_term:pathology={p}" for p in pathologies - set(PATHOLOGIES)}
+    flags |= {unknown_term("pathology", p) for p in pathologies - set(PATHOLOGIES)}
     if len(pathologies) == 1 and not pathologies - set(PATHOLOGIES):
         terms["pathology"] = pathologies.pop()
     margin = terms.pop("margin", None)
@@ -80,15 +89,33 @@ def _terms(report: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
     flags: set[str] = set()
     for field, values in TERMS.items():
         value = report.get(field)
-        if value is None or value == "":
+        text = "" if value is None else str(value).strip()
+        if not text:
             continue
-        if str(value) not in values:
-            flags.add(f"unknown_term:{field}={value}")
-        elif term := values[str(value)]:
+        key = text.upper() if field == "BIRADS" else text
+        if key not in values:
+            flags.add(unknown_term(field, value))
+        elif term := values[key]:
             found[term[0]] = term[1]
     if (report.get("LesionEdge"), report.get("LesionBoundary")) == ("Regular", "BoundaryClear"):
         found["margin"] = "circumscribed"
-    return found, flags
+    reasoning = report.get("reasoning_response")
+    return found | (_reasoned(reasoning) if isinstance(reasoning, str) else {}), flags
+
+
+def _reasoned(text: str) -> dict[str, str]:
+    """Orientation and shape where the sentences name exactly one lexicon term of the kind."""
+    text = " ".join(text.lower().replace("non-parallel", "not parallel").split())
+    orientations = {f"{match[1] or ''}parallel" for match in _ORIENTATION.finditer(text)}
+    shapes = {match[1] for match in _SHAPE.finditer(text)}
+    found = {}
+    for column, named, terms in (
+        ("orientation", orientations, ORIENTATIONS),
+        ("shape", shapes, SHAPES),
+    ):
+        if len(named) == 1 and named <= set(terms):
+            found[column] = named.pop()
+    return found
 
 
 def _leaves(node: Any, name: str) -> Iterable[Any]:

@@ -1,24 +1,57 @@
 """BI-RADS descriptors that image and mask tell by themselves, at native geometry.
 
 They fill columns nobody annotated and are never marked annotated. All describe the largest
-component of the mask. Grey levels of an ultrasound image are log-compressed, so a difference of
-grey levels is a ratio of echo amplitudes whatever the gain: 15 of 255 levels are about 3.5 dB at
-the usual 60 dB dynamic range, a difference a reader sees.
+component of the mask. Each is defined where it is computed: :mod:`stdiff.masks.shape` (what the
+mask tells alone), :mod:`stdiff.datasets.acoustics` (echoes of lesion and tissue) and
+:mod:`stdiff.datasets.calcifications`.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
+from dataclasses import dataclass
 
-VISIBLE_GREY = 15.0
-# Below this mean a lesion is black on the screen.
-ANECHOIC_GREY = 20.0
-IRREGULAR_SOLIDITY = 0.90
-ROUND_AXIS_RATIO = 0.85
-# Fewer pixels have no shape to speak of.
-MIN_AREA_PX = 20
+import cv2
+import numpy as np
+
+from stdiff.datasets.acoustics import (
+    Surroundings,
+    beneath_of,
+    echo_difference,
+    echo_pattern,
+    edge_sharpness,
+    posterior_features,
+    surroundings_of,
+)
+from stdiff.datasets.calcifications import bright_spots
+from stdiff.masks.shape import MIN_AREA_PX, Shape, measure_lesion, separate
+
+# Rise of the grey level across the outline over that from well inside to well outside.
+SHARP_EDGE = 0.4
+
+
+@dataclass(frozen=True)
+class Description:
+    """What image and mask tell of the largest lesion.
+
+    Attributes:
+        terms: lexicon terms by column of :class:`stdiff.lexicon.Findings` (``margin`` a tuple); a
+            column that cannot be told is absent.
+        measures: the fields of the case table's ``measures``; a value that cannot be told is
+            None. ``area_fraction`` is that of the largest lesion over the native frame; the two
+            differences are uncorrected grey levels, see :func:`echo_difference` and
+            :func:`posterior_features`.
+        lesion_count: 8-connected components of the mask.
+    """
+
+    terms: dict[str, str | tuple[str, ...]]
+    measures: dict[str, float | int | None]
+    lesion_count: int
+
+
+_MEASURES = (
+    *("area_fraction", "aspect", "axis_ratio", "solidity", "compactness", "curvature_energy"),
+    *("lobulations", "echo_difference_grey", "posterior_difference_grey", "bright_spots"),
+)
 
 
 def components(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
@@ -27,121 +60,65 @@ def components(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
     Args:
         mask_HW: (height, width) bool.
     """
-    labels, count = ndimage.label(mask_HW, structure=np.ones((3, 3)))
-    if count == 0:
-        return np.zeros_like(mask_HW), 0
-    return labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])), count
+    return separate(mask_HW)
 
 
-def derived_terms(image_HW: np.ndarray, mask_HW: np.ndarray) -> dict[str, str]:
-    """Lexicon terms by column; a column that cannot be told is absent.
+def derived_terms(image_HW: np.ndarray, mask_HW: np.ndarray) -> dict[str, str | tuple[str, ...]]:
+    """The terms of :func:`describe`."""
+    return describe(image_HW, mask_HW).terms
+
+
+def measures(image_HW: np.ndarray, mask_HW: np.ndarray) -> dict[str, float | int | None]:
+    """The measures of :func:`describe`."""
+    return describe(image_HW, mask_HW).measures
+
+
+def describe(image_HW: np.ndarray, mask_HW: np.ndarray) -> Description:
+    """All terms and measures of the largest lesion, computed once.
 
     Args:
         image_HW: (height, width) uint8 grey levels with square pixels.
         mask_HW: (height, width) bool, several lesions allowed.
+
+    Returns:
+        No terms and no measures but None for an empty mask or a lesion below
+        :data:`stdiff.masks.shape.MIN_AREA_PX` pixels.
     """
-    lesion_HW, count = components(mask_HW)
-    if count == 0 or lesion_HW.sum() < MIN_AREA_PX:
-        return {}
-    terms = {
-        "shape": shape(lesion_HW),
-        "orientation": orientation(lesion_HW),
-        "echo_pattern": echo_pattern(image_HW, lesion_HW, mask_HW),
-        "posterior_features": posterior_features(image_HW, lesion_HW, mask_HW),
+    lesion_HW, lesion_count = separate(mask_HW)
+    if cv2.countNonZero(lesion_HW.view(np.uint8)) < MIN_AREA_PX:
+        return Description({}, dict.fromkeys(_MEASURES), lesion_count)
+    shape = measure_lesion(lesion_HW)
+    around = surroundings_of(image_HW, lesion_HW, mask_HW)
+    beneath = beneath_of(around)
+    spots = bright_spots(around)
+    terms: dict[str, str | tuple[str, ...] | None] = {
+        "shape": shape.shape,
+        "orientation": shape.orientation,
+        "margin": margin(shape, around),
+        "echo_pattern": echo_pattern(around, beneath),
+        "posterior_features": posterior_features(beneath),
+        "calcifications": "in a mass" if spots.convincing else None,
     }
-    return {column: term for column, term in terms.items() if term is not None}
+    found = {name: getattr(shape, name) for name in _MEASURES if hasattr(shape, name)}
+    found["echo_difference_grey"] = echo_difference(around)
+    found["posterior_difference_grey"] = beneath.middle_grey if beneath else None
+    found["bright_spots"] = spots.count
+    return Description(
+        terms={column: term for column, term in terms.items() if term},
+        measures={name: found[name] for name in _MEASURES},
+        lesion_count=lesion_count,
+    )
 
 
-def orientation(lesion_HW: np.ndarray) -> str:
-    """Parallel to the skin if the long axis is within 45 degrees of it (wider than tall).
+def margin(shape: Shape, around: Surroundings) -> tuple[str, ...]:
+    """The margin that the outline shows; empty where it is not clear.
 
-    The principal axis of the second moments lies within 45 degrees of the horizontal exactly when
-    the horizontal variance exceeds the vertical one.
+    A circumscribed margin is "sharp, with an abrupt transition", which the mask cannot show: where
+    the grey level rises too slowly across the outline, the term is withheld (and "indistinct" not
+    claimed: in a phantom one circumscribed lesion in four looks as soft as an indistinct one).
     """
-    ys, xs = np.nonzero(lesion_HW)
-    return "parallel" if xs.var() > ys.var() else "not parallel"
-
-
-def shape(lesion_HW: np.ndarray) -> str:
-    """Irregular if less than 90 % of the convex hull is filled, else round or oval by its axes."""
-    ys, xs = np.nonzero(lesion_HW)
-    if xs.size / _hull_area_px(lesion_HW) < IRREGULAR_SOLIDITY:
-        return "irregular"
-    minor, major = np.sqrt(np.linalg.eigvalsh(np.cov(xs, ys)))
-    return "round" if minor >= ROUND_AXIS_RATIO * major else "oval"
-
-
-def _hull_area_px(lesion_HW: np.ndarray) -> float:
-    """Area of the convex hull of the pixels as unit squares."""
-    rows = np.flatnonzero(lesion_HW.any(axis=1))
-    columns = lesion_HW[rows]
-    # Each row's outermost pixels span the hull.
-    first = columns.argmax(axis=1)
-    last = columns.shape[1] - columns[:, ::-1].argmax(axis=1)
-    ends = [
-        (x, y + dy) for dy in (0, 1) for xs in (first, last) for x, y in zip(xs, rows, strict=True)
-    ]
-    try:
-        return ConvexHull(np.array(ends, dtype=float)).volume  # in 2-D, "volume" is the area
-    except QhullError:
-        return float(lesion_HW.sum())
-
-
-def echo_pattern(image_HW: np.ndarray, lesion_HW: np.ndarray, mask_HW: np.ndarray) -> str | None:
-    """Lesion against the tissue left and right of it, row by row, so at equal depth.
-
-    In each row half a lesion's width on either side is compared; rows count by their lesion
-    pixels. None when there is no tissue beside the lesion.
-    """
-    top, bottom, left, right = _bounds(lesion_HW)
-    reach = max(2, (right - left) // 2)
-    window = np.s_[top:bottom, max(0, left - reach) : right + reach]
-    image, lesion = image_HW[window].astype(float), lesion_HW[window]
-    tissue = ~mask_HW[window]
-    usable = lesion.any(axis=1) & tissue.any(axis=1)
-    if not usable.any():
-        return None
-    image, lesion, tissue = image[usable], lesion[usable], tissue[usable]
-    weights = lesion.sum(axis=1)
-    inside = (image * lesion).sum() / weights.sum()
-    beside = np.average((image * tissue).sum(axis=1) / tissue.sum(axis=1), weights=weights)
-    if inside - beside > VISIBLE_GREY:
-        return "hyperechoic"
-    if inside - beside >= -VISIBLE_GREY:
-        return "isoechoic"
-    return "anechoic" if inside <= ANECHOIC_GREY else "hypoechoic"
-
-
-def posterior_features(
-    image_HW: np.ndarray, lesion_HW: np.ndarray, mask_HW: np.ndarray
-) -> str | None:
-    """Column beneath the lesion against its neighbours at equal depth.
-
-    The column is the middle half of the lesion's width (its edges cast refractive shadows of
-    their own), one lesion's height deep or to the image's end; the neighbours are half a width
-    on either side. None where the image ends too soon below or there is nothing beside.
-    """
-    top, bottom, left, right = _bounds(lesion_HW)
-    height, width = bottom - top, right - left
-    rows = slice(bottom, min(bottom + height, image_HW.shape[0]))
-    if rows.stop - rows.start < max(4, height // 4):
-        return None
-    tissue = ~mask_HW[rows]
-    column = np.zeros_like(tissue)
-    column[:, left + width // 4 : right - width // 4] = True
-    beside = np.zeros_like(tissue)
-    beside[:, max(0, left - width // 2) : left] = True
-    beside[:, right : right + width // 2] = True
-    beneath_grey, beside_grey = image_HW[rows][column & tissue], image_HW[rows][beside & tissue]
-    if beneath_grey.size == 0 or beside_grey.size == 0:
-        return None
-    difference = float(beneath_grey.mean() - beside_grey.mean())
-    if difference > VISIBLE_GREY:
-        return "enhancement"
-    return "shadowing" if difference < -VISIBLE_GREY else "no posterior features"
-
-
-def _bounds(lesion_HW: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right, the ends exclusive."""
-    rows, columns = (np.flatnonzero(lesion_HW.any(axis=axis)) for axis in (1, 0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    if shape.margin == "circumscribed":
+        sharpness = edge_sharpness(around)
+        if sharpness is not None and sharpness < SHARP_EDGE:
+            return ()
+    return (shape.margin,) if shape.margin else ()

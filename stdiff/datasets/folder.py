@@ -2,11 +2,13 @@
 
 Either ``images/`` with ``masks/`` (or ``masks/0/``, as CMU-Net and MGCC have it) and an optional
 ``metadata.csv``, or the first ST-Diff layout, ``labeled/{images,masks,texts}/`` beside
-``unlabeled/images/``, where ``texts/<stem>.txt`` holds a caption in lexicon terms.
+``unlabeled/images/``, where ``texts/<stem>.txt`` holds a caption in lexicon terms. Image and mask
+may be of different formats. A mask of another size than its image shows the whole frame.
 
-``metadata.csv`` has the column ``stem`` and any of ``patient_id``, ``pixel_spacing_mm``,
-``histology`` and the lexicon's columns (several margins joined by ``&``). An image with
-``pathology`` normal is known to be free of lesions.
+``metadata.csv`` (or the one CSV file there is, whatever its name) has the column ``stem`` and any
+of ``patient_id``, ``pixel_spacing_mm``, ``device``, ``histology`` and the lexicon's columns
+(several margins joined by ``&``). An image with ``pathology`` normal is known to be free of
+lesions.
 """
 
 from __future__ import annotations
@@ -14,11 +16,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from stdiff.datasets.raw import (
+    EXTRA_CELLS,
+    IMAGE_SUFFIXES,
     Problem,
     RawCase,
     Reading,
+    annotated_columns,
     files_in,
+    is_clutter,
+    listed,
     read_rows,
+    refuse_extra_cells,
     refuse_repeats,
     relative,
 )
@@ -27,8 +35,7 @@ from stdiff.lexicon import VOCABULARY, Findings, parse
 
 COLLECTION = "folder"
 METADATA = "metadata.csv"
-COLUMNS = ("stem", "patient_id", "pixel_spacing_mm", "histology", *VOCABULARY)
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+COLUMNS = ("stem", "patient_id", "pixel_spacing_mm", "device", "histology", *VOCABULARY)
 
 
 def read(raw: Path) -> Reading:
@@ -42,11 +49,10 @@ def read(raw: Path) -> Reading:
         raise InputError(f"{root}: no such folder; give the one that holds images/ or labeled/")
     parts = [root] if (root / "images").is_dir() else [root / "labeled", root / "unlabeled"]
     if not (parts[0] / "images").is_dir():
-        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
         raise InputError(
-            f"{root}: expected images/ (with masks/), or labeled/images/; found {found}"
+            f"{root}: expected images/ (with masks/), or labeled/images/; found {listed(root)}"
         )
-    rows = _metadata(root)
+    metadata, rows = _metadata(root)
     cases: list[RawCase] = []
     problems: list[Problem] = []
     for part in parts:
@@ -55,58 +61,90 @@ def read(raw: Path) -> Reading:
         problems += bad
     refuse_repeats((case.case_id for case in cases), f"{root}: image stem")
     return cases, problems + [
-        Problem(METADATA, f"names {stem!r}, but no image has this stem") for stem in sorted(rows)
+        Problem(metadata, f"names {stem!r}, but no image has this stem") for stem in sorted(rows)
     ]
 
 
-def _metadata(root: Path) -> dict[str, dict[str, str]]:
-    path = root / METADATA
-    if not path.exists():
-        return {}
+def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """The metadata file's name, and its rows by stem."""
+    tables = [path for path in files_in(root) if path.suffix.lower() == ".csv"]
+    if len(tables) > 1:
+        tables = [path for path in tables if path.name == METADATA]
+        if not tables:
+            raise InputError(f"{root}: several CSV files; call the one to be read {METADATA}")
+    if not tables:
+        return METADATA, {}
+    path = tables[0]
     rows = read_rows(path, ("stem",), key="stem")
-    unknown = [name for name in (rows[0] if rows else ()) if name not in COLUMNS]
+    unknown = [name for name in (rows[0] if rows else ()) if name not in (*COLUMNS, EXTRA_CELLS)]
     if unknown:
         raise InputError(
-            f"{path}: column(s) {', '.join(map(str, unknown))} are not known; rename them to one "
+            f"{path}: column(s) {', '.join(unknown)} are not known; rename them to one "
             f"of {', '.join(COLUMNS)}, or take them out"
         )
-    return {row["stem"]: row for row in rows}
+    by_stem = {_stem(row["stem"]): row for row in rows}
+    if len(by_stem) < len(rows):
+        refuse_repeats((_stem(row["stem"]) for row in rows), f"{path}: column stem")
+    return path.name, by_stem
+
+
+def _stem(name: str) -> str:
+    """'x' of 'x.png'; other dots belong to the stem."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _read_part(root: Path, part: Path, rows: dict[str, dict[str, str]]) -> Reading:
     """Cases of one ``images/`` folder; the rows that they use are taken out of ``rows``."""
     cases: list[RawCase] = []
-    problems: list[Problem] = []
-    masks = _by_stem(root, part / "masks", part / "masks" / "0")
-    texts = _by_stem(root, part / "texts")
-    images = files_in(part / "images") if (part / "images").is_dir() else []
-    for path in images:
-        row = rows.pop(path.stem, {})
-        mask_paths = (masks.pop(path.stem),) if path.stem in masks else ()
-        text = texts.pop(path.stem, None)
+    images, problems = _by_stem(root, IMAGE_SUFFIXES, part / "images")
+    masks, bad_masks = _by_stem(root, IMAGE_SUFFIXES, part / "masks", part / "masks" / "0")
+    texts, bad_texts = _by_stem(root, (".txt",), part / "texts")
+    problems += bad_masks + bad_texts
+    for stem, path in images.items():
+        row = rows.pop(stem, {})
+        mask_paths = (masks.pop(stem),) if stem in masks else ()
+        text = texts.pop(stem, None)
         try:
-            if path.suffix.lower() not in _IMAGES:
-                raise InputError(f"expected an image ({', '.join(_IMAGES)})")
             cases.append(_case(root, path, mask_paths, text, row))
         except InputError as error:
             problems.append(Problem(relative(path, root), str(error)))
+    reason = "no image of the same stem; expected equal stems, e.g. images/x.png and {}"
     problems += [
-        Problem(relative(path, root), "no image of the same stem")
-        for path in (*masks.values(), *texts.values())
+        Problem(relative(path, root), reason.format(example))
+        for paths, example in ((masks, "masks/x.png"), (texts, "texts/x.txt"))
+        for path in paths.values()
     ]
     return cases, problems
 
 
-def _by_stem(root: Path, *folders: Path) -> dict[str, Path]:
-    paths = [path for folder in folders if folder.is_dir() for path in files_in(folder)]
-    refuse_repeats((path.stem for path in paths), f"{relative(folders[0], root)}: file stem")
-    return {path.stem: path for path in paths}
+def _by_stem(
+    root: Path, suffixes: tuple[str, ...], *folders: Path
+) -> tuple[dict[str, Path], list[Problem]]:
+    """Files of the folders that exist, by stem, and what else lies there."""
+    existing = [folder for folder in folders if folder.is_dir()]
+    paths = [path for folder in existing for path in files_in(folder)]
+    fitting = [path for path in paths if path.suffix.lower() in suffixes]
+    refuse_repeats((path.stem for path in fitting), f"{relative(folders[0], root)}: file stem")
+    problems = [
+        Problem(relative(path, root), f"expected a file of type {', '.join(suffixes)}")
+        for path in paths
+        if path not in set(fitting)
+    ]
+    problems += [
+        Problem(relative(path, root), "a folder that is not read: only the files beside it are")
+        for folder in existing
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path not in (*folders, *paths) and not is_clutter(path)
+    ]
+    return {path.stem: path for path in fitting}, problems
 
 
 def _case(
     root: Path, path: Path, mask_paths: tuple[Path, ...], text: Path | None, row: dict[str, str]
 ) -> RawCase:
-    values = {name: (row.get(name) or "").strip() or None for name in COLUMNS}
+    refuse_extra_cells(row, METADATA)
+    values = {name: row.get(name) or None for name in COLUMNS}
     margin = tuple(m.strip() for m in (values.pop("margin") or "").split("&") if m.strip())
     terms = {name: values[name] for name in VOCABULARY if name != "margin" and values[name]}
     findings = Findings(**terms, margin=margin)
@@ -114,10 +152,9 @@ def _case(
         if findings != Findings():
             raise InputError(f"described both in {METADATA} and in {text.name}; keep one")
         try:
-            findings = parse(text.read_text(encoding="utf-8"))
+            findings = parse(text.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
             raise InputError(f"{text.name} is not UTF-8 text ({error.reason})") from error
-    columns = [name for name, term in findings.as_row().items() if term]
     return RawCase(
         case_id=f"{COLLECTION}/{path.stem}",
         collection=COLLECTION,
@@ -126,11 +163,12 @@ def _case(
         mask_paths=mask_paths,
         lesion_free=findings.pathology == "normal",
         findings=findings,
-        annotated=(*columns, *(("histology",) if values["histology"] else ())),
+        annotated=annotated_columns(findings, values["histology"]),
         histology=values["histology"],
         patient_id=values["patient_id"],
         pixel_spacing_mm=_spacing(values["pixel_spacing_mm"]),
         mask_may_be_scaled=True,
+        device=values["device"],
     )
 
 
@@ -138,7 +176,7 @@ def _spacing(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        spacing = float(value)
+        spacing = float(value.replace(",", "."))
     except ValueError:
         spacing = 0.0
     if not 0 < spacing < 10:

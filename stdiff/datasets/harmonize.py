@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cv2
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stdiff.cases import case_row, png_cell, write_cases
-from stdiff.datasets import bus_bra, bus_cot, busi, folder
-from stdiff.datasets.descriptors import components, derived_terms
-from stdiff.datasets.geometry import Fit, fit_frame
-from stdiff.datasets.pixels import read_pixels
-from stdiff.datasets.raw import Problem, RawCase, Reading, refuse_repeats
-from stdiff.files import InputError, sha256_file, written_whole
-from stdiff.lexicon import Findings, render
+from stdiff.cases import SCHEMA, read_cases
+from stdiff.datasets import leaks
+from stdiff.datasets.geometry import fit_frame
+from stdiff.datasets.raw import Problem, RawCase
+from stdiff.datasets.readers import read_raw
+from stdiff.datasets.rows import Harmonization, row_or_problem
+from stdiff.files import InputError, written_whole
 
-READERS: dict[str, Callable[[Path], Reading]] = {
-    reader.COLLECTION: reader.read for reader in (busi, bus_bra, bus_cot, folder)
-}
-# Flags that say the raw files contradict themselves or hold what no reader knows.
-_DEFECTS = ("csv_size_mismatch", "bbox_mismatch", "unknown_term:")
 _QUARANTINE_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.string())])
+# Rows in memory at once, and in one row group of the table.
+_BLOCK = 256
 _LISTED = 5
+# How BUS-CoT may name the collection that an image was taken from, as _plain() gives it. BUSIS and
+# BUSI-WHU are other collections.
+_ORIGINS = {
+    "busi": r"(dataset)?busi(withgt|dataset)?",
+    "bus_bra": r"busbra(dataset)?",
+    "breast": r"breast(dataset)?|breastlesions(usg)?.*|tciabreast.*",
+    "bus_uclm": r"(bus)?uclm(dataset)?",
+    "bus_cot": r"buscot(dataset)?",
+}
 
 
 def harmonize(
@@ -40,85 +46,60 @@ def harmonize(
     out: Path,
     quarantine: Path,
     *,
-    size_px: int,
-    fit: str = "stretch",
+    how: Harmonization,
     limit: int | None = None,
     drop_sources: Sequence[str] = (),
     processes: int = 1,
-) -> None:
+) -> pd.DataFrame:
     """Write a collection's case table, sorted by case_id, and its quarantine table.
 
+    Images of one scene share a ``group_id`` and are flagged ``duplicate``; ``label_conflict``
+    too where they carry different pathologies. Memory does not grow with the images, only with
+    what the search for duplicates keeps of them (fingerprints: some kB each).
+
     Args:
-        collection: a key of :data:`READERS`.
+        collection: a key of :data:`stdiff.datasets.readers.READERS`.
         raw: the collection's own folder, or the one that holds it.
         out: Parquet case table; written whole, or not at all.
         quarantine: Parquet table (source_path, reason) of everything that was left out.
-        size_px: side of the stored squares.
-        fit: how a frame becomes a square, see :func:`stdiff.datasets.geometry.fit_frame`.
+        how: size and treatment of the stored images.
         limit: take this many cases, spaced evenly over the sorted case ids, before pixels are
             read; classes stay represented. All if None.
         drop_sources: collections that stand in the run already; what was taken from them, or
             might have been, goes to the quarantine.
         processes: worker processes; the result does not depend on it.
 
+    Returns:
+        The pairs of its images that show one scene, as :func:`stdiff.datasets.leaks.find_pairs`.
+
     Raises:
         InputError: unknown collection or fit, a raw folder that cannot be read as the collection,
             or not one usable case.
     """
-    fit_frame(1, 1, size_px, fit)
+    fit_frame(1, 1, how.size_px, how.fit)
     if limit is not None and limit < 1:
         raise InputError(f"limit: {limit}; expected at least 1, or none for all cases")
     cases, problems = read_raw(collection, raw)
     cases, dropped = _without_sources(cases, drop_sources)
     problems = problems + dropped
     cases = _evenly_spaced(cases, limit)
-    rows = []
-    work = partial(_row_or_problem, size_px=size_px, fit=fit)
-    for result in tqdm(
-        _mapped(work, cases, processes),
+    results = tqdm(
+        _mapped(cases, how, processes),
         total=len(cases),
         desc=f"harmonize {collection}",
         unit="image",
         disable=None,
-    ):
-        (problems if isinstance(result, Problem) else rows).append(result)
-    write_quarantine(problems, quarantine)
-    if not rows:
-        raise InputError(f"{raw}: no usable case of {collection}; {_summary(problems)}")
-    write_cases(rows, out)
-
-
-def read_raw(collection: str, raw: Path) -> Reading:
-    """Cases of a raw collection, sorted by case_id, and what its reader could not use.
-
-    Raises:
-        InputError: as :func:`harmonize`.
-    """
-    if collection not in READERS:
-        raise InputError(
-            f"collection: {collection!r} is not known; expected one of {', '.join(sorted(READERS))}"
-        )
-    cases, problems = READERS[collection](Path(raw))
-    refuse_repeats((case.case_id for case in cases), f"{raw}: case_id")
-    return sorted(cases, key=lambda case: case.case_id), problems
-
-
-def verify_raw(collection: str, raw: Path) -> list[str]:
-    """Every problem of a raw collection, one line each; empty when it is sound."""
-    try:
-        cases, problems = read_raw(collection, raw)
-    except InputError as error:
-        return [str(error)]
-    lines = [f"{problem.source_path}: {problem.reason}" for problem in problems]
-    for case in tqdm(cases, desc=f"verify {collection}", unit="image", disable=None):
+    )
+    with written_whole(out) as aside:
+        draft = aside.with_suffix(".draft")
         try:
-            pixels = read_pixels(case)
-        except InputError as error:
-            lines.append(f"{case.source_path}: {_reason(case, error)}")
-            continue
-        flags = [flag for flag in pixels.flags if flag.startswith(_DEFECTS)]
-        lines += [f"{case.source_path}: {flag}" for flag in flags]
-    return sorted(lines)
+            count = _write_blocks(_rows(results, problems), draft)
+            write_quarantine(problems, quarantine)
+            if not count:
+                raise InputError(f"{raw}: no usable case of {collection}; {_summary(problems)}")
+            return _write_linked(draft, aside)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def write_quarantine(problems: Iterable[Problem], path: Path) -> None:
@@ -132,6 +113,9 @@ def write_quarantine(problems: Iterable[Problem], path: Path) -> None:
         pq.write_table(table, aside)
 
 
+# ---- which cases
+
+
 def _without_sources(
     cases: list[RawCase], drop_sources: Sequence[str]
 ) -> tuple[list[RawCase], list[Problem]]:
@@ -139,8 +123,7 @@ def _without_sources(
     kept, dropped = [], []
     for case in cases:
         origin = _plain(case.origin or "")
-        # "BUSI", "Dataset_BUSI", "BUS-BRA dataset": rather one image too few than a leak.
-        source = next((s for s in drop_sources if origin and _plain(s) in origin), None)
+        source = next((s for s in drop_sources if re.fullmatch(_ORIGINS.get(s, s), origin)), None)
         if source:
             dropped.append(Problem(case.source_path, f"stands in {source} already"))
         elif drop_sources and not case.origin_known:
@@ -162,75 +145,76 @@ def _evenly_spaced(cases: list[RawCase], limit: int | None) -> list[RawCase]:
     return [cases[index * len(cases) // limit] for index in range(limit)]
 
 
+# ---- their rows
+
+
 def _mapped(
-    work: Callable[[RawCase], dict[str, Any] | Problem], cases: list[RawCase], processes: int
+    cases: list[RawCase], how: Harmonization, processes: int
 ) -> Iterator[dict[str, Any] | Problem]:
+    work = partial(row_or_problem, how=how)
     if processes <= 1:
+        _one_thread()
         yield from map(work, cases)
         return
-    with ProcessPoolExecutor(min(processes, os.cpu_count() or 1)) as pool:
+    with ProcessPoolExecutor(processes, initializer=_one_thread) as pool:
         yield from pool.map(work, cases, chunksize=16)
 
 
-def _row_or_problem(case: RawCase, size_px: int, fit: str) -> dict[str, Any] | Problem:
-    try:
-        return _row(case, size_px, fit)
-    except InputError as error:
-        return Problem(case.source_path, _reason(case, error))
+def _one_thread() -> None:
+    """Threads of OpenCV beside worker processes would only wait for each other."""
+    cv2.setNumThreads(1)
 
 
-def _reason(case: RawCase, error: InputError) -> str:
-    """The message with paths relative to the collection, so that tables name no machine."""
-    return str(error).replace(f"{case.root}{os.sep}", "")
+def _rows(
+    results: Iterable[dict[str, Any] | Problem], problems: list[Problem]
+) -> Iterator[dict[str, Any]]:
+    """The rows among the results; the problems are collected."""
+    for result in results:
+        if isinstance(result, Problem):
+            problems.append(result)
+        else:
+            yield result
 
 
-def _row(case: RawCase, size_px: int, fit: str) -> dict[str, Any]:
-    """The case-table row; descriptors and lesion count are taken at native geometry."""
-    pixels = read_pixels(case)
-    placed = fit_frame(*pixels.image_HW.shape, size_px, fit)
-    findings, mask, lesion_count, flags = case.findings, None, None, pixels.flags
-    if pixels.mask_HW is not None:
-        _, lesion_count = components(pixels.mask_HW)
-        findings = _completed(findings, derived_terms(pixels.image_HW, pixels.mask_HW))
-        stored_mask, cut = _stored_mask(pixels.mask_HW, placed)
-        mask = png_cell(stored_mask, f"{case.case_id}-mask")
-        flags = (*flags, *(["lesion_cut_by_crop"] if cut else []))
-    return case_row(
-        case_id=case.case_id,
-        collection=case.collection,
-        patient_id=case.patient_id,
-        group_id=case.group_id,
-        image=png_cell(placed.image(pixels.image_HW), case.case_id),
-        mask=mask,
-        height_px=size_px,
-        width_px=size_px,
-        pixel_spacing_mm=placed.spacing_mm(case.pixel_spacing_mm),
-        histology=case.histology,
-        **findings.as_row(),
-        annotated=list(case.annotated),
-        caption=render(findings),
-        lesion_count=lesion_count,
-        flags=sorted(flags),
-        source_path=case.source_path,
-        source_sha256=sha256_file(case.image_path),
-        transform=placed.transform(),
-    )
+def _write_blocks(rows: Iterator[dict[str, Any]], path: Path) -> int:
+    """Write a table block by block; returns how many rows it has."""
+    count = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="none") as writer:
+        while block := list(islice(rows, _BLOCK)):
+            writer.write_table(pa.Table.from_pylist(block, SCHEMA))
+            count += len(block)
+    return count
 
 
-def _completed(findings: Findings, derived: dict[str, str]) -> Findings:
-    """Findings with the derived terms in columns that nobody annotated."""
-    missing = {name: term for name, term in derived.items() if getattr(findings, name) is None}
-    return replace(findings, **missing)
+# ---- what links them
 
 
-def _stored_mask(mask_HW: np.ndarray, placed: Fit) -> tuple[np.ndarray, bool]:
-    """Mask in the square, and whether the square cuts part of the lesion away."""
-    stored = placed.mask(mask_HW)
-    if mask_HW.any() and not stored.any():
-        # Stored all-zero, it would claim that the image is free of lesions.
-        raise InputError(f"no pixel of the lesion is left at {placed.size_px} px; raise size_px")
-    left, top, right, bottom = placed.box_px
-    return stored, bool(mask_HW.sum() > mask_HW[top:bottom, left:right].sum())
+def _write_linked(draft: Path, out: Path) -> pd.DataFrame:
+    """The draft with the group ids and flags of its near-duplicates; returns their pairs."""
+    cases = read_cases(draft, leaks.COLUMNS)
+    pairs = leaks.find_pairs(cases)
+    clusters = leaks.clusters_of(cases, pairs)
+    groups = leaks.group_ids(cases, clusters, named_by="group_id")
+    duplicate = cases.groupby(clusters)["case_id"].transform("size").to_numpy() > 1
+    conflict = leaks.label_conflicts(cases["pathology"], clusters)
+    flags = [
+        sorted({*old, *(["duplicate"] if twin else []), *(["label_conflict"] if other else [])})
+        for old, twin, other in zip(cases["flags"], duplicate, conflict, strict=True)
+    ]
+    found = {"group_id": groups, "flags": flags}
+    with (
+        pq.ParquetFile(draft) as source,
+        pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer,
+    ):
+        start = 0
+        for number in range(source.num_row_groups):
+            block = source.read_row_group(number)
+            for name, values in found.items():
+                column = pa.array(values[start : start + block.num_rows], SCHEMA.field(name).type)
+                block = block.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
+            writer.write_table(block)
+            start += block.num_rows
+    return pairs
 
 
 def _summary(problems: Sequence[Problem]) -> str:

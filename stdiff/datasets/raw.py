@@ -8,16 +8,24 @@ wrong with one file is a :class:`Problem`, and the run goes on without it.
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from stdiff.files import InputError
 from stdiff.lexicon import Findings
 
-# Left behind by file managers; nothing to report.
-_CLUTTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# Left behind by file managers and archivers, as hidden files are; nothing to report.
+_CLUTTER = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
+# Archives wrap a collection in a folder, and some in two.
+_LEVELS_DOWN = 2
+# Where a CSV row has more cells than the header, they stand under this name.
+EXTRA_CELLS = "cells beyond the header"
+_FLAG_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,8 @@ class RawCase:
         stated_size_px: (height, width) that the metadata claims.
         stated_box_px: lesion's (x_min, y_min, x_max, y_max) that the metadata claims, 0-based,
             both ends inside.
-        mask_may_be_scaled: a mask of another size and the same aspect ratio is brought to the
-            image's size instead of being refused.
+        mask_may_be_scaled: a mask of another size is taken to show the whole frame and brought to
+            the image's size instead of being refused.
         mask_colours: the only colours a mask may hold, (red, green, blue) → pathology, None for
             background; held against ``findings.pathology``. Any bright pixel is lesion if None.
         lesion_crop: the image is a part of a frame, cut out around the lesion.
@@ -95,11 +103,32 @@ def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def collection_root(raw: Path, name: str, parts: Sequence[str]) -> Path:
-    """The collection's own folder: ``raw`` itself, or the folder ``name`` inside it.
+def annotated_columns(findings: Findings, histology: str | None) -> tuple[str, ...]:
+    """Case-table columns that hold something, where a person is the source of all of it."""
+    columns = [name for name, term in findings.as_row().items() if term]
+    return (*columns, *(("histology",) if histology else ()))
+
+
+def unknown_term(field: str, value: object) -> str:
+    """The flag for a word that no reader knows: ``unknown_term:<field>=<value>``, cut short."""
+    return f"unknown_term:{field}={_cut_short(value)}"
+
+
+def unreadable_metadata(field: str, value: object) -> str:
+    """The flag for a number or box that cannot be read as one, cut short."""
+    return f"unreadable_metadata:{field}={_cut_short(value)}"
+
+
+def _cut_short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _FLAG_CHARACTERS else f"{text[:_FLAG_CHARACTERS]}…"
+
+
+def given_folder(raw: Path, name: str) -> Path:
+    """The folder that the user named.
 
     Raises:
-        InputError: ``raw`` is missing, or neither folder holds all of ``parts``.
+        InputError: it is missing, or no folder.
     """
     raw = Path(raw)
     if not raw.is_dir():
@@ -107,28 +136,74 @@ def collection_root(raw: Path, name: str, parts: Sequence[str]) -> Path:
             f"{raw}: no such folder; give the folder {name}/ of the unpacked collection, "
             "or the folder that holds it"
         )
+    return raw
+
+
+def folders_by_depth(raw: Path) -> Iterator[list[Path]]:
+    """``raw``, then the folders in it, then those in them, each depth in name order."""
+    level = [raw]
+    yield level
+    for _ in range(_LEVELS_DOWN):
+        level = [
+            path
+            for folder in level
+            for path in sorted(folder.iterdir())
+            if path.is_dir() and not is_clutter(path)
+        ]
+        yield level
+
+
+def collection_root(raw: Path, name: str, parts: Sequence[str]) -> Path:
+    """The collection's own folder, whatever it is called: the topmost one that holds all parts.
+
+    Raises:
+        InputError: ``raw`` is missing, or no folder or several ones, none of them called
+            ``name``, hold all of ``parts``.
+    """
+    raw = given_folder(raw, name)
+    for level in folders_by_depth(raw):
+        fitting = [path for path in level if all((path / part).exists() for part in parts)]
+        named = [path for path in fitting if path.name == name]
+        if len(named or fitting) == 1:
+            return (named or fitting)[0]
+        if fitting:
+            several = ", ".join(relative(path, raw) for path in fitting)
+            raise InputError(f"{raw}: several folders look like {name}/: {several}; give one")
     root = raw / name if (raw / name).is_dir() else raw
     missing = [part for part in parts if not (root / part).exists()]
-    if missing:
-        found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
-        raise InputError(
-            f"{root}: not laid out as {name}/: {', '.join(missing)} missing, found {found}; "
-            f"expected {', '.join(parts)}"
-        )
-    return root
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Files of one folder in name order, whatever the disk's order, without clutter."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.name not in _CLUTTER and not path.name.startswith("._")
+    raise InputError(
+        f"{root}: not laid out as {name}/: {', '.join(missing)} missing, found {listed(root)}; "
+        f"expected {', '.join(parts)}"
     )
 
 
+def listed(folder: Path) -> str:
+    """The first names in a folder, for a message."""
+    return ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Files of one folder in name order, whatever the disk's order, without clutter.
+
+    A folder or a broken link with the name of an image is among them, to be reported as unreadable.
+    """
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not is_clutter(path) and (not path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES)
+    )
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a file or folder was left behind by a program rather than put there by a person."""
+    return path.name in _CLUTTER or path.name.startswith(".")
+
+
 def read_rows(path: Path, columns: Sequence[str], key: str) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header.
+    """Rows of a CSV file with a header, cells without surrounding blanks, blank rows left out.
+
+    Cells are divided by comma or semicolon, whichever the header holds more of. Cells beyond the
+    header stand under :data:`EXTRA_CELLS`.
 
     Raises:
         InputError: no such file, not UTF-8, a column missing, or a ``key`` that stands twice.
@@ -136,19 +211,45 @@ def read_rows(path: Path, columns: Sequence[str], key: str) -> list[dict[str, st
     if not path.is_file():
         raise InputError(f"{path}: no such file; it comes with the collection")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, restval="")
-            rows = list(reader)
+        text = path.read_text(encoding="utf-8-sig")
+        # Spreadsheets write semicolons where the decimal mark is a comma.
+        header = text.partition("\n")[0]
+        delimiter = max(",;", key=header.count)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        cells = [[cell.strip() for cell in line] for line in lines]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a UTF-8 CSV file ({error})") from error
-    found = reader.fieldnames or []
+        raise InputError(
+            f"{path}: not a UTF-8 CSV file ({error}); save it as 'CSV UTF-8'"
+        ) from error
+    found, *lines = [line for line in cells if any(line)] or [[]]
+    refuse_missing_columns(found, columns, str(path))
+    rows = []
+    for line in lines:
+        row = dict(zip_longest(found, line[: len(found)], fillvalue=""))
+        if any(line[len(found) :]):
+            row[EXTRA_CELLS] = delimiter.join(line[len(found) :])
+        rows.append(row)
+    refuse_repeats((row[key] for row in rows), f"{path}: column {key}")
+    return rows
+
+
+def refuse_extra_cells(row: Mapping[str, str], where: str) -> None:
+    """Raise an ``InputError`` for a CSV row whose cells have moved out of their columns."""
+    if EXTRA_CELLS in row:
+        raise InputError(
+            f"{where}: more cells than columns (last {row[EXTRA_CELLS]!r}); put quotation marks "
+            "around a cell that holds the separator"
+        )
+
+
+def refuse_missing_columns(found: Sequence[str], columns: Sequence[str], where: str) -> None:
+    """Raise one ``InputError`` with every column that is missing or stands twice."""
     missing = [column for column in columns if column not in found]
     if missing:
         raise InputError(
-            f"{path}: column(s) {', '.join(missing)} missing; found {', '.join(found) or 'none'}"
+            f"{where}: column(s) {', '.join(missing)} missing; found {', '.join(found) or 'none'}"
         )
-    refuse_repeats((row[key] for row in rows), f"{path}: column {key}")
-    return rows
+    refuse_repeats((column for column in found if column), f"{where}: header")
 
 
 def refuse_repeats(names: Iterable[str], where: str) -> None:

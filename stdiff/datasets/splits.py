@@ -1,13 +1,14 @@
 """Train, validation and test roles that cut neither a patient nor a cluster of near-duplicates.
 
 Groups are drawn by a hash of (seed, smallest case_id of the group) within a stratum of collection
-and pathology. So the split depends on nothing but the seed and the cases: not on row or file
-order, and a further collection moves nobody unless near-duplicates link it to the others.
+and pathology, and evenly over the terciles of lesion size in it. So the split depends on nothing
+but the seed and the cases: not on row or file order, and a further collection moves nobody unless
+near-duplicates link it to the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.cases import read_cases
-from stdiff.datasets.duplicates import duplicate_groups, joined, thumbnail
+from stdiff.datasets import leaks
+from stdiff.datasets.folds import draw_folds, published_folds
 from stdiff.datasets.raw import refuse_repeats
-from stdiff.files import InputError, decode_png, written_whole
+from stdiff.files import InputError, written_whole
 from stdiff.randomness import integer_seed
 
-COLUMNS = ("case_id", "collection", "pathology", "patient_id", "group_id", "image", "mask")
+# The mask itself is not read, only whether there is one.
+COLUMNS = (*leaks.COLUMNS, "lesion_count", "measures")
 _SCHEMA = pa.schema(
     [
         ("case_id", pa.string()),
@@ -38,32 +41,69 @@ _ROLES = 3
 
 
 def split_tables(
-    tables: Sequence[Path], out: Path, *, seed: int, test: float, validation: float
+    tables: Sequence[Path],
+    out: Path,
+    *,
+    seed: int,
+    validation: float,
+    test: float | None = None,
+    folds: int | None = None,
+    published: Path | None = None,
+    duplicates: Path | None = None,
 ) -> None:
-    """Split the cases of all tables together and write ``splits.parquet``, whole or not at all.
+    """Split the cases of all tables together; every file is written whole or not at all.
+
+    Args:
+        tables: case tables of the run, in any order.
+        out: ``splits.parquet``, see :func:`make_splits`.
+        seed: of the run.
+        validation: as :func:`make_splits`.
+        test: as :func:`make_splits`; this or ``folds`` or ``published`` must be given.
+        folds: as :func:`make_splits`.
+        published: BUS-BRA's ``5-fold-cv.csv`` or ``10-fold-cv.csv``; its cases are tested in the
+            fold that the file gives them. Its inner validation is not read: it cuts patients.
+        duplicates: where the pairs of cases that show one scene go, if wanted
+            (columns :data:`stdiff.datasets.leaks.PAIR_SCHEMA`).
 
     Raises:
-        InputError: as :func:`make_splits`, or a table that cannot be read.
+        InputError: as :func:`make_splits`, or a file that cannot be read.
     """
+    cases = read_cases(tables, columns=COLUMNS)
+    refuse_repeats(cases["case_id"], "case tables: case_id")
+    given = published_folds(published, cases) if published else None
+    pairs = leaks.find_pairs(cases)
     splits = make_splits(
-        read_cases(tables, columns=COLUMNS), seed=seed, test=test, validation=validation
+        cases, pairs, seed=seed, test=test, validation=validation, folds=folds, given=given
     )
-    with written_whole(out) as aside:
-        pq.write_table(pa.Table.from_pandas(splits, _SCHEMA, preserve_index=False), aside)
+    if duplicates:
+        _write(pairs, leaks.PAIR_SCHEMA, duplicates)
+    _write(splits, _SCHEMA, out)
 
 
-def make_splits(cases: pd.DataFrame, *, seed: int, test: float, validation: float) -> pd.DataFrame:
-    """One row a case, sorted by case_id.
+def make_splits(
+    cases: pd.DataFrame,
+    pairs: pd.DataFrame,
+    *,
+    seed: int,
+    validation: float,
+    test: float | None = None,
+    folds: int | None = None,
+    given: pd.Series | None = None,
+) -> pd.DataFrame:
+    """One row a case and fold, sorted by fold and case_id.
 
     Args:
         cases: rows of all case tables of the run, with the columns :data:`COLUMNS`.
+        pairs: pairs of cases that show one scene, as :func:`stdiff.datasets.leaks.find_pairs`.
         seed: of the run.
-        test: fraction of each stratum's cases to hold out for testing.
-        validation: fraction of each stratum's cases for validation.
+        validation: fraction of each stratum's cases for validation, drawn anew in every fold.
+        test: hold-out: fraction of each stratum's cases to test on, as fold 0.
+        folds: k-fold: every case that may be tested is tested in one fold of 0 ... folds - 1.
+        given: k-fold: test fold by case_id for the cases that have a published one.
 
     Returns:
         ``case_id``, ``collection``; ``group_id``: smallest case_id of those that patients and
-        near-duplicates link; ``fold``: 0, the hold-out; ``role``; ``label_rank``: for training
+        near-duplicates link; ``fold``; ``role`` in that fold; ``label_rank``: for training
         cases with a mask, in [0, 1): the case is labelled at fraction f if its rank is below f
         (nested; a group shares its rank; any f takes at least one group of each stratum);
         ``label_conflict``: its near-duplicates carry another pathology, so it is kept out of
@@ -72,95 +112,105 @@ def make_splits(cases: pd.DataFrame, *, seed: int, test: float, validation: floa
     Raises:
         InputError: impossible fractions, a case_id twice, no case left for a role.
     """
-    if not (0 < test < 1 and 0 <= validation < 1 and test + validation < 1):
-        raise InputError(
-            f"test {test} and validation {validation}: expected fractions with test above 0 and "
-            "something left for training, e.g. test 0.2 and validation 0.1"
-        )
+    if given is not None:
+        folds = folds or int(given.max()) + 1
+    _check_fractions(test, validation, folds)
     refuse_repeats(cases["case_id"], "case tables: case_id")
     cases = cases.sort_values("case_id", ignore_index=True)
-    clusters = _near_duplicates(cases)
-    splits = cases[["case_id", "collection"]].copy()
-    splits["group_id"] = _groups(cases, clusters)
-    splits["fold"] = 0
-    splits["label_conflict"] = _conflicts(cases["pathology"], clusters)
-    groups = _describe_groups(cases, splits)
-    roles = _draw_roles(groups, seed, test, validation)
-    splits["role"] = splits["group_id"].map(roles)
-    labelled = cases["mask"].notna() & (splits["role"] == "train") & ~splits["label_conflict"]
-    ranks = _label_ranks(splits["group_id"][labelled], groups, seed)
-    splits["label_rank"] = splits["group_id"].map(ranks).where(labelled).astype("float64")
-    _refuse_empty_roles(splits, groups, test, validation)
-    return splits[_SCHEMA.names]
+    clusters = leaks.clusters_of(cases, pairs)
+    base = cases[["case_id", "collection"]].copy()
+    base["group_id"] = leaks.group_ids(cases, clusters)
+    base["label_conflict"] = leaks.label_conflicts(cases["pathology"], clusters)
+    has_mask = cases["lesion_count"].notna()
+    groups = _describe_groups(cases, base, has_mask)
+    if folds is None:
+        roles = [_draw_roles(groups, seed, test or 0.0, validation)]
+    else:
+        fold_of = draw_folds(groups, seed, folds, _by_group(given, base))
+        roles = [_fold_roles(groups, seed, fold, fold_of, validation) for fold in range(folds)]
+    parts = []
+    for fold, role in enumerate(roles):
+        splits = base.assign(fold=fold, role=base["group_id"].map(role))
+        labelled = has_mask & (splits["role"] == "train") & ~splits["label_conflict"]
+        ranks = _label_ranks(splits["group_id"][labelled], groups, seed)
+        splits["label_rank"] = splits["group_id"].map(ranks).where(labelled).astype("float64")
+        _refuse_empty_roles(splits, groups, validation)
+        parts.append(splits[_SCHEMA.names])
+    return pd.concat(parts, ignore_index=True)
 
 
-def _near_duplicates(cases: pd.DataFrame) -> np.ndarray:
-    """Cluster number of each case; a row without an image is alone."""
-    with_image = np.flatnonzero(cases["image"].notna())
-    clusters = len(cases) + np.arange(len(cases))
-    if with_image.size:
-        # Tables of several sizes may meet here.
-        cells = cases["image"].iloc[with_image]
-        thumbnails = np.stack([thumbnail(decode_png(cell["bytes"])) for cell in cells])
-        clusters[with_image] = duplicate_groups(thumbnails)
-    return clusters
+def _write(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
+    with written_whole(path) as aside:
+        pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False), aside)
 
 
-def _groups(cases: pd.DataFrame, clusters: np.ndarray) -> np.ndarray:
-    """Smallest case_id of each case's group: the union of table groups, patients, clusters."""
-    # A patient's number means something within its collection only.
-    patients = [
-        (collection, patient) if isinstance(patient, str) else None
-        for collection, patient in zip(cases["collection"], cases["patient_id"], strict=True)
-    ]
-    links = [
-        link for keys in (cases["group_id"], patients, clusters) for link in _links_to_first(keys)
-    ]
-    component = pd.Series(joined(len(cases), np.array(links).reshape(-1, 2)))
-    return cases["case_id"].groupby(component).transform("min").to_numpy()
+def _check_fractions(test: float | None, validation: float, folds: int | None) -> None:
+    if folds is None and test is None:
+        raise InputError("neither a test fraction nor folds are given, e.g. test 0.2 or folds 5")
+    if folds is not None and folds < 2:
+        raise InputError(f"folds {folds}: expected at least 2, e.g. folds 5")
+    tested = 1 / folds if folds else test or 0.0
+    if not (0 < tested < 1 and 0 <= validation < 1 and tested + validation < 1):
+        what = f"folds {folds}" if folds else f"test {test}"
+        raise InputError(
+            f"{what} and validation {validation}: expected fractions with test above 0 and "
+            "something left for training, e.g. test 0.2 and validation 0.1"
+        )
 
 
-def _links_to_first(keys: Iterable[Hashable]) -> Iterator[tuple[int, int]]:
-    """Links each row to the first one of the same key; a missing key links nothing."""
-    first: dict[Hashable, int] = {}
-    for row, key in enumerate(keys):
-        if key is not None:
-            yield row, first.setdefault(key, row)
-
-
-def _conflicts(pathology: pd.Series, clusters: np.ndarray) -> np.ndarray:
-    """True where a cluster of near-duplicates carries more than one pathology."""
-    return (pathology.groupby(clusters).transform("nunique") > 1).to_numpy()
-
-
-def _describe_groups(cases: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """Per group: size in cases, stratum, and whether it may leave training."""
+def _describe_groups(cases: pd.DataFrame, base: pd.DataFrame, has_mask: pd.Series) -> pd.DataFrame:
+    """Per group: size in cases, stratum, size tercile, and whether it may leave training."""
     severity = cases["pathology"].map({name: i for i, name in enumerate(_SEVERITY)})
     by_group = pd.DataFrame(
         {
             "collection": cases["collection"],
             # A patient with several findings counts by the gravest.
             "severity": severity.fillna(len(_SEVERITY)),
-            "has_mask": cases["mask"].notna(),
-            "conflict": splits["label_conflict"],
+            "area_fraction": [area_fraction(cell) for cell in cases["measures"]],
+            "has_mask": has_mask,
+            "conflict": base["label_conflict"],
         }
-    ).groupby(splits["group_id"])
+    ).groupby(base["group_id"])
     groups = by_group.agg(
         size=("conflict", "size"),
         collection=("collection", "first"),
         severity=("severity", "min"),
+        area_fraction=("area_fraction", "max"),
         has_mask=("has_mask", "any"),
         conflict=("conflict", "any"),
     )
     groups["stratum"] = groups["collection"] + "/" + groups["severity"].astype(str)
+    groups["tercile"] = groups.groupby("stratum")["area_fraction"].transform(_terciles)
     groups["may_be_held_out"] = groups["has_mask"] & ~groups["conflict"]
     return groups
 
 
+def area_fraction(measures: dict[str, float] | None) -> float:
+    """Of a case table's ``measures``; NaN where there is no lesion to measure."""
+    area = measures["area_fraction"] if isinstance(measures, dict) else None
+    return np.nan if area is None else area
+
+
+def _terciles(values: pd.Series) -> pd.Series:
+    """0, 1 or 2; 3 where there is no lesion to measure."""
+    known = values.dropna()
+    borders = known.quantile([1 / 3, 2 / 3]).to_numpy() if len(known) else np.empty(0)
+    classes = np.searchsorted(borders, values.to_numpy(), side="left")
+    return pd.Series(np.where(values.isna(), _ROLES, classes), index=values.index)
+
+
 def _drawn_order(groups: pd.DataFrame, seed: int, purpose: str) -> pd.DataFrame:
-    """Groups in the order of their hashes, each with the share of its stratum before it."""
+    """Groups in a drawn order, each with the share of its stratum's cases before it.
+
+    Within a stratum the terciles of lesion size are interleaved in proportion, each in the order
+    of its hashes: so any first part of the order holds all sizes alike.
+    """
     draw = [integer_seed(seed, f"{purpose} {group_id}") for group_id in groups.index]
     ordered = groups.assign(draw=draw).sort_values("draw")
+    by_size = ordered.groupby(["stratum", "tercile"])["size"]
+    middle = by_size.cumsum() - ordered["size"] / 2
+    ordered = ordered.assign(place=middle / by_size.transform("sum"))
+    ordered = ordered.sort_values(["place", "draw"])
     by_stratum = ordered.groupby("stratum")["size"]
     ordered["total"] = by_stratum.transform("sum")
     ordered["share_before"] = (by_stratum.cumsum() - ordered["size"]) / ordered["total"]
@@ -186,6 +236,34 @@ def _draw_roles(groups: pd.DataFrame, seed: int, test: float, validation: float)
     return roles
 
 
+def _fold_roles(
+    groups: pd.DataFrame, seed: int, fold: int, fold_of: pd.Series, validation: float
+) -> pd.Series:
+    """Role by group in one fold: its own groups are tested, a part of the others validates."""
+    roles = pd.Series("train", index=groups.index)
+    tested = groups.index.isin(fold_of.index[fold_of == fold])
+    roles[tested] = "test"
+    others = groups[groups["may_be_held_out"] & ~tested]
+    ordered = _drawn_order(others, seed, f"split validation {fold}")
+    for name, stratum in ordered.groupby("stratum"):
+        # The fraction is of all of the stratum's cases that may be held out, tested ones included.
+        whole = groups["size"][groups["may_be_held_out"] & (groups["stratum"] == name)].sum()
+        middle = stratum["size"].cumsum() - stratum["size"] / 2
+        held_out = int((middle <= validation * whole).sum())
+        if len(stratum) >= _ROLES - 1:
+            held_out = min(max(held_out, int(validation > 0)), len(stratum) - 1)
+        roles[stratum.index[:held_out]] = "validation"
+    return roles
+
+
+def _by_group(given: pd.Series | None, base: pd.DataFrame) -> pd.Series | None:
+    """Published fold by group: that of most of its cases, the smaller one of two equally many."""
+    if given is None:
+        return None
+    folds = base["case_id"].map(given)
+    return folds.groupby(base["group_id"]).agg(lambda f: f.mode().min()).dropna().astype(int)
+
+
 def _label_ranks(labelled_groups: pd.Series, groups: pd.DataFrame, seed: int) -> pd.Series:
     """Rank in [0, 1) by group: the share of its stratum's labelled cases that come before it."""
     sizes = labelled_groups.value_counts()
@@ -193,16 +271,13 @@ def _label_ranks(labelled_groups: pd.Series, groups: pd.DataFrame, seed: int) ->
     return _drawn_order(of_labelled, seed, "label rank")["share_before"]
 
 
-def _refuse_empty_roles(
-    splits: pd.DataFrame, groups: pd.DataFrame, test: float, validation: float
-) -> None:
+def _refuse_empty_roles(splits: pd.DataFrame, groups: pd.DataFrame, validation: float) -> None:
     counts = splits["role"].value_counts()
-    wanted = {"train": 1.0, "validation": validation, "test": test}
-    empty = [role for role, fraction in wanted.items() if fraction and not counts.get(role)]
-    if empty:
+    wanted = ["train", "test", *(["validation"] if validation else [])]
+    if empty := [role for role in wanted if not counts.get(role)]:
         raise InputError(
-            f"no case is left for {' and '.join(empty)} (test {test}, validation {validation}): "
+            f"no case is left for {' and '.join(empty)} in fold {splits['fold'].iloc[0]}: "
             f"{len(splits)} cases form {len(groups)} groups, of which "
             f"{int(groups['may_be_held_out'].sum())} have masks and no conflicting class; "
-            "give more cases with masks, or raise the fraction"
+            "give more cases with masks, raise the fraction, or take fewer folds"
         )

@@ -53,7 +53,7 @@ def evaluate_corpus(
     """
     size_px = config.image.size_px
     network = load_segmenter(segmenter_config(config, segmenter), weights)
-    table, roles = read_cases(cases), read_splits(splits)
+    table, roles = read_cases(cases), read_splits(splits, config.split.fold)
     groups = roles.set_index("case_id")["group_id"]
     test = lesions_for_test(table, roles)
     training = labelled_training_cases(table, roles, 1.0)

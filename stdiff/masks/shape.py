@@ -1,31 +1,46 @@
-"""Shape descriptors of a lesion mask, at the geometry of the mask as given.
+"""What a lesion mask tells by itself, at the geometry of the mask as given.
 
 Width and height come from the second moments, which a single stray pixel hardly moves: for an
-ellipse with semi-axes a (along x) and b (along y) the standard deviations are a/2 and b/2.
+ellipse with semi-axes a (along x) and b (along y) the standard deviations are a/2 and b/2. What
+the outline tells comes from one smooth closed curve, :mod:`stdiff.masks.outline`: every number but
+``area_fraction`` is then the same whatever the pixel size, as long as the lesion has enough pixels
+(:data:`MIN_AREA_PX`) for an outline.
+
+Terms: ACR BI-RADS Atlas, 5th ed. (2013), ultrasound lexicon, B. Masses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from scipy import ndimage
-from skimage.morphology import convex_hull_image
 
-# An outline with more than a tenth of its convex hull missing is lobed or spiculated.
-IRREGULAR_BELOW_SOLIDITY = 0.9
+from stdiff.masks.outline import Outline, edge_of, ellipse_bending, outline_of
+
+# Fewer pixels have no shape to speak of.
+MIN_AREA_PX = 20
+# An outline whose course bends this many times as much as the ellipse of its own axes is no oval:
+# an egg or "two or three undulations" (BI-RADS) stay below.
+IRREGULAR_ABOVE_BENDING = 1.4
 # Short over long axis above which an outline is called round, not oval.
 ROUND_ABOVE_AXIS_RATIO = 0.85
 
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+# Margins that leave their trace in a mask. Between them a gap is left where none is named.
+_FEW_NOTCHES, _MANY_NOTCHES = 2, 7
+_SMOOTH_BENDING = 2.75
+_SMALL_LOBES_BENDING = (5.0, 30.0)
+_SPICULES_BENDING = 45.0
+_CORNERS_BENDING = 2.0
+_STRAIGHT_SIDES, _HARDLY_STRAIGHT = 0.42, 0.36
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Descriptors of the largest lesion of a mask.
+    """Descriptors of the largest lesion of a mask; those of the outline None for a speck.
 
     Attributes:
-        area_fraction: its pixels over all pixels, in (0, 1].
+        area_fraction: its pixels over all pixels of the frame, in (0, 1].
         aspect: height over width (standard deviations along y and x), > 0.
         axis_ratio: short over long principal axis, in (0, 1].
         solidity: its pixels over those in its convex hull, in (0, 1]; 1 for any digitised convex
@@ -33,7 +48,14 @@ class Shape:
         centroid: (x, y) as fractions of width and height, in (0, 1).
         orientation: "parallel" (to the skin: the long axis lies within 45° of the horizontal) or
             "not parallel".
-        shape: "oval", "round" or "irregular".
+        shape: "round", "oval" or "irregular", see :func:`shape_term`.
+        compactness: 4 pi area / perimeter^2 (Cox 1927), in (0, 1]; 1 for a disc.
+        curvature_energy: perimeter / (4 pi^2) times the integral of the squared curvature, >= 1;
+            1 for a circle (the bending energy of Young et al. 1974, made free of scale).
+        lobulations: bulges between notches, 0 for a convex outline; see
+            :class:`stdiff.masks.outline.Outline`.
+        margin: "circumscribed", "microlobulated", "angular" or "spiculated" where the outline is
+            clear about it, else None; see :func:`margin_term`.
     """
 
     area_fraction: float
@@ -43,19 +65,37 @@ class Shape:
     centroid: tuple[float, float]
     orientation: str
     shape: str
+    compactness: float | None = None
+    curvature_energy: float | None = None
+    lobulations: int | None = None
+    margin: str | None = None
 
 
 def count_lesions(mask_HW: np.ndarray) -> int:
     """Number of 8-connected components above zero."""
-    return int(ndimage.label(mask_HW > 0, structure=_EIGHT_NEIGHBOURS)[1])
+    return separate(mask_HW)[1]
 
 
 def largest_lesion(mask_HW: np.ndarray) -> np.ndarray:
     """The largest 8-connected component as a boolean array; all False for an empty mask."""
-    labels_HW, count = ndimage.label(mask_HW > 0, structure=_EIGHT_NEIGHBOURS)
+    return separate(mask_HW)[0]
+
+
+def separate(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
+    """The largest 8-connected component as a boolean array, and the number of components."""
+    bytes_HW = _as_bytes(mask_HW)
+    window = _window(bytes_HW)
+    contours, hierarchy = cv2.findContours(
+        bytes_HW[window], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+    )
+    # In a two-level hierarchy what has no parent is a component, the rest are holes.
+    count = int((hierarchy[0, :, 3] < 0).sum()) if contours else 0
     if count <= 1:
-        return labels_HW > 0
-    return labels_HW == 1 + np.argmax(np.bincount(labels_HW.ravel())[1:])
+        return bytes_HW.view(np.bool_), count
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(bytes_HW[window], connectivity=8)
+    lesion_HW = np.zeros(mask_HW.shape, dtype=bool)
+    lesion_HW[window] = labels == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+    return lesion_HW, count
 
 
 def measure(mask_HW: np.ndarray) -> Shape:
@@ -64,38 +104,109 @@ def measure(mask_HW: np.ndarray) -> Shape:
     Raises:
         ValueError: the mask holds no lesion.
     """
-    lesion_HW = largest_lesion(mask_HW)
-    ys, xs = np.nonzero(lesion_HW)
-    if not len(ys):
+    return measure_lesion(largest_lesion(mask_HW))
+
+
+def measure_lesion(lesion_HW: np.ndarray) -> Shape:
+    """Descriptors of a (height, width) bool mask of one lesion, see :func:`measure`."""
+    window = _window(lesion_HW.view(np.uint8))
+    lesion = np.ascontiguousarray(lesion_HW[window]).view(np.uint8)
+    if not lesion.size:
         raise ValueError("the mask holds no lesion to measure")
-    # A pixel is a unit square with a variance of 1/12 of its own: no division by zero below.
-    covariance = np.cov(np.stack([xs, ys]), bias=True) + np.eye(2) / 12
-    short, long = np.linalg.eigvalsh(covariance)
-    aspect = float(np.sqrt(covariance[1, 1] / covariance[0, 0]))
-    axis_ratio = float(np.sqrt(short / long))
-    solidity = _solidity(lesion_HW[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1], short)
-    if solidity < IRREGULAR_BELOW_SOLIDITY:
-        shape = "irregular"
-    else:
-        shape = "round" if axis_ratio > ROUND_ABOVE_AXIS_RATIO else "oval"
-    height_px, width_px = mask_HW.shape
+    moments = cv2.moments(lesion, binaryImage=True)
+    area_px = moments["m00"]
+    aspect, axis_ratio = _axes(moments)
+    edge_N2 = edge_of(lesion)
+    has_outline = area_px >= MIN_AREA_PX and min(lesion.shape) > 2
+    outline = outline_of(lesion, edge_N2) if has_outline else None
+    height_px, width_px = lesion_HW.shape
     return Shape(
-        area_fraction=len(ys) / mask_HW.size,
+        area_fraction=area_px / lesion_HW.size,
         aspect=aspect,
         axis_ratio=axis_ratio,
-        solidity=solidity,
-        centroid=(float(xs.mean() + 0.5) / width_px, float(ys.mean() + 0.5) / height_px),
+        solidity=min(1.0, area_px / _hull_pixels(edge_N2)),
+        centroid=(
+            (window[1].start + moments["m10"] / area_px + 0.5) / width_px,
+            (window[0].start + moments["m01"] / area_px + 0.5) / height_px,
+        ),
         # aspect <= 1 says just that: var_x - var_y = (long - short) cos(2 angle of the long axis).
         # The tolerance makes a disc parallel, whatever the rounding of its sums.
         orientation="parallel" if aspect <= 1 + 1e-9 else "not parallel",
-        shape=shape,
+        shape=shape_term(axis_ratio, outline),
+        compactness=outline.compactness if outline else None,
+        curvature_energy=outline.curvature_energy if outline else None,
+        lobulations=outline.lobulations if outline else None,
+        margin=margin_term(outline, axis_ratio) if outline else None,
     )
 
 
-def _solidity(lesion_HW: np.ndarray, short_variance: float) -> float:
-    """Lesion pixels over the pixels whose centre lies in the hull of the lesion's pixel centres."""
-    if short_variance < 1 / 12 + 1e-6:
-        # All centres on one line: there is no hull to fill.
-        return 1.0
-    hull_HW = convex_hull_image(lesion_HW, offset_coordinates=False)
-    return float(lesion_HW.sum() / (hull_HW | lesion_HW).sum())
+def shape_term(axis_ratio: float, outline: Outline | None) -> str:
+    """BI-RADS shape: oval is "elliptical or egg-shaped", round "spherical", irregular neither.
+
+    Irregular: the course of the outline, margin detail smoothed away, bends more than
+    :data:`IRREGULAR_ABOVE_BENDING` times as much as the ellipse of equal axes. Else round if the
+    axes are as good as equal (:data:`ROUND_ABOVE_AXIS_RATIO`), or oval.
+
+    Args:
+        axis_ratio: short over long axis.
+        outline: None for a speck, which is round or oval.
+    """
+    if outline and outline.course_energy > IRREGULAR_ABOVE_BENDING * ellipse_bending(axis_ratio):
+        return "irregular"
+    return "round" if axis_ratio > ROUND_ABOVE_AXIS_RATIO else "oval"
+
+
+def margin_term(outline: Outline, axis_ratio: float) -> str | None:
+    """BI-RADS margin as far as an outline tells it; None where it is not clear.
+
+    Spiculated ("sharp lines radiating") and microlobulated ("short cycle undulations") outlines
+    have many notches, sharp and round ones; angular ("sharp corners") ones have straight sides and
+    hardly a notch; circumscribed ("well defined, abrupt transition") ones bend like an ellipse.
+    An indistinct margin is not in the mask, see :mod:`stdiff.datasets.descriptors`.
+    """
+    bending = outline.curvature_energy / ellipse_bending(axis_ratio)
+    if outline.lobulations >= _MANY_NOTCHES:
+        if bending > _SPICULES_BENDING:
+            return "spiculated"
+        low, high = _SMALL_LOBES_BENDING
+        return "microlobulated" if low < bending < high else None
+    if outline.lobulations <= _FEW_NOTCHES:
+        if outline.straight_fraction > _STRAIGHT_SIDES and bending > _CORNERS_BENDING:
+            return "angular"
+        straight = outline.straight_fraction > _HARDLY_STRAIGHT and bending > _CORNERS_BENDING
+        if bending < _SMOOTH_BENDING and not straight:
+            return "circumscribed"
+    return None
+
+
+def _axes(moments: dict[str, float]) -> tuple[float, float]:
+    """(aspect, axis ratio) of an area; see :class:`Shape`."""
+    xx, xy, yy = (moments[name] / moments["m00"] for name in ("mu20", "mu11", "mu02"))
+    # A pixel is a unit square with a variance of 1/12 of its own: no division by zero below.
+    xx, yy = xx + 1 / 12, yy + 1 / 12
+    spread, mean = float(np.hypot((xx - yy) / 2, xy)), (xx + yy) / 2
+    return float(np.sqrt(yy / xx)), float(np.sqrt((mean - spread) / (mean + spread)))
+
+
+def _as_bytes(mask_HW: np.ndarray) -> np.ndarray:
+    """The mask as (height, width) uint8, 0 where there is no lesion."""
+    if mask_HW.dtype == np.bool_:
+        return np.ascontiguousarray(mask_HW).view(np.uint8)
+    return (mask_HW > 0).view(np.uint8)
+
+
+def _window(bytes_HW: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the box around all lesions; empty if there is none."""
+    left, top, width, height = cv2.boundingRect(bytes_HW)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _hull_pixels(edge_N2: np.ndarray) -> float:
+    """Pixels whose centre lies in or on the convex hull of pixel centres.
+
+    Pick's theorem: the points with whole coordinates in a polygon whose corners have such are its
+    area + half of those on its boundary + 1.
+    """
+    corners_N2 = cv2.convexHull(edge_N2)[:, 0]
+    sides_N2 = np.abs(np.diff(corners_N2, axis=0, append=corners_N2[:1]))
+    return cv2.contourArea(corners_N2) + np.gcd(*sides_N2.T).sum() / 2 + 1

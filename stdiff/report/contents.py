@@ -5,7 +5,6 @@ What the run has not made (yet) is None; the page says so.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import importlib.metadata
 import os
@@ -14,10 +13,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import stdiff
 from stdiff.config import Config
+from stdiff.datasets.integrity import found_in_run
 from stdiff.labels import read_splits
 from stdiff.report import figures
+from stdiff.report.canvas import embedded
+from stdiff.report.collections import collection_contents
 from stdiff.report.tables import (
     Table,
     cases_table,
@@ -50,8 +54,10 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
     cases = [run / "cases" / f"{name}.parquet" for name in config.collections]
     quarantine = {name: run / "quarantine" / f"{name}.parquet" for name in config.collections}
     have_cases = splits.is_file() and all(path.is_file() for path in cases)
-    roles = read_splits(splits) if have_cases else None
-    quarantined = {name: path for name, path in quarantine.items() if path.is_file()}
+    roles = read_splits(splits, config.split.fold) if have_cases else None
+    quarantined = {
+        name: pd.read_parquet(path) for name, path in quarantine.items() if path.is_file()
+    }
     steps = steps_table(run / "benchmarks")
     return {
         "run": config.run,
@@ -63,13 +69,32 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
         "cases": None if roles is None else cases_table(cases, roles),
         "conflicts": 0 if roles is None else int(roles["label_conflict"].sum()),
         "quarantine": quarantine_table(quarantined) if quarantined else None,
+        "collections": [
+            _collection(run, config, name, cases, quarantined.get(name), folder)
+            for name in (config.collections if have_cases else ())
+        ],
         "corpora": [
-            _corpus(run, config, percent, (cases, splits) if have_cases else None, folder)
+            _corpus(run, config, percent, None if roles is None else (cases, roles), folder)
             for percent in config.segmentation.label_percents
         ],
         "curves": _curves(run, config, folder),
         "steps": steps if steps.rows else None,
     }
+
+
+def _collection(
+    run: Path,
+    config: Config,
+    name: str,
+    tables: list[Path],
+    quarantine: pd.DataFrame | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """What one collection of the run holds."""
+    table, pairs = run / "cases" / f"{name}.parquet", run / "duplicates.parquet"
+    known = pd.read_parquet(pairs) if pairs.is_file() else None
+    found = found_in_run(name, table, known, quarantine)
+    return collection_contents(found, tables, config.raw_folder(name), folder)
 
 
 def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
@@ -98,7 +123,7 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
         "by_arm": table(result["by_arm"]),
         "gains": table(result["gains"]) if result["gains"] else None,
         "excluded": result["excluded_both_empty"],
-        "figure": _embedded(figure),
+        "figure": embedded(figure),
     }
 
 
@@ -121,7 +146,7 @@ def _corpus(
     run: Path,
     config: Config,
     percent: int,
-    real: tuple[list[Path], Path] | None,
+    real: tuple[list[Path], pd.DataFrame] | None,
     folder: Path,
 ) -> dict[str, Any]:
     """What was measured on one corpus, and its pictures; None in place of what is missing."""
@@ -151,7 +176,7 @@ def _corpus(
         )
         figures.sample_grid(shards, *real, samples)
         figures.real_and_generated(shards, *real, sheet)
-        contents |= {"samples": _embedded(samples), "sheet": _embedded(sheet)}
+        contents |= {"samples": embedded(samples), "sheet": embedded(sheet)}
     return contents
 
 
@@ -167,7 +192,7 @@ def _curves(run: Path, config: Config, folder: Path) -> str | None:
     if not found:
         return None
     figures.training_curves(found, folder / "training_curves.png")
-    return _embedded(folder / "training_curves.png")
+    return embedded(folder / "training_curves.png")
 
 
 def _about() -> list[tuple[str, str]]:
@@ -197,8 +222,3 @@ def _commit() -> str:
         return git("rev-parse", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return "not known (the code is no git checkout)"
-
-
-def _embedded(png: Path) -> str:
-    """A picture as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode("ascii")

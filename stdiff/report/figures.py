@@ -20,14 +20,11 @@ from matplotlib.ticker import MaxNLocator
 
 from stdiff.cases import images_of, read_cases
 from stdiff.evaluation.memorisation import nearest_training
-from stdiff.files import InputError, decode_png, written_whole
-from stdiff.labels import read_splits, training_cases
+from stdiff.files import InputError, decode_png
+from stdiff.labels import training_cases
+from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 from stdiff.segmentation.train import lesions_for_test
 
-# Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = "osD^vP"
-_DPI = 110
 _PANEL_IN = (3.6, 2.9)  # width and height of one small plot
 _PANELS_IN_A_ROW = 3
 
@@ -49,14 +46,14 @@ def training_curves(logs: dict[str, Path], out: Path) -> None:
             raise InputError(f"{log}: holds no entry; train again")
         images, losses = ([entry[key] for entry in entries] for key in ("images", "loss"))
         # A short training has few entries; without markers a single one is not seen.
-        axes.plot(images, losses, color=_COLOURS[0], marker="o" if len(images) < 30 else None, ms=3)
+        axes.plot(images, losses, color=COLOURS[0], marker="o" if len(images) < 30 else None, ms=3)
         axes.set_title(f"{title}: {losses[-1]:.3g} at the end", fontsize=9)
         axes.set_xlim(left=0)
         axes.set_ylim(min(0.0, *losses), 1.05 * max(losses))
         axes.set_xlabel("images seen", fontsize=9)
         axes.set_ylabel("loss", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def dice_by_arm(gain_json: Path, out: Path) -> None:
@@ -90,7 +87,7 @@ def dice_by_arm(gain_json: Path, out: Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(arms), frameon=False, fontsize=9
     )
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def _draw_arm(axes: Axes, rows: pd.DataFrame, percents: list[int], number: int, arms: int) -> None:
@@ -105,8 +102,8 @@ def _draw_arm(axes: Axes, rows: pd.DataFrame, percents: list[int], number: int, 
         [percents.index(percent) + shift for percent in rows["label_percent"]],
         mean,
         yerr=[np.nan_to_num(mean - low), np.nan_to_num(high - mean)],
-        fmt=_MARKERS[number % len(_MARKERS)],
-        color=_COLOURS[number % len(_COLOURS)],
+        fmt=MARKERS[number % len(MARKERS)],
+        color=COLOURS[number % len(COLOURS)],
         capsize=3,
         ms=6,
         label=rows["arm"].iloc[0] if len(rows) else None,
@@ -114,7 +111,7 @@ def _draw_arm(axes: Axes, rows: pd.DataFrame, percents: list[int], number: int, 
 
 
 def sample_grid(
-    shards: Sequence[Path], cases: Sequence[Path], splits: Path, out: Path, rows: int = 8
+    shards: Sequence[Path], cases: Sequence[Path], roles: pd.DataFrame, out: Path, rows: int = 8
 ) -> None:
     """The first images of a corpus: mask | generated | nearest training image, and the caption.
 
@@ -129,10 +126,10 @@ def sample_grid(
         InputError: the corpus or the training set holds no image, or a table cannot be read.
     """
     made = _first_rows(shards, rows)
-    training = training_cases(read_cases(cases, ["case_id", "image"]), read_splits(splits))
+    training = training_cases(read_cases(cases, ["case_id", "image"]), roles)
     training = training[training["image"].notna()].reset_index(drop=True)
     if training.empty:
-        raise InputError(f"{splits}: no training case has an image; split again")
+        raise InputError("no training case has an image; split again")
     generated_NHW, training_NHW = images_of(made["image"]), images_of(training["image"])
     nearest, correlation = nearest_training(generated_NHW, training_NHW)
 
@@ -147,7 +144,7 @@ def sample_grid(
         _show(grid[i, 2], training_NHW[nearest[i]])
         grid[i, 3].axis("off")
         grid[i, 3].text(0, 0.5, _caption(row, training, nearest[i], correlation[i]), **_TEXT)
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 _TEXT: dict[str, Any] = {"fontsize": 8, "va": "center", "ha": "left", "linespacing": 1.4}
@@ -162,7 +159,7 @@ def _caption(row: dict[str, Any], training: pd.DataFrame, nearest: int, correlat
 
 
 def real_and_generated(
-    shards: Sequence[Path], cases: Sequence[Path], splits: Path, out: Path, side: int = 5
+    shards: Sequence[Path], cases: Sequence[Path], roles: pd.DataFrame, out: Path, side: int = 5
 ) -> None:
     """Contact sheet: ``side`` x ``side`` held-out test lesions beside as many generated images.
 
@@ -177,7 +174,7 @@ def real_and_generated(
         InputError: no test lesion, an empty corpus, or a table that cannot be read.
     """
     columns = ["case_id", "image", "mask", "lesion_count"]
-    test = lesions_for_test(read_cases(cases, columns), read_splits(splits))
+    test = lesions_for_test(read_cases(cases, columns), roles)
     test = test[test["image"].notna()]
     spaced = np.linspace(0, len(test) - 1, min(side**2, len(test))).round().astype(int)
     made = _first_rows(shards, side**2)
@@ -190,7 +187,7 @@ def real_and_generated(
     ):
         _show(axes, _tiled(images_NHW, side))
         axes.set_title(title, fontsize=10)
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def _first_rows(shards: Sequence[Path], rows: int) -> pd.DataFrame:
@@ -233,8 +230,3 @@ def _panels(count: int, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     return figure, grid[:count]
-
-
-def _write(figure: Figure, out: Path) -> None:
-    with written_whole(out) as aside:
-        figure.savefig(aside, format="png", dpi=_DPI, facecolor="white")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from stdiff.config import Config, load_config
 from stdiff.evaluation.gain import gain_table_text
 from stdiff.files import InputError, write_text, written_whole
+from stdiff.report.pages import FIGURES, PAGE, refuse_other_folder, render_page
 from stdiff.report.tables import read_json
-
-PAGE = "index.html"
-FIGURES = "figures"
 
 
 def write_report(run: Path, out: Path) -> None:
@@ -31,18 +27,11 @@ def write_report(run: Path, out: Path) -> None:
 
     run, out = Path(run), Path(out)
     config = _run_config(run)
-    _refuse_other_folder(out)
-    environment = Environment(
-        loader=PackageLoader("stdiff", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    refuse_other_folder(out)
     with written_whole(out) as aside:
         (aside / FIGURES).mkdir(parents=True)
         contents = read_contents(run, config, aside / FIGURES)
-        write_text(aside / PAGE, environment.get_template("page.html.j2").render(contents))
+        write_text(aside / PAGE, render_page("page.html.j2", contents))
 
 
 def summary_text(run: Path) -> str:
@@ -67,13 +56,3 @@ def _run_config(run: Path) -> Config:
             "e.g. results/demo"
         )
     return load_config(run / "config.yaml")
-
-
-def _refuse_other_folder(out: Path) -> None:
-    """An existing folder is replaced, so it must be an earlier report."""
-    others = {path.name for path in out.iterdir()} - {PAGE, FIGURES} if out.is_dir() else set()
-    if others or out.is_file():
-        raise InputError(
-            f"{out}: holds {', '.join(sorted(others)[:3]) or 'a file'}, which is no earlier report "
-            "and would be deleted; name a folder that does not exist"
-        )

@@ -180,14 +180,13 @@ def cases_table(tables: Sequence[Path], splits: pd.DataFrame) -> Table:
     return records_table(rows)
 
 
-def quarantine_table(tables: Mapping[str, Path]) -> Table:
+def quarantine_table(tables: Mapping[str, pd.DataFrame]) -> Table:
     """Files left out, by collection and reason, the most frequent first.
 
     Numbers and quotations of a reason are not told apart, so that one kind of problem is one row.
     """
     rows = []
-    for collection, path in tables.items():
-        problems = pd.read_parquet(path)
+    for collection, problems in tables.items():
         kinds = problems["reason"].str.replace(r"'[^']*'|\b\d[\d.]*\b", "…", regex=True)
         for kind, of_kind in problems.groupby(kinds):
             first = of_kind.iloc[0]

@@ -184,7 +184,7 @@ def segment_arm(
     """
     chosen, recipe = parse_arm(arm, config), segmenter_config(config, segmenter)
     size_px, settings = config.image.size_px, config.segmentation.training
-    table, roles = read_cases(cases), read_splits(splits)
+    table, roles = read_cases(cases), read_splits(splits, config.split.fold)
     test = lesions_for_test(table, roles)
     test_images = labelled_images(test, size_px)
     real = labelled_images(

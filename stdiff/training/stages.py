@@ -47,7 +47,7 @@ def train_autoencoder(
     stop_after_s: float | None = None,
 ) -> None:
     """Stage 0: fit the patch encoder and train the decoder on all training images."""
-    rows = training_cases(_read(cases, config), read_splits(splits))
+    rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
     images_NHW = images_of(rows["image"])
     seed = integer_seed(config.seed, "autoencoder weights")
     autoencoder = build_autoencoder(config.model.autoencoder, images_NHW, seed)
@@ -82,7 +82,7 @@ def train_pretrain(
             f"{autoencoder}: no autoencoder there (no config.json); make it with "
             "`stdiff train autoencoder`"
         )
-    rows = training_cases(_read(cases, config), read_splits(splits))
+    rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
     vae = AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True).eval()
     _check_latent_channels(vae, config, autoencoder)
     model = new_model(config, vae).to(compute_device())
@@ -117,7 +117,8 @@ def train_finetune(
         raise ModelFolderError(f"{base}: is not a stage-1 model; give that of `train pretrain`")
     check_model_matches(model, config, base)
     table = _read(cases, config)
-    rows = labelled_training_cases(table, read_splits(splits), label_percent / 100)
+    roles = read_splits(splits, config.split.fold)
+    rows = labelled_training_cases(table, roles, label_percent / 100)
     # Gate and ControlNet are stage 2's own; the rest must be what stage 1 was made with.
     model.about["model"] = config.model.model_dump(mode="json")
     model.controlnet = build_controlnet(

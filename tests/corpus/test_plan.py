@@ -47,6 +47,7 @@ def split_table(count=20):
     return pd.DataFrame(
         {
             "case_id": [f"busi/{i:04d}" for i in range(count)],
+            "fold": 0,
             "role": ["train"] * (count // 2)
             + ["validation"] * (count // 4)
             + ["test"] * (count - count // 2 - count // 4),

@@ -49,7 +49,8 @@ def plan(tmp_path_factory):
             case_row(case_id=f"c/{i}", mask=png_cell(mask, "m"), lesion_count=1, **findings)
         )
     write_cases(rows, folder / "cases.parquet")
-    splits = {"case_id": [r["case_id"] for r in rows], "role": "train", "label_rank": 0.0}
+    splits = {"case_id": [r["case_id"] for r in rows], "fold": 0, "role": "train"}
+    splits["label_rank"] = 0.0
     pd.DataFrame(splits).to_parquet(folder / "splits.parquet")
     write_plan(
         [folder / "cases.parquet"],

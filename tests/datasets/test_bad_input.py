@@ -4,17 +4,20 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from stdiff.cases import read_cases
-from stdiff.datasets.harmonize import READERS, harmonize, read_raw, verify_raw
+from stdiff.datasets.harmonize import harmonize
+from stdiff.datasets.integrity import inspect_raw
+from stdiff.datasets.readers import READERS, read_raw
+from stdiff.datasets.rows import Harmonization
 from stdiff.files import InputError
 
 
 def run(collection, raw, tmp_path, **options):
     """Case ids that remain, and quarantine reasons by source path."""
     out, quarantine = tmp_path / "cases.parquet", tmp_path / "quarantine.parquet"
-    harmonize(collection, raw, out, quarantine, **({"size_px": 32} | options))
+    how = Harmonization(options.pop("size_px", 32), options.pop("fit", "stretch"))
+    harmonize(collection, raw, out, quarantine, how=how, **options)
     left_out = pd.read_parquet(quarantine)
     reasons = dict(zip(left_out["source_path"], left_out["reason"], strict=True))
     return list(read_cases(out)["case_id"]), reasons
@@ -34,7 +37,7 @@ def test_wrong_layout_says_what_was_expected_and_found(collection, tmp_path):
 
 
 def test_unknown_collection_and_options(busi, tmp_path):
-    with pytest.raises(InputError, match="'udiat' is not known; expected one of bus_bra"):
+    with pytest.raises(InputError, match="'udiat' is not known; expected one of breast"):
         run("udiat", busi, tmp_path)
     with pytest.raises(InputError, match="fit: 'squash'"):
         run("busi", busi, tmp_path, fit="squash")
@@ -44,7 +47,9 @@ def test_unknown_collection_and_options(busi, tmp_path):
 
 def test_csv_without_columns_names_all_of_them(bus_bra, draw):
     draw.write_bra_csv(bus_bra, [], header=["ID", "Case", "Pathology"])
-    with pytest.raises(InputError, match="Histology, BIRADS, Width, Height, BBOX missing"):
+    with pytest.raises(
+        InputError, match="Histology, BIRADS, Device, Width, Height, Side, BBOX missing"
+    ):
         read_raw("bus_bra", bus_bra)
 
 
@@ -53,6 +58,63 @@ def test_duplicate_ids_are_all_named(bus_bra, draw):
     draw.write_bra_csv(bus_bra, rows)
     with pytest.raises(InputError, match=r"bus_0001-l \(2 times\), bus_0002-l \(3 times\)"):
         read_raw("bus_bra", bus_bra)
+
+
+def test_csv_that_is_no_csv(bus_bra):
+    table = bus_bra / "bus_data.csv"
+    whole = table.read_text(encoding="utf-8")
+    table.write_bytes(whole.replace("fibroadenoma", "fibroadénome").encode("cp1252"))
+    with pytest.raises(InputError, match="bus_data.csv: not a UTF-8 CSV file .*save it as"):
+        read_raw("bus_bra", bus_bra)
+    table.write_bytes(b"")
+    with pytest.raises(InputError, match="ID, Case, .* missing; found none"):
+        read_raw("bus_bra", bus_bra)
+    table.unlink()
+    table.mkdir()
+    with pytest.raises(InputError, match="bus_data.csv: no such file"):
+        read_raw("bus_bra", bus_bra)
+
+
+def test_csv_saved_by_a_spreadsheet_reads_alike(bus_bra, draw):
+    expected = read_raw("bus_bra", bus_bra)
+    rows = [draw.bra_row(n, side, ID=f" bus_{n:04d}-{side} ") for n in (1, 2, 3) for side in "lr"]
+    lines = [";".join(draw.header), *(";".join(row[c] for c in draw.header) for row in rows)]
+    text = "\r\n".join([*lines, ";" * 9, ""])
+    (bus_bra / "bus_data.csv").write_text(text, encoding="utf-8-sig", newline="")
+    assert read_raw("bus_bra", bus_bra) == expected
+
+
+def test_a_row_whose_cells_have_moved_is_left_out(bus_bra, tmp_path):
+    table = bus_bra / "bus_data.csv"
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("fibroadenoma", "carcinoma, ductal", 1), encoding="utf-8")
+    kept, reasons = run("bus_bra", bus_bra, tmp_path)
+    assert len(kept) == 5
+    assert "more cells than columns" in reasons["Images/bus_0001-l.png"]
+
+
+@pytest.mark.parametrize("collection", ["busi", "bus_bra", "bus_cot", "breast", "bus_uclm"])
+@pytest.mark.parametrize("which", ["image", "mask"])
+@pytest.mark.parametrize("damage", ["zero bytes", "truncated", "text", "folder", "dangling link"])
+def test_one_damaged_file_costs_one_case_and_is_named(collection, which, damage, request, draw):
+    root = request.getfixturevalue(collection)
+    cases, _ = read_raw(collection, root)
+    case = next(case for case in cases if case.mask_paths and not case.lesion_free)
+    path = case.image_path if which == "image" else case.mask_paths[0]
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "dangling link":
+        path.symlink_to(path.parent / "gone.png")
+    else:
+        contents = {"zero bytes": b"", "truncated": whole[: len(whole) // 2], "text": b"hello"}
+        path.write_bytes(contents[damage])
+    kept, reasons = draw.usable(collection, root)
+    assert kept == [c.case_id for c in cases if c.case_id != case.case_id]
+    ((source, reason),) = reasons.items()
+    assert source in (case.source_path, "BUS-Expert/000000")
+    assert path.name in reason and "cannot be read as an image" in reason
 
 
 def test_one_busi_number_in_two_spellings(busi, draw):
@@ -102,24 +164,24 @@ def test_bad_files_are_quarantined_and_the_run_goes_on(busi, tmp_path, draw):
     assert set(reasons) == set(expected)
     assert all(part in reasons[path] for path, part in expected.items())
     assert not any(str(tmp_path) in reason for reason in reasons.values())
-    lines = verify_raw("busi", busi)
+    lines = inspect_raw("busi", busi, tmp_path / "verified.parquet").problems
     assert len(lines) == len(expected) and all(line.split(": ")[0] in expected for line in lines)
 
 
 def test_rows_of_the_csv_that_cannot_be_used(bus_bra, tmp_path, draw):
     rows = [draw.bra_row(n, side) for n in (1, 2, 3) for side in "lr"]
-    rows[0]["BIRADS"] = "4D"
-    rows[1]["Case"] = ""
-    rows[2]["BBOX"] = "everywhere"
+    rows[0]["ID"] = "patient-1"
+    rows[1]["Case"] = " "
     rows.append(draw.bra_row(9, "l"))
     draw.write_bra_csv(bus_bra, rows)
     (bus_bra / "Masks" / "mask_0002-r.png").unlink()
     draw.save(bus_bra / "Images" / "bus_0077-s.png", draw.speckle(1))
     kept, reasons = run("bus_bra", bus_bra, tmp_path)
-    assert kept == ["bus_bra/bus_0003-l", "bus_bra/bus_0003-r"]
-    assert "'4D' is not a lexicon term" in reasons["Images/bus_0001-l.png"]
+    assert kept == ["bus_bra/bus_0002-l", "bus_bra/bus_0003-l", "bus_bra/bus_0003-r"]
+    assert "ID 'patient-1'; expected e.g. bus_0001-l" in reasons["Images/patient-1.png"]
+    assert "not named in bus_data.csv" in reasons["Images/bus_0001-l.png"]
+    assert "not named in bus_data.csv" in reasons["Masks/mask_0001-l.png"]
     assert "patient" in reasons["Images/bus_0001-r.png"]
-    assert "BBOX 'everywhere'" in reasons["Images/bus_0002-l.png"]
     assert "mask is missing" in reasons["Images/bus_0002-r.png"]
     assert "image is missing" in reasons["Images/bus_0009-l.png"]
     assert "not named in bus_data.csv" in reasons["Images/bus_0077-s.png"]
@@ -149,39 +211,6 @@ def test_bus_cot_paths_cannot_leave_the_collection(bus_cot, tmp_path, draw):
     assert any("BUS-Lesion/trainval/secret.png is missing" in p.reason for p in problems)
 
 
-def test_folder_metadata_and_texts(tmp_path, draw):
-    raw = tmp_path / "raw"
-    for key in range(3):
-        draw.save(raw / "images" / f"{key}.png", draw.speckle(key))
-    draw.save(raw / "masks" / "0.png", np.zeros_like(draw.disc()))
-    draw.save(raw / "masks" / "9.png", draw.disc())
-    (raw / "metadata.csv").write_text("stem,shape\n1,square\n8,oval\n")
-    kept, reasons = run("folder", raw, tmp_path)
-    assert kept == ["folder/2"]
-    assert "not known to be normal" in reasons["images/0.png"]
-    assert "'square' is not a lexicon term" in reasons["images/1.png"]
-    assert "no image of the same stem" in reasons["masks/9.png"]
-    assert "'8'" in reasons["metadata.csv"]
-    (raw / "metadata.csv").write_text("stem,brads\n1,4\n")
-    with pytest.raises(InputError, match="brads are not known; rename"):
-        read_raw("folder", raw)
-
-
-def test_folder_with_one_stem_twice(tmp_path, draw):
-    draw.save(tmp_path / "images" / "a.png", draw.speckle(1))
-    draw.save(tmp_path / "images" / "a.bmp", draw.speckle(2))
-    with pytest.raises(InputError, match=r"folder/a \(2 times\)"):
-        read_raw("folder", tmp_path)
-
-
-def test_sixteen_bit_image_is_refused(tmp_path, draw):
-    path = tmp_path / "raw" / "images" / "a.png"
-    draw.save(tmp_path / "raw" / "images" / "b.png", draw.speckle(1))
-    Image.fromarray(draw.speckle(1).astype(np.uint16) * 256).save(path)
-    kept, reasons = run("folder", tmp_path / "raw", tmp_path)
-    assert kept == ["folder/b"] and "expected 8-bit" in reasons["images/a.png"]
-
-
 def test_nothing_usable_is_an_error_and_leaves_no_table(busi, tmp_path):
     for path in busi.rglob("*.png"):
         path.write_text("not an image")
@@ -198,17 +227,3 @@ def test_a_lesion_too_small_for_the_square_is_not_called_lesion_free(busi, tmp_p
     kept, reasons = run("busi", busi, tmp_path)
     assert "busi/benign-0001" not in kept
     assert "no pixel of the lesion is left at 32 px" in reasons["benign/benign (1).png"]
-
-
-def test_texts_with_unknown_terms_or_bytes_are_named(tmp_path, draw):
-    raw = tmp_path / "raw"
-    texts = {"a": b"BI-RADS 4: purple shape", "b": "Läsion".encode("latin-1"), "c": b"benign"}
-    for number, (stem, text) in enumerate(texts.items()):
-        draw.save(raw / "labeled" / "images" / f"{stem}.png", draw.speckle(number))
-        draw.save(raw / "labeled" / "masks" / f"{stem}.png", draw.disc())
-        (raw / "labeled" / "texts").mkdir(exist_ok=True)
-        (raw / "labeled" / "texts" / f"{stem}.txt").write_bytes(text)
-    kept, reasons = run("folder", raw, tmp_path)
-    assert kept == ["folder/c"]
-    assert "'purple shape' is not a lexicon term" in reasons["labeled/images/a.png"]
-    assert "not UTF-8" in reasons["labeled/images/b.png"]

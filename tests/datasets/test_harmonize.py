@@ -8,15 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdiff.cases import images_of, read_cases, verify_table
-from stdiff.datasets.descriptors import components, derived_terms
 from stdiff.datasets.geometry import FITS, fit_frame
-from stdiff.datasets.harmonize import harmonize, verify_raw
+from stdiff.datasets.harmonize import harmonize
+from stdiff.datasets.rows import Harmonization
 from stdiff.files import sha256_file
 
 
-def table(collection, raw, folder, **options):
+def table(
+    collection, raw, folder, fit="stretch", crop_sector=False, inpaint_marks=False, **options
+):
     out, quarantine = folder / "cases.parquet", folder / "quarantine.parquet"
-    harmonize(collection, raw, out, quarantine, **({"size_px": 48} | options))
+    how = Harmonization(48, fit, crop_sector, inpaint_marks)
+    harmonize(collection, raw, out, quarantine, how=how, **options)
     assert verify_table(out) == []
     return read_cases(out)
 
@@ -110,14 +113,6 @@ def test_pixel_spacing_is_that_of_the_stored_image(tmp_path, draw):
     assert np.isnan(stretched)
 
 
-def test_verify_raw_names_contradictions(bus_bra, draw):
-    assert verify_raw("bus_bra", bus_bra) == []
-    rows = [draw.bra_row(n, side) for n in (1, 2, 3) for side in "lr"]
-    rows[3]["Width"] = "81"
-    draw.write_bra_csv(bus_bra, rows)
-    assert verify_raw("bus_bra", bus_bra) == ["Images/bus_0002-r.png: csv_size_mismatch"]
-
-
 @given(
     st.sampled_from(FITS),
     st.integers(20, 300),
@@ -141,72 +136,6 @@ def test_transform_leads_back_to_native_pixels(fit, height, width, size_px, u, v
     inside_y, inside_x = np.nonzero(mask[top:bottom, left:right])
     assert abs(back_x - (left + inside_x.mean() + 0.5)) <= 1 + 1 / cell["scale_x"]
     assert abs(back_y - (top + inside_y.mean() + 0.5)) <= 1 + 1 / cell["scale_y"]
-
-
-def ellipse(a, b, height=120, width=160, x=80, y=50):
-    ys, xs = np.ogrid[:height, :width]
-    return ((xs - x) / a) ** 2 + ((ys - y) / b) ** 2 <= 1
-
-
-@pytest.mark.parametrize(
-    ("mask", "shape", "orientation"),
-    [
-        (ellipse(40, 20), "oval", "parallel"),
-        (ellipse(15, 35), "oval", "not parallel"),
-        (ellipse(26, 25), "round", "parallel"),
-        (ellipse(45, 8) | ellipse(8, 40), "irregular", "parallel"),
-    ],
-)
-def test_shape_and_orientation(mask, shape, orientation):
-    terms = derived_terms(np.full(mask.shape, 100, np.uint8), mask)
-    assert (terms["shape"], terms["orientation"]) == (shape, orientation)
-
-
-@pytest.mark.parametrize(
-    ("grey", "term"),
-    [(8, "anechoic"), (60, "hypoechoic"), (95, "isoechoic"), (150, "hyperechoic")],
-)
-def test_echo_pattern_is_compared_at_equal_depth(grey, term):
-    mask = ellipse(30, 20)
-    image = np.full(mask.shape, 100, np.uint8)
-    image[:25] = 255  # brighter at another depth
-    image[75:] = 0
-    image[mask] = grey
-    assert derived_terms(image, mask)["echo_pattern"] == term
-
-
-@pytest.mark.parametrize(
-    ("grey", "term"),
-    [(40, "shadowing"), (100, "no posterior features"), (170, "enhancement")],
-)
-def test_posterior_features(grey, term):
-    mask = ellipse(30, 20)
-    image = np.full(mask.shape, 100, np.uint8)
-    image[70:, 50:111] = grey
-    assert derived_terms(image, mask)["posterior_features"] == term
-
-
-def test_no_room_beneath_says_nothing_about_posterior_features():
-    mask = ellipse(30, 20, y=100)
-    assert "posterior_features" not in derived_terms(np.full(mask.shape, 100, np.uint8), mask)
-
-
-def test_an_empty_mask_or_a_speck_has_no_terms():
-    image = np.zeros((20, 20), np.uint8)
-    speck = image > 0
-    assert derived_terms(image, speck) == {}
-    speck[3, 3] = True
-    assert derived_terms(image, speck) == {}
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12, unique=True))
-def test_components_counts_separate_blobs(cells):
-    mask = np.zeros((60, 60), dtype=bool)
-    for row, column in cells:
-        mask[10 * row : 10 * row + 4 + row, 10 * column : 10 * column + 4] = True
-    largest, count = components(mask)
-    assert count == len(cells)
-    assert largest.sum() == max([4 * (4 + row) for row, _ in cells], default=0)
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(8, 64), st.sampled_from(FITS))

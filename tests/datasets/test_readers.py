@@ -1,11 +1,16 @@
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stdiff.datasets.bus_cot_terms import findings_of
-from stdiff.datasets.harmonize import READERS, read_raw
-from stdiff.datasets.pixels import read_grey, read_mask, read_pixels
+from stdiff.datasets.pixels import read_mask, read_picture, read_pixels
+from stdiff.datasets.readers import READERS, read_raw
+from stdiff.files import InputError
 from stdiff.lexicon import Findings
 
 _DATA = Path(
@@ -111,63 +116,182 @@ def test_circumscribed_takes_a_regular_edge_and_a_clear_boundary():
         assert findings_of(None, [{key: both[key]}])[0] == Findings()
 
 
-@pytest.mark.parametrize("masks", ["masks", "masks/0"])
-def test_folder_with_metadata(tmp_path, draw, masks):
-    for key, stem in enumerate(("a", "b", "c")):
-        draw.save(tmp_path / "images" / f"{stem}.png", draw.speckle(key))
-    draw.save(tmp_path / masks / "a.png", (draw.disc() * 200).astype("uint8"))
-    (tmp_path / "metadata.csv").write_text(
-        "stem,patient_id,pathology,margin,pixel_spacing_mm\n"
-        "a,7,malignant,angular & spiculated,0.1\nb,7,normal,,\n"
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "This lesion is not parallel, has indistinct margins and irregular shape, This lesion has "
+        "hypoechoicwith absence of calcifications.",
+        "this lesion is non-parallel to the skin. It has an irregular shape.",
+        "This lesion is\nnot parallel",
+    ],
+)
+def test_bus_cot_reads_orientation_and_shape_where_a_sentence_says_them(sentence):
+    findings, flags = findings_of(None, [{"reasoning_response": sentence}])
+    shape = "irregular" if "irregular" in sentence else None
+    assert findings == Findings(orientation="not parallel", shape=shape) and flags == ()
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "This lesion is partially parallel, has smooth margins and lobular shape.",
+        "This lesion is parallel in part. It does not have oval shape, has no round shape.",
+        "This lesion is parallel, has oval shape. This lesion is not parallel, has round shape.",
+        "The ducts run parallel to the skin; margins are of irregular shape.",
+        "病灶与皮肤平行，形态规则",
+        "",
+        None,
+        {"text": "This lesion is parallel"},
+    ],
+)
+def test_bus_cot_leaves_an_ambiguous_sentence_alone(sentence):
+    assert findings_of(None, [{"reasoning_response": sentence}]) == (Findings(), ())
+
+
+def test_bus_cot_values_of_every_kind():
+    report = {
+        "BIRADS": "6",
+        "LesionEdge": None,
+        "LesionBoundary": "边界不清",
+        "EchoCharacteristics": "",
+        "LesionCalcificationFeatures": "SuspectedCalcification",
+        "BloodFlowFeatures": "丰富",
+        "ElastographyFeatures": "2分",
+    }
+    findings, flags = findings_of({"pathology": "Malignant"}, [report])
+    assert findings == Findings(pathology="malignant", birads="6")
+    assert flags == ("unknown_term:LesionBoundary=边界不清",)
+    assert findings_of(None, [{"BIRADS": 3}])[0].birads == "3"
+    assert findings_of(None, [{"BIRADS": "4a "}])[0].birads == "4A"
+    long = findings_of(None, [{"LesionEdge": "word " * 40}])[1][0]
+    assert len(long) < 90 and long.endswith("…")
+
+
+def test_bus_cot_passes_over_what_holds_nothing_new(bus_cot):
+    (bus_cot / "DatasetFiles" / "vlm_reasoning_trainval.json").write_text("[]")
+    (bus_cot / "DatasetFiles" / "extra.json").write_text("[]")
+    (bus_cot / "BUS-Expert" / "000000" / "000000_VISBOXMASK.png").write_bytes(b"")
+    (bus_cot / "BUS-Expert" / "000000" / "000000@mask.png").write_bytes(b"")
+    (bus_cot / "BUS-Expert" / "notes.txt").write_text("hello")
+    problems = read_raw("bus_cot", bus_cot)[1]
+    assert {problem.source_path for problem in problems} == {
+        "DatasetFiles/extra.json",
+        "BUS-Expert/000000/000000@mask.png",
+        "BUS-Expert/notes.txt",
+    }
+
+
+def test_bus_cot_says_which_images_are_crops(bus_cot):
+    crops = {case.case_id: case.lesion_crop for case in read_raw("bus_cot", bus_cot)[0]}
+    assert all(crop == ("lesion-" in case_id) for case_id, crop in crops.items())
+
+
+def test_bus_bra_odd_metadata_cost_no_image(bus_bra, draw):
+    rows = [draw.bra_row(n, side) for n in (1, 2, 3) for side in "lr"]
+    rows[0] |= {"BIRADS": "4D", "Pathology": "unclear", "Histology": "", "Device": " Toshiba "}
+    rows[1] |= {"BBOX": "everywhere", "Width": "wide"}
+    rows[2] |= {"Side": "right"}
+    draw.write_bra_csv(bus_bra, rows)
+    cases, problems = read_raw("bus_bra", bus_bra)
+    assert not problems
+    assert read_pixels(cases[0]).flags == (
+        "unknown_term:BIRADS=4D",
+        "unknown_term:Pathology=unclear",
     )
-    (a, b, c), problems = read_raw("folder", tmp_path)
-    assert not problems
-    assert a.findings == Findings(pathology="malignant", margin=("angular", "spiculated"))
-    assert a.group_id == b.group_id != c.group_id
-    assert (a.pixel_spacing_mm, a.annotated) == (0.1, ("pathology", "margin"))
-    assert b.lesion_free and not c.lesion_free
-    assert read_pixels(c).mask_HW is None
-    assert (read_pixels(a).mask_HW == draw.disc()).all()
-
-
-def test_first_st_diff_layout(tmp_path, draw):
-    draw.save(tmp_path / "unlabeled" / "images" / "u.png", draw.speckle(1))
-    draw.save(tmp_path / "labeled" / "images" / "x.png", draw.speckle(2))
-    draw.save(tmp_path / "labeled" / "masks" / "x.png", draw.disc())
-    text = tmp_path / "labeled" / "texts" / "x.txt"
-    text.parent.mkdir()
-    text.write_text("BI-RADS 4: irregular shape, hypoechoic")
-    cases, problems = read_raw("folder", tmp_path)
-    assert not problems
-    assert [case.case_id for case in cases] == ["folder/u", "folder/x"]
-    assert cases[1].findings.shape == "irregular" and cases[0].mask_paths == ()
+    assert (cases[0].findings, cases[0].annotated, cases[0].histology) == (Findings(), (), None)
+    assert cases[0].device == "Toshiba" and cases[1].device == "GE"
+    assert read_pixels(cases[1]).flags == (
+        "unreadable_metadata:BBOX=everywhere",
+        "unreadable_metadata:Width=wide",
+    )
+    assert read_pixels(cases[2]).flags == ("side_mismatch",)
+    assert read_pixels(cases[3]).flags == ()
 
 
 def test_colour_is_told_from_three_equal_channels(tmp_path, draw):
     grey = draw.speckle(1)
     rgb = grey[..., None].repeat(3, axis=2)
-    assert read_grey(draw.save(tmp_path / "grey.png", rgb))[1] is False
-    assert (read_grey(tmp_path / "grey.png")[0] == grey).all()
+    found = read_picture(draw.save(tmp_path / "grey.png", rgb))
+    assert found.rgb_HWC is None and (found.grey_HW == grey).all()
     rgb[0, 0, 0] ^= 128
-    assert read_grey(draw.save(tmp_path / "colour.png", rgb))[1] is True
+    assert (read_picture(draw.save(tmp_path / "colour.png", rgb)).rgb_HWC == rgb).all()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P"])
 def test_masks_of_every_mode_read_alike(tmp_path, draw, mode):
-    from PIL import Image
-
     Image.fromarray(draw.disc()).convert("L").convert(mode).save(tmp_path / "m.png")
     assert (read_mask(tmp_path / "m.png") == draw.disc()).all()
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 0, 0)])
+def test_a_mask_pixel_is_lesion_by_its_brightest_channel(tmp_path, draw, colour):
+    rgb = draw.coloured_disc(colour)
+    rgb[0, :2] = [[40, 40, 40], [90, 90, 90]]  # no mask of two levels
+    assert (read_mask(draw.save(tmp_path / "m.png", rgb)) == draw.disc()).all()
 
 
 def test_transparent_pixels_are_black(tmp_path, draw):
     rgba = draw.disc()[..., None].repeat(4, axis=2).astype("uint8") * 255
     rgba[..., :3] = 255
-    assert (read_mask(draw.save(tmp_path / "m.png", rgba)) == draw.disc()).all()
+    path = draw.save(tmp_path / "m.png", rgba)
+    assert (read_mask(path) == draw.disc()).all()
+    assert read_picture(path).flags == ("transparent_pixels",)
+    Image.fromarray(draw.speckle(1)).save(tmp_path / "t.png", transparency=100)
+    found = read_picture(tmp_path / "t.png")
+    assert found.flags == ("transparent_pixels",)
+    assert (found.grey_HW == np.where(draw.speckle(1) == 100, 0, draw.speckle(1))).all()
+
+
+@pytest.mark.parametrize("level", [1, 38, 100, 255])
+def test_a_mask_of_two_levels_is_one_at_any_level(tmp_path, draw, level):
+    path = draw.save(tmp_path / "m.png", (draw.disc() * level).astype(np.uint8))
+    assert (read_mask(path) == draw.disc()).all()
+    deep = draw.save(tmp_path / "deep.png", (draw.disc() * 257 * level).astype(np.uint16))
+    assert (read_mask(deep) == draw.disc()).all()
+
+
+@pytest.mark.parametrize(("depth", "top"), [(np.uint8, 126), (np.uint16, 65535)])
+def test_a_mask_of_levels_that_cannot_be_halved_is_refused(tmp_path, depth, top):
+    path = tmp_path / "m.png"
+    Image.fromarray(np.linspace(0, top, 4800).reshape(60, 80).astype(depth)).save(path)
+    with pytest.raises(InputError, match=f"more than two levels up to {top}"):
+        read_mask(path)
+
+
+def in_another_order(source: Path, target: Path, seed: int) -> Path:
+    """A copy whose files were made in another order, with the CSV's rows in another order too."""
+    paths = sorted(path for path in source.rglob("*") if path.is_file())
+    for index in np.random.default_rng(seed).permutation(len(paths)):
+        copy = target / paths[index].relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(paths[index], copy)
+        if copy.suffix == ".csv":
+            header, *lines = copy.read_text(encoding="utf-8").splitlines()
+            copy.write_text("\n".join([header, *lines[::-1]]), encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize("collection", ["busi", "bus_bra", "bus_cot", "breast", "bus_uclm"])
+def test_file_and_row_order_do_not_matter(collection, request, tmp_path, draw):
+    root = request.getfixturevalue(collection)
+    draw.save(next(path.parent for path in sorted(root.rglob("*.png"))) / "stray.png", draw.disc())
+    readings = []
+    for seed in range(3):
+        copy = in_another_order(root, tmp_path / str(seed) / root.name, seed)
+        cases, problems = read_raw(collection, copy)
+        readings.append(
+            (
+                [replace(case, root=Path(), image_path=Path(), mask_paths=()) for case in cases],
+                [(case.source_path, [path.name for path in case.mask_paths]) for case in cases],
+                sorted((problem.source_path, problem.reason) for problem in problems),
+            )
+        )
+    assert readings[0] == readings[1] == readings[2]
+    assert len(readings[0][2]) == 1
 
 
 def test_every_reader_is_registered():
-    assert set(READERS) == {"busi", "bus_bra", "bus_cot", "folder"}
+    assert set(READERS) == {"breast", "busi", "bus_bra", "bus_cot", "bus_uclm", "folder"}
 
 
 @real_files

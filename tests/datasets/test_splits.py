@@ -1,26 +1,25 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdiff.cases import case_row, write_cases
+from stdiff.cases import case_row, png_cell, write_cases
+from stdiff.datasets.scenes.fingerprint import fingerprint
 from stdiff.datasets.splits import COLUMNS, make_splits, split_tables
-from stdiff.files import InputError, encode_png
+from stdiff.files import InputError
 
-SIZE_PX = 64
-
-
-def noise(key: int) -> np.ndarray:
-    return np.random.default_rng([11, key]).integers(0, 256, (SIZE_PX, SIZE_PX), dtype=np.uint8)
-
-
-# Encoded once: hypothesis draws many tables of the same images.
-CELLS = [{"bytes": encode_png(noise(key)), "path": f"{key}.png"} for key in range(160)]
-MASK = {"bytes": encode_png(np.zeros((SIZE_PX, SIZE_PX), np.uint8)), "path": "m.png"}
+SIZE_PX = 96
+NATIVE = {
+    **{"scale_x": 1.0, "scale_y": 1.0, "offset_x_px": 0.0, "offset_y_px": 0.0},
+    **{"native_height_px": SIZE_PX, "native_width_px": SIZE_PX},
+}
 
 
-def case(collection, number, pathology="benign", patient=None, image=None, mask=True):
+def case(collection, number, pathology="benign", patient=None, image=None, mask=True, area=None):
+    """A row; ``image`` is the number of the scene it shows, its own unless said."""
     case_id = f"{collection}/{number:04d}"
     offset = {"a": 0, "b": 80}[collection]
     return {
@@ -29,17 +28,26 @@ def case(collection, number, pathology="benign", patient=None, image=None, mask=
         "pathology": pathology,
         "patient_id": patient,
         "group_id": f"{collection}/patient-{patient}" if patient else case_id,
+        "flags": [],
+        "fingerprint": None,
+        "transform": NATIVE,
+        "lesion_count": 1 if mask else None,
+        "measures": None if area is None else {"area_fraction": area},
         "image": offset + number if image is None else image,
-        "mask": mask,
     }
 
 
 def as_frame(rows) -> pd.DataFrame:
-    """Rows with their pixels; they carry numbers until here, to be printed if a test fails."""
-    pixels = [{"image": CELLS[row["image"]], "mask": MASK if row["mask"] else None} for row in rows]
-    return pd.DataFrame(
-        [row | cells for row, cells in zip(rows, pixels, strict=True)], columns=list(COLUMNS)
-    )
+    return pd.DataFrame(rows, columns=[*COLUMNS, "image"])
+
+
+def pairs_of(rows) -> pd.DataFrame:
+    """What the search finds: rows that show one scene."""
+    by_image = {}
+    for row in rows:
+        by_image.setdefault(row["image"], []).append(row["case_id"])
+    pairs = [pair for ids in by_image.values() for pair in itertools.combinations(sorted(ids), 2)]
+    return pd.DataFrame(pairs, columns=["case_a", "case_b"])
 
 
 def some_cases(seed: int, name: str = "a") -> list[dict]:
@@ -64,8 +72,10 @@ collections = st.integers(0, 10**6).map(some_cases)
 others = st.integers(0, 10**6).map(lambda seed: some_cases(seed, "b"))
 
 
-def split(rows, seed=0, test=0.25, validation=0.15):
-    return make_splits(as_frame(rows), seed=seed, test=test, validation=validation)
+def split(rows, seed=0, test=0.25, validation=0.15, **options):
+    return make_splits(
+        as_frame(rows), pairs_of(rows), seed=seed, test=test, validation=validation, **options
+    )
 
 
 examples = settings(max_examples=25, deadline=None)
@@ -76,8 +86,7 @@ examples = settings(max_examples=25, deadline=None)
 def test_no_group_patient_or_twin_is_cut(rows, seed):
     splits = split(rows, seed)
     cases = as_frame(rows).set_index("case_id").loc[splits["case_id"]].reset_index()
-    cases["pixels"] = [cell["path"] for cell in cases["image"]]
-    for column in ("group_id", "patient_id", "pixels"):
+    for column in ("group_id", "patient_id", "image"):
         key = cases[column].to_numpy()
         known = pd.notna(key)
         assert (splits["role"][known].groupby(key[known]).nunique() == 1).all()
@@ -92,7 +101,11 @@ def test_labels_are_nested_whole_groups_of_training_masks(rows, seed):
     splits = split(rows, seed)
     cases = as_frame(rows).set_index("case_id").loc[splits["case_id"]]
     ranks = splits["label_rank"]
-    may = (splits["role"] == "train") & ~splits["label_conflict"] & cases["mask"].notna().to_numpy()
+    may = (
+        (splits["role"] == "train")
+        & ~splits["label_conflict"]
+        & cases["lesion_count"].notna().to_numpy()
+    )
     assert (ranks.notna() == may).all()
     assert ranks[may].between(0, 1, inclusive="left").all()
     assert (ranks[may].groupby(splits["group_id"][may]).nunique() == 1).all()
@@ -205,15 +218,28 @@ def test_a_case_id_twice():
         split([*many(), many()[3]])
 
 
+def noise(key: int) -> np.ndarray:
+    return np.random.default_rng([11, key]).integers(0, 256, (SIZE_PX, SIZE_PX), dtype=np.uint8)
+
+
 def test_tables_of_several_files(tmp_path):
-    for name, rows in (("a", many(40)), ("b", [case("b", n) for n in range(20)])):
+    twins = [case("b", n, image=5 if n == 3 else None) for n in range(20)]
+    for name, rows in (("a", many(40)), ("b", twins)):
         write_cases(
-            [case_row(**row) for row in as_frame(rows).to_dict("records")],
+            [
+                case_row(
+                    **row | {"image": png_cell(pixels, "i"), "fingerprint": fingerprint(pixels)}
+                )
+                for row in rows
+                for pixels in [noise(row["image"])]
+            ],
             tmp_path / f"{name}.parquet",
         )
     options = {"seed": 3, "test": 0.2, "validation": 0.1}
-    forth, back = tmp_path / "forth.parquet", tmp_path / "back.parquet"
-    split_tables([tmp_path / "a.parquet", tmp_path / "b.parquet"], forth, **options)
+    forth, back, pairs = (tmp_path / f"{name}.parquet" for name in ("forth", "back", "pairs"))
+    split_tables(
+        [tmp_path / "a.parquet", tmp_path / "b.parquet"], forth, duplicates=pairs, **options
+    )
     split_tables([tmp_path / "b.parquet", tmp_path / "a.parquet"], back, **options)
     assert forth.read_bytes() == back.read_bytes()
     splits = pd.read_parquet(forth)
@@ -227,3 +253,135 @@ def test_tables_of_several_files(tmp_path):
         "label_conflict",
     ]
     assert set(splits["fold"]) == {0} and len(splits) == 60
+    found = pd.read_parquet(pairs)
+    assert found[["case_a", "case_b", "kind"]].values.tolist() == [["a/0005", "b/0003", "frame"]]
+    groups = splits.set_index("case_id")["group_id"]
+    assert groups["a/0005"] == groups["b/0003"] == "a/0005"
+
+
+# ---- lesion size
+
+
+def sized(count=90):
+    """Lesions of three very different sizes in one class."""
+    return [case("a", n, area=[0.01, 0.05, 0.2][n % 3] + n / 1e5) for n in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_role_and_label_fraction_holds_all_sizes_alike(seed):
+    rows = sized()
+    splits = split(rows, seed, test=0.2, validation=0.1).set_index("case_id")
+    splits["size"] = pd.Series({row["case_id"]: n % 3 for n, row in enumerate(rows)})
+    counts = splits.groupby(["role", "size"]).size().unstack()
+    assert counts.loc["test"].tolist() == [6, 6, 6]
+    assert counts.loc["validation"].tolist() == [3, 3, 3]
+    few = splits[splits["label_rank"] < 0.2].groupby("size").size()
+    assert few.max() - few.min() <= 1
+
+
+# ---- cross-validation
+
+
+@examples
+@given(collections, others, st.integers(0, 1000), st.integers(2, 5))
+def test_every_group_that_may_be_tested_is_tested_once(rows, further, seed, folds):
+    splits = split(rows + further, seed, test=None, folds=folds, validation=0.1)
+    assert len(splits) == folds * len(rows + further)
+    assert (splits.groupby(["group_id", "fold"])["role"].nunique() == 1).all()
+    times = (splits["role"] == "test").groupby(splits["case_id"]).sum()
+    one = splits[splits["fold"] == 0].set_index("case_id")
+    with_mask = pd.Series({r["case_id"]: r["lesion_count"] is not None for r in rows + further})
+    by_group = with_mask.groupby(one["group_id"]).transform("any")
+    conflict = one["label_conflict"].groupby(one["group_id"]).transform("any")
+    assert (times == (by_group & ~conflict).astype(int).loc[times.index]).all()
+
+
+@examples
+@given(collections, others, st.integers(0, 1000))
+def test_another_collection_moves_no_fold(rows, further, seed):
+    options = {"test": None, "folds": 4, "validation": 0.1}
+    alone, together = split(rows, seed, **options), split(rows + further, seed, **options)
+    of_a = together[together["collection"] == "a"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, of_a)
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+def test_folds_are_of_equal_size_in_every_class_and_lesion_size(folds):
+    rows = sized(90)
+    splits = split(rows, test=None, folds=folds, validation=0.1)
+    tested = splits[splits["role"] == "test"].set_index("case_id")
+    tested["size"] = pd.Series({row["case_id"]: n % 3 for n, row in enumerate(rows)})
+    counts = tested.groupby(["fold", "size"]).size()
+    assert counts.tolist() == [30 // folds] * (3 * folds)
+
+
+def test_validation_differs_from_fold_to_fold_and_never_meets_the_test():
+    splits = split(many(), test=None, folds=4, validation=0.2)
+    chosen = [
+        set(part["case_id"][part["role"] == "validation"]) for _, part in splits.groupby("fold")
+    ]
+    assert all(14 <= len(one) <= 18 for one in chosen)
+    assert len({frozenset(one) for one in chosen}) == 4
+
+
+def bus_bra_rows(patients=20):
+    rows = []
+    for patient in range(patients):
+        for side in "lr":
+            row = case("a", 0, patient=str(patient), image=len(rows))
+            case_id = f"bus_bra/bus_{patient:04d}-{side}"
+            group = f"bus_bra/patient-{patient}"
+            rows.append(row | {"case_id": case_id, "collection": "bus_bra", "group_id": group})
+    return rows
+
+
+def write_folds(path, rows, fold_of):
+    lines = [f"{row['case_id'].split('/')[1]},benign,{fold_of(row)}" for row in rows]
+    path.write_text("ID,Pathology,kFold\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def table_of(rows, path):
+    write_cases([case_row(**row | {"image": None}) for row in rows], path)
+    return path
+
+
+def test_published_folds_are_kept(tmp_path):
+    rows = bus_bra_rows()
+    wanted = {row["case_id"]: int(row["patient_id"]) % 5 for row in rows}
+    folds = write_folds(tmp_path / "5-fold-cv.csv", rows, lambda row: wanted[row["case_id"]] + 1)
+    out = tmp_path / "splits.parquet"
+    table = table_of(rows, tmp_path / "t.parquet")
+    split_tables([table], out, seed=1, validation=0.1, published=folds)
+    splits = pd.read_parquet(out)
+    tested = splits[splits["role"] == "test"].set_index("case_id")["fold"]
+    assert tested.to_dict() == wanted
+    with pytest.raises(InputError, match="5 folds are published, but 4 are asked for"):
+        split_tables([table], out, seed=1, validation=0.1, folds=4, published=folds)
+
+
+def test_published_folds_that_do_not_fit(tmp_path):
+    rows = bus_bra_rows(4)
+    table, out = table_of(rows, tmp_path / "t.parquet"), tmp_path / "splits.parquet"
+    short = write_folds(tmp_path / "short.csv", rows[2:], lambda row: 1)
+    with pytest.raises(
+        InputError, match=r"no fold for 2 BUS-BRA case\(s\), e.g. bus_bra/bus_0000-l"
+    ):
+        split_tables([table], out, seed=1, validation=0.1, published=short)
+    odd = write_folds(tmp_path / "odd.csv", rows, lambda row: "NaN")
+    with pytest.raises(InputError, match="kFold of bus_0000-l: 'NaN'"):
+        split_tables([table], out, seed=1, validation=0.1, published=odd)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test": None}, "neither a test fraction nor folds"),
+        ({"test": None, "folds": 1}, "folds 1: expected at least 2"),
+        ({"test": None, "folds": 2, "validation": 0.5}, "folds 2 and validation 0.5"),
+    ],
+)
+def test_impossible_folds(options, message):
+    with pytest.raises(InputError, match=message):
+        split(many(), **options)

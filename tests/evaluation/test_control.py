@@ -160,6 +160,7 @@ def run_folder(tmp_path):
         {
             "case_id": [r["case_id"] for r in real],
             "group_id": [f"g{i}" for i in range(60)],
+            "fold": 0,
             "role": ["train"] * 30 + ["test"] * 30,
             "label_rank": [0.0] * 30 + [None] * 30,
         }

@@ -13,7 +13,8 @@ from stdiff.files import InputError
 from stdiff.lexicon import Findings
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.ellipse import EllipseSource
-from stdiff.masks.shape import count_lesions, largest_lesion, measure
+from stdiff.masks.outline import ellipse_bending
+from stdiff.masks.shape import MIN_AREA_PX, count_lesions, largest_lesion, measure
 
 SIZE = 64
 SEEDS = st.integers(0, 2**32 - 1)
@@ -84,6 +85,107 @@ def test_only_the_largest_lesion_is_measured():
 def test_an_empty_mask_has_no_shape():
     with pytest.raises(ValueError, match="no lesion"):
         measure(np.zeros((8, 8), np.uint8))
+
+
+def polar(radius_of, size=240, scale=60.0):
+    """A filled outline about the middle: radius (in units of `scale` pixels) by angle."""
+    y, x = np.mgrid[:size, :size] + 0.5 - size / 2
+    return np.hypot(x, y) <= scale * radius_of(np.arctan2(y, x))
+
+
+SPICULATED = polar(lambda t: 0.7 + 0.6 * np.clip(1 - np.abs(np.sin(6 * t)) / 0.35, 0, 1))
+LOBED = polar(lambda t: 1 + 0.12 * np.abs(np.sin(5 * t)))
+HEXAGON = polar(lambda t: np.cos(np.pi / 6) / np.cos((t + np.pi / 6) % (np.pi / 3) - np.pi / 6))
+KIDNEY = polar(lambda t: 1 - 0.45 * np.exp(-((t / 0.5) ** 2)))
+DISC = polar(np.ones_like)
+
+
+def test_a_disc_is_the_unit_of_the_outline():
+    for scale in (10, 30, 80):
+        found = measure(polar(np.ones_like, scale=scale))
+        assert found.compactness == pytest.approx(1, abs=0.01)
+        assert found.curvature_energy == pytest.approx(1, abs=0.1)
+        assert (found.lobulations, found.shape, found.margin) == (0, "round", "circumscribed")
+
+
+def test_an_ellipse_bends_as_its_formula_says():
+    found = measure(ellipse(90, 45, 120, 120, 240, 240))
+    # Ramanujan's perimeter of a 2:1 ellipse.
+    perimeter = np.pi * (3 * 135 - np.sqrt((3 * 90 + 45) * (90 + 3 * 45)))
+    assert found.compactness == pytest.approx(4 * np.pi**2 * 90 * 45 / perimeter**2, rel=0.01)
+    assert found.curvature_energy == pytest.approx(ellipse_bending(0.5), rel=0.05)
+    assert ellipse_bending(1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("mask", "shape", "margin", "lobulations"),
+    [
+        (DISC, "round", "circumscribed", 0),
+        (KIDNEY, None, None, 1),
+        (LOBED, "irregular", "microlobulated", 10),
+        (SPICULATED, "irregular", "spiculated", 12),
+        (HEXAGON, None, "angular", 0),
+    ],
+    ids=["disc", "kidney", "lobed", "spiculated", "hexagon"],
+)
+def test_outlines_are_told_apart(mask, shape, margin, lobulations):
+    found = measure(mask)
+    assert found.lobulations == lobulations
+    assert shape is None or found.shape == shape
+    assert margin is None or found.margin == margin
+
+
+def test_spikes_bend_more_and_fill_less_than_lobes_and_lobes_than_a_disc():
+    smooth, lobed, spiky = map(measure, (DISC, LOBED, SPICULATED))
+    assert smooth.curvature_energy < lobed.curvature_energy < spiky.curvature_energy
+    assert smooth.compactness > lobed.compactness > spiky.compactness
+    assert smooth.solidity > lobed.solidity > spiky.solidity
+
+
+OUTLINE = ("solidity", "compactness", "curvature_energy", "axis_ratio")
+
+
+@given(
+    st.integers(2, 4), st.floats(0, 0.12), st.floats(0.5, 1), st.floats(0, 3), st.integers(35, 60)
+)
+@settings(max_examples=60, deadline=None)
+def test_the_outline_depends_on_neither_side_nor_place_nor_size(order, depth, ratio, phase, scale):
+    def radius(t):
+        flat = ratio / np.hypot(ratio * np.cos(t), np.sin(t))
+        return flat * (1 + depth * np.cos(order * t + phase))
+
+    mask = polar(radius, scale=scale)
+    found = measure(mask)
+    moved = np.roll(mask, (9, -11), (0, 1))
+    for other in (mask[:, ::-1], mask[::-1], np.rot90(mask), moved):
+        turned = measure(other)
+        for name in OUTLINE:
+            assert getattr(turned, name) == pytest.approx(getattr(found, name), rel=0.02), name
+    assert measure(np.rot90(mask)).aspect == pytest.approx(1 / found.aspect, rel=1e-6)
+    finer = measure(polar(radius, size=480, scale=2 * scale))
+    for name in OUTLINE:
+        # What is left of the pixels' staircase bends a little more the coarser they are.
+        rel = 0.2 if name == "curvature_energy" else 0.02
+        assert getattr(finer, name) == pytest.approx(getattr(found, name), rel=rel), name
+
+
+@given(lesions())
+@settings(max_examples=120, deadline=None)
+def test_measures_stay_within_their_ranges(mask):
+    found = measure(mask)
+    assert 0 < found.area_fraction <= 1 and 0 < found.solidity <= 1
+    assert 0 < found.axis_ratio <= 1 and found.aspect > 0
+    if np.count_nonzero(largest_lesion(mask)) < MIN_AREA_PX:
+        assert found.compactness is found.curvature_energy is found.lobulations is None
+    elif found.compactness is not None:
+        assert 0 < found.compactness <= 1 + 1e-9
+        assert found.curvature_energy >= 1 - 1e-9
+        assert found.lobulations >= 0
+
+
+def test_a_lesion_that_fills_the_mask_can_be_measured():
+    found = measure(np.ones((40, 60), np.uint8))
+    assert (found.area_fraction, found.solidity, found.orientation) == (1, 1, "parallel")
 
 
 @given(lesions(), SEEDS)

@@ -21,6 +21,7 @@ from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.gain import evaluate_gain
 from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.files import InputError
+from stdiff.labels import read_splits
 from stdiff.lexicon import Findings, render
 from stdiff.report.figures import dice_by_arm, sample_grid, training_curves
 from stdiff.report.page import summary_text, write_report
@@ -315,6 +316,8 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
     assert sorted(embedded) == sorted(beside.values())
     assert sorted(beside) == [
         "dice_by_arm.png",
+        "distributions_busi.png",
+        "quarantine_busi.png",
         *(f"real_and_generated_labels{percent}.png" for percent in (100, 25)),
         *(f"samples_labels{percent}.png" for percent in (100, 25)),
         "training_curves.png",
@@ -397,7 +400,7 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     with pytest.raises(InputError, match=r"gain\.json: not JSON"):
         write_report(run, out)
     assert (out / "index.html").read_bytes() == before
-    assert len(list((out / "figures").iterdir())) == 6
+    assert len(list((out / "figures").iterdir())) == 8
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
@@ -437,7 +440,7 @@ def test_cases_add_up(finished, page):
 
 
 def test_problems_of_one_kind_are_one_row(finished):
-    table = quarantine_table({"busi": finished / "quarantine" / "busi.parquet"})
+    table = quarantine_table({"busi": pd.read_parquet(finished / "quarantine" / "busi.parquet")})
     counted = {row[1]: row[2] for row in table.rows}
     assert counted == {"mask is … x … px": "3", "no <i>mask": "1"}
 
@@ -517,7 +520,7 @@ def test_figures_depend_on_their_inputs_only(finished, tmp_path):
         sample_grid(
             [finished / "labels25" / "shards" / "00000.parquet"],
             [finished / "cases" / "busi.parquet"],
-            finished / "splits.parquet",
+            read_splits(finished / "splits.parquet"),
             tmp_path / f"{name}.png",
             rows=2,
         )
@@ -529,7 +532,7 @@ def test_nothing_to_draw_is_an_error(finished, tmp_path):
     with pytest.raises(InputError, match="holds no entry"):
         training_curves({"empty": tmp_path / "log.jsonl"}, tmp_path / "curves.png")
     write_cases([], tmp_path / "empty.parquet")
-    real = [finished / "cases" / "busi.parquet"], finished / "splits.parquet"
+    real = [finished / "cases" / "busi.parquet"], read_splits(finished / "splits.parquet")
     with pytest.raises(InputError, match="corpus holds no image"):
         sample_grid([tmp_path / "empty.parquet"], *real, tmp_path / "samples.png")
     assert list(tmp_path.glob("*.png")) == []

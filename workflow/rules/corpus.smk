@@ -18,6 +18,7 @@ rule plan:
         mem_mb=2000,
         runtime=60,
     params:
+        fold=CONFIG.split.fold,
         settings=CONFIG.masks.model_dump_json(),
         images=CONFIG.corpus.count,
         seed=CONFIG.seed,

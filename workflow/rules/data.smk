@@ -54,13 +54,21 @@ rule harmonize:
         f"{RUN}/logs/harmonize/{{collection}}.log",
     benchmark:
         f"{RUN}/benchmarks/harmonize/{{collection}}.tsv"
-    threads: 1
+    threads: ALL_CORES
     resources:
         mem_mb=2000,
         runtime=60,
     params:
         size=CONFIG.image.size_px,
         fit=CONFIG.image.fit,
+        options=" ".join(
+            flag
+            for flag, wanted in (
+                ("--crop-sector", CONFIG.image.crop_sector),
+                ("--inpaint-marks", CONFIG.image.inpaint_marks),
+            )
+            if wanted
+        ),
         limit=lambda w: (
             f"--limit {CONFIG.collections[w.collection].limit}"
             if CONFIG.collections[w.collection].limit
@@ -72,16 +80,24 @@ rule harmonize:
         others=lambda w: [name for name in CONFIG.collections if name != w.collection],
     shell:
         "stdiff harmonize {wildcards.collection} {input.raw:q} --size {params.size}"
-        " --fit {params.fit} {params.limit} --drop-sources {params.others}"
+        " --fit {params.fit} {params.options} {params.limit} --processes {threads}"
+        " --drop-sources {params.others}"
         " --out {output.table} --quarantine {output.quarantine} 2>&1 | tee -i {log}"
 
 
 rule split:
     input:
         tables=TABLES,
+        # BUS-BRA's published folds, if the run asks for them.
+        published=(
+            str(CONFIG.raw_folder("bus_bra") / CONFIG.split.published)
+            if CONFIG.split.published
+            else []
+        ),
         code=modules_of("stdiff.datasets.splits"),
     output:
-        f"{RUN}/splits.parquet",
+        splits=f"{RUN}/splits.parquet",
+        duplicates=f"{RUN}/duplicates.parquet",
     log:
         f"{RUN}/logs/split.log",
     benchmark:
@@ -91,9 +107,15 @@ rule split:
         mem_mb=2000,
         runtime=30,
     params:
-        test=CONFIG.split.test,
+        scheme=(
+            f"--folds {CONFIG.split.folds}"
+            if CONFIG.split.folds
+            else f"--test {CONFIG.split.test}"
+        ),
+        published=lambda w, input: f"--published {input.published}" if input.published else "",
         validation=CONFIG.split.validation,
         seed=CONFIG.seed,
     shell:
-        "stdiff split {input.tables} --test {params.test} --validation {params.validation}"
-        " --seed {params.seed} --out {output} 2>&1 | tee -i {log}"
+        "stdiff split {input.tables} {params.scheme} {params.published}"
+        " --validation {params.validation} --seed {params.seed}"
+        " --duplicates {output.duplicates} --out {output.splits} 2>&1 | tee -i {log}"

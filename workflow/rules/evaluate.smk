@@ -21,6 +21,7 @@ rule evaluate:
         runtime=120,
         gpu=1,
     params:
+        fold=CONFIG.split.fold,
         settings=CONFIG.evaluation.model_dump_json(),
         segmenter=SEGMENTERS[0],
         seed=CONFIG.seed,

@@ -9,6 +9,7 @@ rule report:
             f"{RUN}/quarantine/{{collection}}.parquet", collection=list(CONFIG.collections)
         ),
         splits=f"{RUN}/splits.parquet",
+        duplicates=f"{RUN}/duplicates.parquet",
         models=expand(f"{RUN}/labels{{percent}}/model", percent=PERCENTS),
         shards=[shard for shards in SHARDS.values() for shard in shards],
         evaluations=expand(f"{RUN}/labels{{percent}}/evaluation.json", percent=PERCENTS),
@@ -61,6 +62,7 @@ rule report:
         mem_mb=4000,
         runtime=30,
     params:
+        fold=CONFIG.split.fold,
         run=subpath(input.config, parent=True),
         folder=subpath(output.page, parent=True),
     shell:

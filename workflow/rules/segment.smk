@@ -21,6 +21,7 @@ rule segment:
         runtime=480,
         gpu=1,
     params:
+        fold=CONFIG.split.fold,
         state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{percent}}-seed{{seed}}",
         settings=CONFIG.segmentation.training.model_dump_json(),
         segmenter=lambda w: CONFIG.segmentation.segmenters[w.segmenter].model_dump_json(),

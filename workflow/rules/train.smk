@@ -20,6 +20,7 @@ rule autoencoder:
         runtime=240,
         gpu=1,
     params:
+        fold=CONFIG.split.fold,
         state=f"{RUN}/state/autoencoder",
         settings=CONFIG.training.autoencoder.model_dump_json(),
         model=CONFIG.model.autoencoder.model_dump_json(),
@@ -49,6 +50,7 @@ rule pretrain:
         runtime=1440,
         gpu=1,
     params:
+        fold=CONFIG.split.fold,
         state=f"{RUN}/state/pretrain",
         settings=CONFIG.training.pretrain.model_dump_json(),
         model=CONFIG.model.model_dump_json(exclude={"gate", "condition_channels"}),
@@ -78,6 +80,7 @@ rule finetune:
         runtime=1440,
         gpu=1,
     params:
+        fold=CONFIG.split.fold,
         state=f"{RUN}/state/finetune-{{percent}}",
         settings=CONFIG.training.finetune.model_dump_json(),
         model=CONFIG.model.model_dump_json(include={"gate", "condition_channels"}),

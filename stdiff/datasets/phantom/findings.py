@@ -85,6 +85,11 @@ def random_findings(rng: np.random.Generator, pathology: str) -> Findings:
         terms |= {"posterior_features": "enhancement", "calcifications": "none"}
         margin = ("circumscribed",)
         terms["shape"] = "oval" if terms["shape"] == "irregular" else terms["shape"]
+    if (terms["echo_pattern"], terms["posterior_features"]) == (
+        "complex cystic and solid",
+        "shadowing",
+    ):  # fluid swallows no sound: only what is solid casts a shadow
+        terms["posterior_features"] = "combined pattern"
     not_parallel = terms["shape"] == "round" or rng.random() < _NOT_PARALLEL[pathology]
     suspicious = (
         (terms["shape"] == "irregular")

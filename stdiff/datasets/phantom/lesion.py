@@ -195,7 +195,9 @@ def _echo_db(
     if pattern == "heterogeneous":
         return level_db + 6 * patches
     if pattern == "complex cystic and solid":
-        return level_db - 28 * np.clip((patches - 0.2) / 0.2, 0, 1)
+        # By chance alone the fluid could fill all of a mass, or none of it.
+        fluid_above = np.quantile(patches[reach_px > 0], 1 - rng.uniform(0.3, 0.55))
+        return level_db - 28 * np.clip((patches - np.float32(fluid_above)) / 0.2, 0, 1)
     return level_db + np.float32(1.2) * patches
 
 

@@ -1,0 +1,262 @@
+"""BrEaST: 256 images with lexicon descriptors, one a patient, 252 with the lesion's mask.
+
+Pawłowska et al. 2024, Sci. Data, TCIA doi 10.7937/9WKK-Q141. Layout: ``case001.png``,
+``case001_tumor.png`` and, for structures that are not the lesion, ``case001_other1.png`` in
+``BrEaST-Lesions_USG-images_and_masks/``; beside or inside that folder the clinical data,
+``BrEaST-Lesions-USG-clinical-data-Dec-15-2023.xlsx``. Four cases are normal and have no mask.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+
+import openpyxl
+
+from stdiff.datasets.raw import (
+    Problem,
+    RawCase,
+    Reading,
+    annotated_columns,
+    files_in,
+    folders_by_depth,
+    given_folder,
+    listed,
+    refuse_missing_columns,
+    refuse_repeats,
+    relative,
+    unknown_term,
+    unreadable_metadata,
+)
+from stdiff.files import InputError
+from stdiff.lexicon import BIRADS, ECHO_PATTERNS, MARGINS, PATHOLOGIES, SHAPES, Findings
+
+COLLECTION = "breast"
+FOLDER = "BrEaST-Lesions_USG-images_and_masks"
+_WORKBOOK = "BrEaST-Lesions-USG-clinical-data*.xlsx"
+_COLUMNS = (
+    *("CaseID", "Image_filename", "Mask_tumor_filename", "Mask_other_filename", "Pixel_size"),
+    *("Shape", "Margin", "Echogenicity", "Posterior_features", "Calcifications"),
+    *("BIRADS", "Diagnosis", "Classification"),
+)
+_NOTHING = ("", "not applicable", "not available")
+_MM_A_CM = 10
+
+# Column of the sheet → column of the case table and its term for each value in small letters.
+# None: a value we know and the lexicon has no term for. One outside becomes a flag, no guess.
+TERMS: dict[str, tuple[str, dict[str, str | None]]] = {
+    "Classification": ("pathology", {term: term for term in PATHOLOGIES}),
+    "BIRADS": ("birads", {category.lower(): category for category in BIRADS}),
+    "Shape": ("shape", {term: term for term in SHAPES}),
+    "Echogenicity": (
+        "echo_pattern",
+        {term: term for term in ECHO_PATTERNS}
+        | {"complex cystic/solid": "complex cystic and solid"},
+    ),
+    "Posterior_features": (
+        "posterior_features",
+        {
+            "no": "no posterior features",
+            "enhancement": "enhancement",
+            "shadowing": "shadowing",
+            "combined": "combined pattern",
+        },
+    ),
+    "Calcifications": (
+        "calcifications",
+        {"no": "none", "in a mass": "in a mass", "intraductal": "intraductal", "indefinable": None},
+    ),
+}
+
+
+def read(raw: Path) -> Reading:
+    """Cases such as ``breast/case001``, and rows or files that cannot be paired or read.
+
+    Raises:
+        InputError: no folder or several with the images, no workbook or several, a workbook that
+            cannot be read or lacks a column, a CaseID twice.
+    """
+    raw = given_folder(raw, FOLDER)
+    root, workbook = _image_folder(raw), _workbook(raw)
+    files = {path.name.lower(): path for path in files_in(root) if path != workbook}
+    rows = _rows(workbook)
+    refuse_repeats((_case_number(row) for row in rows), f"{workbook.name}: column CaseID")
+    cases: list[RawCase] = []
+    problems: list[Problem] = []
+    for row in rows:
+        image_name = row["Image_filename"] or f"{workbook.name}, CaseID {row['CaseID']}"
+        try:
+            cases.append(_case(row, root, files, problems))
+        except InputError as error:
+            problems.append(Problem(image_name, str(error)))
+    return cases, problems + [
+        Problem(relative(path, root), f"not named in {workbook.name}") for path in files.values()
+    ]
+
+
+def _image_folder(raw: Path) -> Path:
+    for level in folders_by_depth(raw):
+        fitting = [folder for folder in level if any(folder.glob("case[0-9]*.png"))]
+        if len(fitting) > 1:
+            several = ", ".join(relative(path, raw) for path in fitting)
+            raise InputError(f"{raw}: several folders hold case*.png: {several}; give one of them")
+        if fitting:
+            return fitting[0]
+    raise InputError(
+        f"{raw}: expected {FOLDER}/ with case001.png ..., or these files; found {listed(raw)}"
+    )
+
+
+def _workbook(raw: Path) -> Path:
+    inside = [path for level in folders_by_depth(raw) for f in level for path in f.glob(_WORKBOOK)]
+    # Given the images' own folder, the workbook may lie beside it.
+    found = sorted(inside or raw.resolve().parent.glob(_WORKBOOK))
+    if not found:
+        raise InputError(
+            f"{raw}: no clinical data; expected one file {_WORKBOOK} beside the images; "
+            f"found {listed(raw)}"
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"{raw}: {len(found)} files of clinical data: "
+            f"{', '.join(path.name for path in found)}; keep one"
+        )
+    return found[0]
+
+
+def _rows(workbook: Path) -> list[dict[str, str]]:
+    """Rows of the first sheet that has all columns, cells as text; blank rows left out."""
+    try:
+        with closing(openpyxl.load_workbook(workbook, read_only=True, data_only=True)) as book:
+            sheets = []
+            for sheet in book.worksheets:
+                # Some writers state a wrong range, which would hide cells.
+                sheet.reset_dimensions()
+                cells = [[_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+                sheets.append([row for row in cells if any(row)])
+    except Exception as error:  # whatever the parsers of zip and XML beneath throw
+        raise InputError(f"{workbook}: not a readable Excel file ({error})") from error
+    if not any(sheets):
+        raise InputError(f"{workbook}: no sheet with cells; expected {', '.join(_COLUMNS)}")
+    # 'Pixel_size (cm)' is 'Pixel_size'.
+    headers = [[name.partition(" (")[0] for name in (rows or [[]])[0]] for rows in sheets]
+    best = max(range(len(sheets)), key=lambda i: len(set(_COLUMNS) & set(headers[i])))
+    refuse_missing_columns(headers[best], _COLUMNS, str(workbook))
+    return [
+        {name: "" for name in _COLUMNS} | dict(zip(headers[best], row, strict=False))
+        for row in sheets[best][1:]
+    ]
+
+
+def _text(cell: object) -> str:
+    """A cell as a person sees it: 1.0 is '1', an empty one ''."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else " ".join(str(cell).split())
+
+
+def _case_number(row: dict[str, str]) -> str:
+    """'1' of CaseID 1, '001' or 'case001'; the cell itself where it holds no number."""
+    number = re.fullmatch(r"(?:case)?0*(\d+)", row["CaseID"], re.IGNORECASE)
+    return number[1] if number else row["CaseID"]
+
+
+def _case(
+    row: dict[str, str], root: Path, files: dict[str, Path], problems: list[Problem]
+) -> RawCase:
+    """The case of a row; the files that it names are taken out of ``files``.
+
+    A missing mask of another structure costs nothing but a line in ``problems``.
+    """
+    image_path = _taken(row["Image_filename"], files) if row["Image_filename"] else None
+    lesions = {name: _taken(name, files) for name in _names(row["Mask_tumor_filename"])}
+    others = {name: _taken(name, files) for name in _names(row["Mask_other_filename"])}
+    problems += [
+        Problem(name, "mask of another structure, named in the clinical data, is missing")
+        for name, path in others.items()
+        if path is None
+    ]
+    number = _case_number(row)
+    if not number.isdigit():
+        raise InputError(f"CaseID {row['CaseID']!r}; expected a number, e.g. 1")
+    if image_path is None:
+        raise InputError("named in the clinical data, but the image is missing")
+    missing = [name for name, path in lesions.items() if path is None]
+    if missing:
+        raise InputError(f"its mask {', '.join(missing)} is missing")
+    findings, flags = _findings(row)
+    lesion_free = findings.pathology == "normal"
+    if not lesions and not lesion_free:
+        raise InputError("no Mask_tumor_filename, though the case is not classified as normal")
+    spacing_mm, spacing_flags = _spacing_mm(row["Pixel_size"])
+    diagnosis = [] if row["Diagnosis"].lower() in _NOTHING else row["Diagnosis"].split("&")
+    histology = "; ".join(part.strip() for part in diagnosis) or None
+    return RawCase(
+        case_id=f"{COLLECTION}/case{int(number):03d}",
+        collection=COLLECTION,
+        root=root,
+        image_path=image_path,
+        mask_paths=tuple(path for path in lesions.values() if path),
+        lesion_free=lesion_free,
+        findings=findings,
+        annotated=annotated_columns(findings, histology),
+        histology=histology,
+        patient_id=number,
+        pixel_spacing_mm=spacing_mm,
+        flags=(*flags, *spacing_flags, *(("other_structures",) if others else ())),
+    )
+
+
+def _names(cell: str) -> list[str]:
+    """File names of a cell such as 'case005_other1.png&case005_other2.png'."""
+    if cell.lower() in _NOTHING:
+        return []
+    return [name.strip() for name in cell.split("&") if name.strip()]
+
+
+def _taken(name: str, files: dict[str, Path]) -> Path | None:
+    """The file of that name, with or without its suffix, taken out of ``files``."""
+    key = name.lower()
+    return files.pop(key, None) or files.pop(f"{key}.png", None)
+
+
+def _findings(row: dict[str, str]) -> tuple[Findings, list[str]]:
+    """Findings of a row, and flags for values not understood."""
+    terms: dict[str, str | None] = {}
+    flags = []
+    for column, (name, values) in TERMS.items():
+        value = row[column].lower()
+        if value in values:
+            terms[name] = values[value]
+        elif value not in _NOTHING:
+            flags.append(unknown_term(column, row[column]))
+    margin = _margin(row["Margin"].lower())
+    if margin is None:
+        flags.append(unknown_term("Margin", row["Margin"]))
+    return Findings(**terms, margin=margin or ()), flags
+
+
+def _margin(value: str) -> tuple[str, ...] | None:
+    """Margins of 'circumscribed' or 'not circumscribed - angular&indistinct'; None if unknown."""
+    if value in (*_NOTHING, "not circumscribed"):
+        return ()
+    if value == "circumscribed":
+        return (value,)
+    described = re.fullmatch(r"not circumscribed ?[-–] ?(.+)", value)
+    parts = [part.strip() for part in described[1].split("&")] if described else []
+    known = parts and all(part in MARGINS and part != "circumscribed" for part in parts)
+    return tuple(parts) if known else None
+
+
+def _spacing_mm(value: str) -> tuple[float | None, list[str]]:
+    """Millimetres of a pixel from the sheet's centimetres."""
+    if value.lower() in _NOTHING:
+        return None, []
+    try:
+        spacing_cm = float(value.replace(",", "."))
+    except ValueError:
+        spacing_cm = 0.0
+    if not 0 < spacing_cm < 1:
+        return None, [unreadable_metadata("Pixel_size", value)]
+    return spacing_cm * _MM_A_CM, []

@@ -1,0 +1,193 @@
+"""What a collection holds and everything that is wrong with it, found in one go.
+
+A raw folder is looked at by harmonizing it, so what `stdiff verify` says is what a run would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stdiff.cases import read_cases, verify_table, write_cases
+from stdiff.datasets import leaks
+from stdiff.datasets.harmonize import harmonize
+from stdiff.datasets.pixels import box_of, read_pixels
+from stdiff.datasets.raw import RawCase
+from stdiff.datasets.readers import read_raw
+from stdiff.datasets.rows import Harmonization
+from stdiff.files import InputError
+from stdiff.lexicon import PATHOLOGIES, VOCABULARY
+
+COLUMNS = (
+    *leaks.COLUMNS,
+    *("birads", "shape", "orientation", "margin", "echo_pattern", "posterior_features"),
+    *("calcifications", "annotated", "device", "lesion_count", "measures", "source_path"),
+)
+# Flags that say the raw files contradict themselves or hold what no reader knows.
+DEFECTS = (
+    *("csv_size_mismatch", "bbox_mismatch", "side_mismatch", "mask_stretched"),
+    *("unknown_term:", "unreadable_metadata:"),
+)
+PICTURE_PX = 256
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """A collection (or case table) as found.
+
+    Attributes:
+        name: of the collection or table.
+        cases: one row a usable image, columns :data:`COLUMNS`.
+        pairs: images of one scene, columns :data:`stdiff.datasets.leaks.PAIR_SCHEMA`.
+        quarantine: ``source_path`` and ``reason`` of what was left out.
+        problems: one line each; empty when all is sound.
+    """
+
+    name: str
+    cases: pd.DataFrame
+    pairs: pd.DataFrame
+    quarantine: pd.DataFrame
+    problems: list[str]
+
+    def text(self) -> str:
+        """Counts by class, masks, sizes, devices, flags and near-duplicates; then all problems."""
+        lines = [f"{self.name}: {len(self.cases)} images, {len(self.quarantine)} left out"]
+        lines += [f"  {what:<16}{found}" for what, found in self.counts() if found]
+        if not self.problems:
+            return "\n".join([*lines, "no problem found"])
+        return "\n".join([*lines, f"{len(self.problems)} problem(s):", *self.problems])
+
+    def counts(self) -> Iterator[tuple[str, str]]:
+        """What there is, and how much of it, in words."""
+        cases = self.cases
+        pathology = cases["pathology"].fillna("unknown").value_counts()
+        order = [name for name in (*PATHOLOGIES, "unknown") if name in pathology]
+        yield "pathology", _listed(pathology[order])
+        lesions = cases["lesion_count"]
+        masks = {
+            "with a lesion": (lesions > 0).sum(),
+            "with several": (lesions > 1).sum(),
+            "lesion-free": (lesions == 0).sum(),
+            "unlabelled": lesions.isna().sum(),
+        }
+        yield "masks", _listed(pd.Series(masks))
+        if sizes := [cell for cell in cases["transform"] if cell is not None]:
+            for what in ("width", "height"):
+                values = [cell[f"native_{what}_px"] for cell in sizes]
+                median = int(np.median(values))
+                yield f"native {what}", f"{min(values)} to {max(values)} px, median {median}"
+        patients = cases["patient_id"].dropna()
+        if len(patients):
+            yield "patients", f"{patients.nunique()} ({len(cases) - len(patients)} images without)"
+        for name in VOCABULARY:
+            annotated = cases["annotated"].map(
+                lambda terms, name=name: terms is not None and name in terms
+            )
+            if name != "pathology" and annotated.any():
+                yield name, f"annotated in {annotated.sum()} images"
+        yield "devices", _listed(cases["device"].value_counts())
+        flags = [flag for row in cases["flags"].dropna() for flag in row if ":" not in flag]
+        yield "flags", _listed(pd.Series(flags, dtype=object).value_counts())
+        twins = set(self.pairs["case_a"]) | set(self.pairs["case_b"])
+        if twins:
+            yield "near-duplicates", f"{len(self.pairs)} pairs of {len(twins)} images"
+
+
+def inspect_raw(collection: str, raw: Path, table: Path, processes: int = 1) -> Integrity:
+    """A raw collection; its case table (pictures at 256 px) is left at ``table``.
+
+    Raises:
+        InputError: a raw folder that cannot be read as the collection at all.
+    """
+    raw_cases = {case.case_id: case for case in read_raw(collection, raw)[0]}
+    quarantine = table.with_name(f"{table.stem}_quarantine.parquet")
+    how = Harmonization(PICTURE_PX)
+    try:
+        pairs = harmonize(collection, raw, table, quarantine, how=how, processes=processes)
+    except InputError:
+        if not quarantine.is_file():
+            raise
+        # Not one usable image: the quarantine says why.
+        pairs = None
+        write_cases([], table)
+    found = found_in_run(collection, table, pairs, pd.read_parquet(quarantine))
+    problems = [
+        f"{case.source_path}: {text}"
+        for case_id, flags in zip(found.cases["case_id"], found.cases["flags"], strict=True)
+        for case in [raw_cases[case_id]]
+        for text in _defects(case, flags)
+    ]
+    return replace(found, problems=sorted(found.problems + problems))
+
+
+def inspect_table(table: Path) -> Integrity:
+    """A case table with every problem of it.
+
+    Raises:
+        InputError: not a readable case table.
+    """
+    found = found_in_run(str(table), table, None, None)
+    return replace(found, problems=sorted(verify_table(table) + found.problems))
+
+
+def found_in_run(
+    name: str, table: Path, pairs: pd.DataFrame | None, quarantine: pd.DataFrame | None
+) -> Integrity:
+    """What a harmonized collection holds.
+
+    Args:
+        name: of the collection.
+        table: its case table.
+        pairs: of the run it is a part of, as :func:`stdiff.datasets.leaks.find_pairs` gives them;
+            searched in the table if None.
+        quarantine: what was left out of it, if that is known.
+    """
+    cases = read_cases(table, COLUMNS)
+    of_run = leaks.find_pairs(cases) if pairs is None else pairs
+    known = set(cases["case_id"])
+    ours = of_run[of_run["case_a"].isin(known) | of_run["case_b"].isin(known)]
+    if quarantine is None:
+        quarantine = pd.DataFrame(columns=["source_path", "reason"])
+    problems = [f"{row.source_path}: {row.reason}" for row in quarantine.itertuples()]
+    problems += _conflicts(cases, ours)
+    return Integrity(name, cases, ours, quarantine, sorted(problems))
+
+
+def _listed(counts: pd.Series) -> str:
+    """'benign 3, malignant 2'; what does not occur is left out."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
+def _defects(case: RawCase, flags: list[str]) -> Iterator[str]:
+    """The contradictions of one case, with what the files say."""
+    for flag in flags:
+        if not flag.startswith(DEFECTS):
+            continue
+        text = flag
+        if flag in ("csv_size_mismatch", "bbox_mismatch"):
+            pixels = read_pixels(case)
+            if flag == "csv_size_mismatch" and case.stated_size_px:
+                (height, width), found = case.stated_size_px, pixels.picture.grey_HW.shape
+                text += f": metadata say {width} x {height} px, the file is {found[1]} x {found[0]}"
+            elif case.stated_box_px and pixels.mask_HW is not None:
+                text += f": metadata say (left, top, right, bottom) {case.stated_box_px}, "
+                text += f"the mask has {box_of(pixels.mask_HW)}"
+        yield text
+
+
+def _conflicts(cases: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
+    """Pairs of one scene in one table whose pathologies differ."""
+    by_id = cases.set_index("case_id")
+    within = pairs["case_a"].isin(by_id.index) & pairs["case_b"].isin(by_id.index)
+    for pair in pairs[within].itertuples():
+        one, other = by_id.loc[pair.case_a], by_id.loc[pair.case_b]
+        if one["pathology"] and other["pathology"] and one["pathology"] != other["pathology"]:
+            yield (
+                f"{one['source_path']}: label_conflict: {one['pathology']}, but shows the scene of "
+                f"{other['source_path']}, which is {other['pathology']} "
+                f"(correlation {pair.correlation:.2f})"
+            )

@@ -1,0 +1,30 @@
+"""The collections that can be read, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from stdiff.datasets import breast, bus_bra, bus_cot, bus_uclm, busi, folder
+from stdiff.datasets.raw import Reading, refuse_repeats
+from stdiff.files import InputError
+
+READERS: dict[str, Callable[[Path], Reading]] = {
+    reader.COLLECTION: reader.read for reader in (busi, bus_bra, bus_cot, breast, bus_uclm, folder)
+}
+
+
+def read_raw(collection: str, raw: Path) -> Reading:
+    """Cases of a raw collection, sorted by case_id, and what its reader could not use.
+
+    Raises:
+        InputError: unknown collection, a raw folder that cannot be read as the collection, or a
+            case_id twice.
+    """
+    if collection not in READERS:
+        raise InputError(
+            f"collection: {collection!r} is not known; expected one of {', '.join(sorted(READERS))}"
+        )
+    cases, problems = READERS[collection](Path(raw))
+    refuse_repeats((case.case_id for case in cases), f"{raw}: case_id")
+    return sorted(cases, key=lambda case: case.case_id), problems

@@ -1,0 +1,116 @@
+"""One raw case becomes one row of the case table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from stdiff.cases import case_row, png_cell
+from stdiff.datasets.descriptors import describe
+from stdiff.datasets.geometry import Fit, fit_frame
+from stdiff.datasets.leaks import CROP_FLAG
+from stdiff.datasets.marks.detection import find_marks
+from stdiff.datasets.marks.inpaint import without_marks
+from stdiff.datasets.marks.sector import sector_box
+from stdiff.datasets.pixels import Pixels, read_pixels
+from stdiff.datasets.raw import Problem, RawCase
+from stdiff.datasets.scenes.fingerprint import fingerprint
+from stdiff.files import InputError, sha256_file
+from stdiff.lexicon import Findings, render
+
+
+@dataclass(frozen=True)
+class Harmonization:
+    """How every frame of a run is stored.
+
+    Attributes:
+        size_px: side of the stored squares.
+        fit: how a frame becomes a square, see :func:`stdiff.datasets.geometry.fit_frame`.
+        crop_sector: cut away what surrounds the echo image.
+        inpaint_marks: paint over burnt-in callipers and text.
+    """
+
+    size_px: int
+    fit: str = "stretch"
+    crop_sector: bool = False
+    inpaint_marks: bool = False
+
+
+def row_or_problem(case: RawCase, how: Harmonization) -> dict[str, Any] | Problem:
+    """The case-table row, or why there is none."""
+    try:
+        return _row(case, how)
+    except InputError as error:
+        # Relative to the collection, so that tables name no machine.
+        return Problem(case.source_path, str(error).replace(f"{case.root}{os.sep}", ""))
+
+
+def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
+    """Descriptors, lesion count and fingerprint are taken at native geometry."""
+    pixels = read_pixels(case)
+    image_HW, placed, flags = _prepared(pixels, how)
+    findings, mask, lesion_count, measures = case.findings, None, None, None
+    if pixels.mask_HW is not None:
+        description = describe(image_HW, pixels.mask_HW)
+        findings = _completed(findings, description.terms)
+        measures, lesion_count = description.measures, description.lesion_count
+        stored_mask, cut = _stored_mask(pixels.mask_HW, placed)
+        mask = png_cell(stored_mask, f"{case.case_id}-mask")
+        flags |= {"lesion_cut_by_crop"} if cut else set()
+    return case_row(
+        case_id=case.case_id,
+        collection=case.collection,
+        patient_id=case.patient_id,
+        group_id=case.group_id,
+        image=png_cell(placed.image(image_HW), case.case_id),
+        mask=mask,
+        height_px=how.size_px,
+        width_px=how.size_px,
+        pixel_spacing_mm=placed.spacing_mm(case.pixel_spacing_mm),
+        device=case.device,
+        histology=case.histology,
+        **findings.as_row(),
+        annotated=list(case.annotated),
+        caption=render(findings),
+        lesion_count=lesion_count,
+        measures=measures,
+        flags=sorted(flags | ({CROP_FLAG} if case.lesion_crop else set())),
+        source_path=case.source_path,
+        source_sha256=sha256_file(case.image_path),
+        transform=placed.transform(),
+        fingerprint=fingerprint(pixels.picture.grey_HW),
+    )
+
+
+def _prepared(pixels: Pixels, how: Harmonization) -> tuple[np.ndarray, Fit, set[str]]:
+    """The image to store, its place in the square, and its flags."""
+    image_HW, box_px = pixels.picture.grey_HW, None
+    marks = find_marks(image_HW, pixels.picture.rgb_HWC)
+    flags = {*pixels.flags, *marks.flags}
+    if how.inpaint_marks and marks.mask_HW.any():
+        image_HW = without_marks(image_HW, marks.mask_HW)
+        flags.add("marks_inpainted")
+    if how.crop_sector:
+        box_px = sector_box(image_HW, pixels.mask_HW, marks.mask_HW)
+        if box_px != (0, 0, image_HW.shape[1], image_HW.shape[0]):
+            flags.add("sector_cropped")
+    return image_HW, fit_frame(*image_HW.shape, how.size_px, how.fit, box_px), flags
+
+
+def _completed(findings: Findings, derived: dict[str, Any]) -> Findings:
+    """Findings with the derived terms in columns that nobody annotated."""
+    missing = {name: term for name, term in derived.items() if not getattr(findings, name)}
+    return replace(findings, **missing)
+
+
+def _stored_mask(mask_HW: np.ndarray, placed: Fit) -> tuple[np.ndarray, bool]:
+    """Mask in the square, and whether the square cuts part of the lesion away."""
+    stored = placed.mask(mask_HW)
+    if mask_HW.any() and not stored.any():
+        # Stored all-zero, it would claim that the image is free of lesions.
+        raise InputError(f"no pixel of the lesion is left at {placed.size_px} px; raise size_px")
+    left, top, right, bottom = placed.box_px
+    return stored, bool(mask_HW.sum() > mask_HW[top:bottom, left:right].sum())

@@ -1,0 +1,107 @@
+"""`stdiff verify`: everything that is wrong, at once, with what the files say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stdiff.cases import read_cases
+from stdiff.cli import main
+from stdiff.datasets.harmonize import harmonize
+from stdiff.datasets.integrity import inspect_raw, inspect_table
+from stdiff.datasets.rows import Harmonization
+from stdiff.report.collections import write_integrity_page
+
+
+def scene(key: int, height: int = 120, width: int = 150) -> np.ndarray:
+    """Tissue that looks like no other one's, large enough to be told apart."""
+    from scipy.ndimage import gaussian_filter
+
+    rough = np.random.default_rng([23, key]).normal(size=(height, width))
+    tissue = gaussian_filter(rough, 3)
+    return np.clip(110 + 40 * tissue / tissue.std(), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def faulty_busi(busi, draw):
+    """One fault of each kind."""
+    for k, name in enumerate(("benign (1)", "benign (2)", "malignant (1)", "normal (1)")):
+        draw.save(busi / name.split()[0] / f"{name}.png", scene(k))
+        mask = draw.disc(120, 150) if "normal" not in name else np.zeros((120, 150), bool)
+        draw.save(busi / name.split()[0] / f"{name}_mask.png", mask)
+    draw.save(busi / "malignant" / "malignant (2).png", scene(0))
+    draw.save(busi / "malignant" / "malignant (2)_mask.png", draw.disc(120, 150))
+    (busi / "benign" / "benign (3)_mask.png").unlink()
+    (busi / "malignant" / "malignant (3).png").write_bytes(b"no picture")
+    (busi / "normal" / "readme.txt").write_text("hello")
+    return busi
+
+
+def test_every_problem_is_listed_at_once(faulty_busi, tmp_path):
+    found = inspect_raw("busi", faulty_busi, tmp_path / "cases.parquet")
+    text = "\n".join(found.problems)
+    assert "benign/benign (3).png: no mask file beside the image" in found.problems
+    assert "malignant/malignant (3).png: " in text and "cannot be read as an image" in text
+    assert "normal/readme.txt: name not understood" in text
+    assert "benign/benign (1).png: label_conflict: benign, but shows the scene of " in text
+    assert "malignant/malignant (2).png, which is malignant" in text
+    assert len(found.problems) == 4
+    assert str(faulty_busi) not in text, "a machine's path"
+
+
+def test_counts_stand_before_the_problems(faulty_busi, tmp_path):
+    text = inspect_raw("busi", faulty_busi, tmp_path / "cases.parquet").text()
+    assert text.startswith("busi: 7 images, 3 left out")
+    assert "normal 3, benign 2, malignant 2" in text
+    assert "with a lesion 4, lesion-free 3" in text
+    assert "80 to 150 px" in text
+    assert "1 pairs of 2 images" in text
+    assert "4 problem(s):" in text
+
+
+def test_metadata_that_disagree_are_quoted_beside_the_file(bus_bra, draw, tmp_path):
+    rows = [draw.bra_row(n, side) for n in (1, 2, 3) for side in "lr"]
+    rows[3]["Width"] = "81"
+    rows[0]["BBOX"] = "[1,1,20,20]"
+    draw.write_bra_csv(bus_bra, rows)
+    problems = inspect_raw("bus_bra", bus_bra, tmp_path / "cases.parquet").problems
+    assert problems == [
+        "Images/bus_0001-l.png: bbox_mismatch: metadata say (left, top, right, bottom) "
+        "(0, 0, 20, 20), the mask has (30, 15, 50, 35)",
+        "Images/bus_0002-r.png: csv_size_mismatch: metadata say 81 x 60 px, the file is 80 x 60",
+    ]
+
+
+def test_nothing_usable_is_still_a_list(busi, tmp_path):
+    for path in busi.rglob("*.png"):
+        path.write_bytes(b"")
+    found = inspect_raw("busi", busi, tmp_path / "cases.parquet")
+    assert len(found.problems) == 9 and len(found.cases) == 0
+    write_integrity_page(found, tmp_path / "cases.parquet", busi, tmp_path / "page")
+    assert (tmp_path / "page" / "index.html").is_file()
+
+
+def test_a_table_can_be_verified(busi, tmp_path):
+    table = tmp_path / "t.parquet"
+    harmonize("busi", busi, table, tmp_path / "q.parquet", how=Harmonization(48))
+    found = inspect_table(table)
+    assert found.problems == []
+    assert f"{table}: 9 images" in found.text()
+    broken = pd.read_parquet(table)
+    assert list(read_cases(table)["case_id"]) == list(broken["case_id"])
+
+
+def test_the_command_prints_writes_the_page_and_says_so(faulty_busi, tmp_path, capsys):
+    page = tmp_path / "page"
+    code = main(["verify", str(faulty_busi), "--collection", "busi", "--page", str(page)])
+    said = capsys.readouterr().out
+    assert code == 1 and "4 problem(s):" in said and str(page / "index.html") in said
+    html = (page / "index.html").read_text()
+    assert "label_conflict" in html and "data:image/png;base64," in html
+    assert "<script" not in html and "http" not in html.replace("http-equiv", "")
+    for name in ("distributions", "duplicates", "quarantine"):
+        assert (page / "figures" / f"{name}_busi.png").stat().st_size > 5000
+
+
+def test_a_sound_folder_exits_0(busi, capsys):
+    assert main(["verify", str(busi), "--collection", "busi"]) == 0
+    assert "no problem found" in capsys.readouterr().out
