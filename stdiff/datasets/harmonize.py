@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +21,7 @@ from stdiff.datasets.geometry import fit_frame
 from stdiff.datasets.raw import Problem, RawCase
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization, row_or_problem
+from stdiff.datasets.workers import mapped
 from stdiff.files import InputError, written_whole
 
 _QUARANTINE_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.string())])
@@ -84,7 +83,7 @@ def harmonize(
     problems = problems + dropped
     cases = _evenly_spaced(cases, limit)
     results = tqdm(
-        _mapped(cases, how, processes),
+        mapped(partial(row_or_problem, how=how), cases, processes, chunk=16),
         total=len(cases),
         desc=f"harmonize {collection}",
         unit="image",
@@ -97,7 +96,7 @@ def harmonize(
             write_quarantine(problems, quarantine)
             if not count:
                 raise InputError(f"{raw}: no usable case of {collection}; {_summary(problems)}")
-            return _write_linked(draft, aside)
+            return _write_linked(draft, aside, processes)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -148,23 +147,6 @@ def _evenly_spaced(cases: list[RawCase], limit: int | None) -> list[RawCase]:
 # ---- their rows
 
 
-def _mapped(
-    cases: list[RawCase], how: Harmonization, processes: int
-) -> Iterator[dict[str, Any] | Problem]:
-    work = partial(row_or_problem, how=how)
-    if processes <= 1:
-        _one_thread()
-        yield from map(work, cases)
-        return
-    with ProcessPoolExecutor(processes, initializer=_one_thread) as pool:
-        yield from pool.map(work, cases, chunksize=16)
-
-
-def _one_thread() -> None:
-    """Threads of OpenCV beside worker processes would only wait for each other."""
-    cv2.setNumThreads(1)
-
-
 def _rows(
     results: Iterable[dict[str, Any] | Problem], problems: list[Problem]
 ) -> Iterator[dict[str, Any]]:
@@ -189,10 +171,10 @@ def _write_blocks(rows: Iterator[dict[str, Any]], path: Path) -> int:
 # ---- what links them
 
 
-def _write_linked(draft: Path, out: Path) -> pd.DataFrame:
+def _write_linked(draft: Path, out: Path, processes: int) -> pd.DataFrame:
     """The draft with the group ids and flags of its near-duplicates; returns their pairs."""
     cases = read_cases(draft, leaks.COLUMNS)
-    pairs = leaks.find_pairs(cases)
+    pairs = leaks.find_pairs(cases, processes)
     clusters = leaks.clusters_of(cases, pairs)
     groups = leaks.group_ids(cases, clusters, named_by="group_id")
     duplicate = cases.groupby(clusters)["case_id"].transform("size").to_numpy() > 1

@@ -34,17 +34,18 @@ PAIR_SCHEMA = pa.schema(
 CROP_FLAG = "lesion_crop"
 
 
-def find_pairs(cases: pd.DataFrame) -> pd.DataFrame:
+def find_pairs(cases: pd.DataFrame, processes: int = 1) -> pd.DataFrame:
     """Pairs of cases that show one scene, sorted; columns as :data:`PAIR_SCHEMA`.
 
     Args:
         cases: rows with the columns :data:`COLUMNS`; one without a fingerprint matches nothing.
+        processes: worker processes; the result does not depend on it.
     """
     with_pixels = cases[cases["fingerprint"].notna()].sort_values("case_id")
     is_crop = np.array([CROP_FLAG in flags for flags in with_pixels["flags"]], dtype=bool)
     found = []
     for part in (with_pixels[~is_crop], with_pixels[is_crop]):
-        pairs = duplicate_pairs(fingerprint_array(part["fingerprint"].to_list()))
+        pairs = duplicate_pairs(fingerprint_array(part["fingerprint"].to_list()), processes)
         found.append(_named(pairs, part, "i", part, "j"))
     crops, frames = with_pixels[is_crop], with_pixels[~is_crop]
     pairs = crop_pairs(*_with_native_sizes(crops), *_with_native_sizes(frames))

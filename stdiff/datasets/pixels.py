@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageChops
 
@@ -104,8 +105,8 @@ def _rescaled(
 
 def box_of(mask_HW: np.ndarray) -> tuple[int, int, int, int]:
     """0-based inclusive (x_min, y_min, x_max, y_max) in pixels of a mask that is not empty."""
-    ys, xs = np.nonzero(mask_HW)
-    return int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())
+    left, top, width, height = cv2.boundingRect(mask_HW.astype(np.uint8))
+    return left, top, left + width - 1, top + height - 1
 
 
 def read_picture(path: Path) -> Picture:
@@ -139,7 +140,9 @@ def read_mask(path: Path) -> np.ndarray:
     if image.mode in (*_GREY_MODES, *_DEEP_MODES) and not _has_transparency(image):
         levels_HW = np.asarray(image.convert("L") if image.mode in _GREY_MODES else image)
     else:
-        levels_HW = np.asarray(_on_black(image, path)).max(axis=2)
+        # Channel by channel: numpy's maximum over the last axis takes ten times as long.
+        red, green, blue = _on_black(image, path).split()
+        levels_HW = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
     brightest = levels_HW.max()
     if ((levels_HW == 0) | (levels_HW == brightest)).all():
         return levels_HW > 0

@@ -113,4 +113,5 @@ def _stored_mask(mask_HW: np.ndarray, placed: Fit) -> tuple[np.ndarray, bool]:
         # Stored all-zero, it would claim that the image is free of lesions.
         raise InputError(f"no pixel of the lesion is left at {placed.size_px} px; raise size_px")
     left, top, right, bottom = placed.box_px
-    return stored, bool(mask_HW.sum() > mask_HW[top:bottom, left:right].sum())
+    kept_HW = mask_HW[top:bottom, left:right]
+    return stored, bool(np.count_nonzero(mask_HW) > np.count_nonzero(kept_HW))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -26,7 +28,9 @@ _PEAK_SLACK = 0.35  # of its contrast, by which a tick may differ from another
 _FILLED_SHARE, _ON_PACE_SHARE = 0.8, 0.7  # of the places, and of the specks alike
 
 
-def black_bars_px(grey_HW: np.ndarray, marks_HW: np.ndarray) -> tuple[int, int, int, int]:
+def black_bars_px(
+    grey_HW: np.ndarray, marks_HW: Callable[[], np.ndarray]
+) -> tuple[int, int, int, int]:
     """Lines without echo at the (left, top, right, bottom) rim, in pixels.
 
     At the bottom, where echoes fade with depth, a bar must end in a step to count: darkness that
@@ -34,13 +38,15 @@ def black_bars_px(grey_HW: np.ndarray, marks_HW: np.ndarray) -> tuple[int, int, 
 
     Args:
         grey_HW: (height, width) uint8.
-        marks_HW: boolean, what was drawn on it, which counts as dark.
+        marks_HW: gives the boolean map of what was drawn on it, which counts as dark; asked for
+            only where the rim is dark.
     """
     rim = (grey_HW[0], grey_HW[-1], grey_HW[:, 0], grey_HW[:, -1])
     if all(np.mean(line > _BLACK_GREY) > _STRAY_SHARE for line in rim):
         return 0, 0, 0, 0  # as in nearly every frame
-    across, down = _lit_shares(grey_HW, marks_HW, _BLACK_GREY)
-    bottom = _bar_px(_lit_shares(grey_HW, marks_HW, _FAINT_GREY)[1][::-1])
+    drawn_HW = marks_HW()
+    across, down = _lit_shares(grey_HW, drawn_HW, _BLACK_GREY)
+    bottom = _bar_px(_lit_shares(grey_HW, drawn_HW, _FAINT_GREY)[1][::-1])
     fades = down[::-1][bottom : bottom + _STEP_PX].max() < _STEP_SHARE
     return _bar_px(across), _bar_px(down), _bar_px(across[::-1]), 0 if fades else bottom
 
@@ -60,7 +66,7 @@ def _lit_shares(
     return columns, rows
 
 
-def has_black_border(grey_HW: np.ndarray, marks_HW: np.ndarray) -> bool:
+def has_black_border(grey_HW: np.ndarray, marks_HW: Callable[[], np.ndarray]) -> bool:
     """Whether bars take at least 2 % of the height or of the width on some side."""
     height, width = grey_HW.shape
     sides_px = (width, height, width, height)
@@ -99,9 +105,11 @@ def _regular_ticks(strip_HW: np.ndarray) -> bool:
     if len(boxes_N4) < _LEAST_TICKS:
         return False
     x, y, width, height = boxes_N4.T
-    forms_N3 = np.stack([2 * x + width, 2 * width, 2 * height], axis=1)  # half pixels
     # The middle may move by half a pixel, the sides may differ by one.
-    alike_NN = (np.abs(forms_N3[:, None] - forms_N3) <= (1, 2, 2)).all(axis=2)
+    alike_NN = np.ones((len(x), len(x)), bool)
+    for form_N, slack in ((2 * x + width, 1), (width, 1), (height, 1)):
+        form_N = form_N.astype(np.int16)
+        alike_NN &= np.abs(form_N[:, None] - form_N) <= slack
     if alike_NN.sum(axis=1).max() < _LEAST_TICKS:
         return False
     peaks_N = np.array([strip_HW[b : b + h, a : a + w].max() for a, b, w, h in boxes_N4], float)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
@@ -38,11 +40,20 @@ class Marks:
 
     Attributes:
         flags: those of :data:`FLAGS` that hold, sorted.
-        mask_HW: boolean, True on callipers, measuring lines and text.
+        lines_HW: (height, width) uint8, by how much each pixel outshines both sides of it.
+        writing: runs of letter strokes.
+        callipers: measuring crosses.
     """
 
     flags: tuple[str, ...]
-    mask_HW: np.ndarray
+    lines_HW: np.ndarray
+    writing: tuple[Strokes, ...] = ()
+    callipers: tuple[Calliper, ...] = ()
+
+    @cached_property
+    def mask_HW(self) -> np.ndarray:  # noqa: N802
+        """(height, width) bool, True on callipers, measuring lines and text."""
+        return _drawn_pixels(self.lines_HW, self.writing, self.callipers)
 
 
 def is_coloured(rgb_HWC: np.ndarray) -> bool:
@@ -87,26 +98,37 @@ def find_marks(grey_HW: np.ndarray, rgb_HWC: np.ndarray | None = None) -> Marks:
     if rgb_HWC is not None and is_coloured(rgb_HWC):
         flags.add("colour")
         bright_HW = _without_doppler(rgb_HWC)
-    mask_HW = np.zeros(grey_HW.shape, bool)
     if min(grey_HW.shape) < _SMALLEST_PX:
-        return Marks(tuple(sorted(flags)), mask_HW)
+        return Marks(tuple(sorted(flags)), np.zeros_like(bright_HW))
     thin = thin_lines(bright_HW)
     lines_HW = thin.any_HW()
     strokes = find_strokes(bright_HW, thin.upright_HW)
     found = [one for one in find_callipers(bright_HW, thin) if not _is_letter(one, strokes)]
-    callipers = _not_alone_at_rim(found, grey_HW.shape[1])
-    text = _mark_glyphs(mask_HW, lines_HW, strokes, callipers)
-    for calliper in callipers:
-        mask_HW[tuple(calliper.pixels_N2.T)] = True
-    _mark_measuring_lines(mask_HW, lines_HW, callipers)
+    callipers = tuple(_not_alone_at_rim(found, grey_HW.shape[1]))
+    written, numbers = _writing(strokes, callipers)
+    writing = (*written, *numbers)
     there = {
         "callipers": bool(callipers),
-        "burnt_in_text": text,
-        "black_border": has_black_border(bright_HW, mask_HW),
+        "burnt_in_text": bool(written),
+        "black_border": has_black_border(
+            bright_HW, partial(_drawn_pixels, lines_HW, writing, callipers)
+        ),
         "ruler": has_ruler(lines_HW),
     }
     flags |= {name for name, holds in there.items() if holds}
-    return Marks(tuple(sorted(flags)), mask_HW)
+    return Marks(tuple(sorted(flags)), lines_HW, writing, callipers)
+
+
+def _drawn_pixels(
+    lines_HW: np.ndarray, writing: Sequence[Strokes], callipers: Sequence[Calliper]
+) -> np.ndarray:
+    mask_HW = np.zeros(lines_HW.shape, bool)
+    for run in writing:
+        _mark_run(mask_HW, lines_HW, run)
+    for calliper in callipers:
+        mask_HW[tuple(calliper.pixels_N2.T)] = True
+    _mark_measuring_lines(mask_HW, lines_HW, callipers)
+    return mask_HW
 
 
 def _is_letter(one: Calliper, strokes: Strokes) -> bool:
@@ -127,21 +149,16 @@ def _not_alone_at_rim(callipers: list[Calliper], width_px: int) -> list[Calliper
     return callipers
 
 
-def _mark_glyphs(
-    mask_HW: np.ndarray,
-    lines_HW: np.ndarray,
-    strokes: Strokes,
-    callipers: list[Calliper],
-) -> bool:
-    """Mark writing and the numbers beside callipers; whether there is writing."""
+def _writing(
+    strokes: Strokes, callipers: Sequence[Calliper]
+) -> tuple[list[Strokes], list[Strokes]]:
+    """Runs of writing, and the strokes of the numbers beside callipers."""
     middles_N2 = np.array([(one.y_px, one.x_px) for one in callipers], int).reshape(-1, 2)
     numbers_N = strokes.near(middles_N2, _LABEL_PX)
-    written = words(strokes.where(~numbers_N))
-    for run in written:
-        _mark_run(mask_HW, lines_HW, run)
-    for index in np.flatnonzero(numbers_N):
-        _mark_run(mask_HW, lines_HW, strokes.where(np.arange(len(numbers_N)) == index))
-    return bool(written)
+    numbers = [
+        strokes.where(np.arange(len(numbers_N)) == index) for index in np.flatnonzero(numbers_N)
+    ]
+    return words(strokes.where(~numbers_N)), numbers
 
 
 def _mark_run(mask_HW: np.ndarray, lines_HW: np.ndarray, run: Strokes) -> None:
@@ -154,7 +171,7 @@ def _mark_run(mask_HW: np.ndarray, lines_HW: np.ndarray, run: Strokes) -> None:
 
 
 def _mark_measuring_lines(
-    mask_HW: np.ndarray, lines_HW: np.ndarray, callipers: list[Calliper]
+    mask_HW: np.ndarray, lines_HW: np.ndarray, callipers: Sequence[Calliper]
 ) -> None:
     """Mark the dots between any two callipers that a dotted line joins."""
     for index, one in enumerate(callipers):

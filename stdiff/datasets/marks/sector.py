@@ -27,9 +27,9 @@ def sector_box(
     """
     height, width = grey_HW.shape
     whole = (0, 0, width, height)
-    if marks_HW is None:
-        marks_HW = find_marks(grey_HW).mask_HW
-    bars = black_bars_px(grey_HW, marks_HW)
+    bars = black_bars_px(
+        grey_HW, lambda: find_marks(grey_HW).mask_HW if marks_HW is None else marks_HW
+    )
     left, top, right, bottom = bars[0], bars[1], width - bars[2], height - bars[3]
     if right - left < _LEAST_SHARE * width or bottom - top < _LEAST_SHARE * height:
         return whole

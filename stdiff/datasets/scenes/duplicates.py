@@ -3,10 +3,11 @@
 A split that ignores them leaks: about a third of BUSI has such a twin. Candidates are pairs of
 which one, whole, has nearly the perceptual hash of one of 25 windows of the other. They are then
 aligned, coarse to fine, and are duplicates if the detail (see
-:mod:`stdiff.datasets.scenes.fingerprint`) of their common part correlates above :data:`SAME_CORRELATION`, and so does its middle. In BUSI no
-pair lies between 0.36 and 0.43; pairs of two patients or collections reach 0.35. Grey levels alone
-cannot draw the line: the usual correlation of 0.97 misses dozens of pairs of BUSI that are the same
-frame to the eye, while at 0.92 all dark images with a bright top are alike.
+:mod:`stdiff.datasets.scenes.fingerprint`) of their common part correlates above
+:data:`SAME_CORRELATION`, and so does its middle. In BUSI no pair lies between 0.36 and 0.43; pairs
+of two patients or collections reach 0.35. Grey levels alone cannot draw the line: the usual
+correlation of 0.97 misses dozens of pairs of BUSI that are the same frame to the eye, while at 0.92
+all dark images with a bright top are alike.
 """
 
 from __future__ import annotations
@@ -28,19 +29,15 @@ from stdiff.datasets.scenes.fingerprint import (
     unit,
     view,
 )
+from stdiff.datasets.workers import mapped
 
 SAME_CORRELATION = 0.40
 SAME_IN_THE_MIDDLE = 0.35
 CANDIDATE_SIMILARITY = 0.66
-# Coarse to fine: halvings of the image, grid, and the correlation below which a pair is given up,
-# which true ones exceed there.
-_STAGES = (
-    (1, Grid(8, 1.5, 4), 0.68),
-    (1, Grid(16, 2.0, 4), 0.55),
-    (1, Grid(32, 4.0, 3), 0.55),
-    (0, Grid(FINGERPRINT_PX, 12.0, 3), 0.0),
-    (0, Grid(FINGERPRINT_PX, 4.0, 0), SAME_CORRELATION),
-)
+# Coarse to fine: grids at half size with the correlation below which a pair is given up, which
+# true ones exceed there; then at full size.
+_COARSE = ((Grid(8, 1.5, 4), 0.68), (Grid(16, 2.0, 4), 0.55), (Grid(32, 4.0, 3), 0.55))
+_FINE = (Grid(FINGERPRINT_PX, 12.0, 3), Grid(FINGERPRINT_PX, 4.0, 0))
 # The middle of the common part, at the finest resolution.
 _MIDDLE = np.array([[0.15, 0.85, 0.15, 0.85]], dtype=np.float32)
 _FINEST = Grid(round(0.7 * FINGERPRINT_PX), 4.0, 0)
@@ -50,16 +47,19 @@ _WINDOWS = np.array([(*down, *across) for down in _PARTS for across in _PARTS], 
 _CONTENT_PX = 64
 _WINDOW_PX = 16
 _RADIUS = 8
-# Images hashed, columns of the similarity matrix or pairs aligned at once: memory grows with N.
+# Images hashed or columns of the similarity matrix at once, and pairs aligned at once: memory grows
+# with N.
 _BLOCK = 128
+_PAIRS = 48
 _COLUMNS = ("i", "j", "correlation", "kind")
 
 
-def duplicate_pairs(fingerprints_NHW: np.ndarray) -> pd.DataFrame:
+def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.DataFrame:
     """Pairs of images of one frame, sorted.
 
     Args:
         fingerprints_NHW: (N, 96, 96) uint8. An image of one grey level matches nothing.
+        processes: worker processes; the result does not depend on it.
 
     Returns:
         ``i`` < ``j``, ``correlation`` in (0.4, 1] and ``kind``: "frame" if both show the same
@@ -71,12 +71,8 @@ def duplicate_pairs(fingerprints_NHW: np.ndarray) -> pd.DataFrame:
         )
     boxes = np.concatenate([content_boxes(part) for (part,) in _blocks(fingerprints_NHW)])
     pairs = _candidates(fingerprints_NHW, boxes)
-    pairs = _verified(fingerprints_NHW, boxes, pairs)
-    # Of two directions the better.
-    pairs["i"] = pairs[["ours", "theirs"]].min(axis=1)
-    pairs["j"] = pairs[["ours", "theirs"]].max(axis=1)
-    pairs = pairs.sort_values(["i", "j", "correlation", "kind"])
-    return pairs.drop_duplicates(["i", "j"], keep="last")[list(_COLUMNS)].reset_index(drop=True)
+    pairs = _verified(fingerprints_NHW, boxes, pairs, processes)
+    return pairs.sort_values(["i", "j"], ignore_index=True)[list(_COLUMNS)]
 
 
 def duplicate_groups(fingerprints_NHW: np.ndarray) -> np.ndarray:
@@ -96,7 +92,7 @@ def joined(count: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def _candidates(images_NHW: np.ndarray, boxes_N4: np.ndarray) -> pd.DataFrame:
-    """Ordered pairs (``ours``, ``theirs``): our whole content looks like ``window`` of theirs."""
+    """Pairs ``i`` < ``j`` of which ``ours``, whole, looks like ``window`` of ``theirs``."""
     count = len(images_NHW)
     whole_ND = np.concatenate(
         [_window_hashes(*part, windows=1)[0] for part in _blocks(images_NHW, boxes_N4)]
@@ -112,9 +108,11 @@ def _candidates(images_NHW: np.ndarray, boxes_N4: np.ndarray) -> pd.DataFrame:
             found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
     pairs = pd.concat(found, ignore_index=True)
     pairs = pairs[pairs["ours"] != pairs["theirs"]]
-    # Of several windows the most similar.
-    pairs = pairs.sort_values(["ours", "theirs", "similarity", "window"])
-    return pairs.drop_duplicates(["ours", "theirs"], keep="last", ignore_index=True)
+    # Of two directions and several windows the most similar.
+    pairs["i"] = pairs[["ours", "theirs"]].min(axis=1)
+    pairs["j"] = pairs[["ours", "theirs"]].max(axis=1)
+    pairs = pairs.sort_values(["i", "j", "similarity", "ours", "window"])
+    return pairs.drop_duplicates(["i", "j"], keep="last", ignore_index=True)
 
 
 def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -138,35 +136,52 @@ def _window_hashes(images_NHW: np.ndarray, boxes_N4: np.ndarray, windows: int) -
     return np.stack(hashes)
 
 
-def _verified(images_NHW: np.ndarray, boxes_N4: np.ndarray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """The candidates that are duplicates, with ``correlation`` and ``kind``."""
+def _verified(
+    images_NHW: np.ndarray, boxes_N4: np.ndarray, pairs: pd.DataFrame, processes: int
+) -> pd.DataFrame:
+    """The candidates that are duplicates: ``i``, ``j``, ``correlation`` and ``kind``."""
     halves_NHW = np.concatenate([_halved(part) for (part,) in _blocks(images_NHW)])
-    pyramid = (images_NHW, halves_NHW)
-    verified = []
-    for start in range(0, max(len(pairs), 1), _BLOCK):
-        part = pairs.iloc[start : start + _BLOCK]
-        ours, theirs = part["ours"].to_numpy(), part["theirs"].to_numpy()
-        found = _within(boxes_N4[theirs], _WINDOWS[part["window"].to_numpy()])
-        correlation = np.zeros(len(part), dtype=np.float32)
-        for halvings, grid, threshold in _STAGES:
-            images, scale = pyramid[halvings], 2**halvings
-            found, correlation = align(
-                images[ours], boxes_N4[ours] / scale, images[theirs], found / scale, grid
-            )
-            alike = correlation > threshold
-            ours, theirs, correlation = ours[alike], theirs[alike], correlation[alike]
-            found = found[alike] * scale
-        # Of two screenshots the surround alone may be alike: the middle must be, too.
-        middle_ours, middle_theirs = (_within(b, _MIDDLE) for b in (boxes_N4[ours], found))
-        _, middle = align(images_NHW[ours], middle_ours, images_NHW[theirs], middle_theirs, _FINEST)
-        alike = middle > SAME_IN_THE_MIDDLE
-        ours, theirs, correlation = ours[alike], theirs[alike], correlation[alike]
-        found = found[alike]
-        apart = np.abs(found - boxes_N4[theirs]).max(axis=1, initial=0)
-        kind = np.where(apart < 0.04 * FINGERPRINT_PX, "frame", "crop")
-        columns = {"ours": ours, "theirs": theirs, "correlation": correlation, "kind": kind}
-        verified.append(pd.DataFrame(columns))
+    parts = [pairs.iloc[k : k + _PAIRS] for k in range(0, max(len(pairs), 1), _PAIRS)]
+    verified = mapped(
+        _verified_pairs,
+        parts,
+        processes,
+        setup=_set_searched,
+        setup_arguments=(images_NHW, halves_NHW, boxes_N4),
+    )
     return pd.concat(verified, ignore_index=True)
+
+
+# What the pairs of this process are numbers of: images at full and half size, and their boxes.
+_searched: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _set_searched(images_NHW: np.ndarray, halves_NHW: np.ndarray, boxes_N4: np.ndarray) -> None:
+    global _searched
+    _searched = images_NHW, halves_NHW, boxes_N4
+
+
+def _verified_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs whose detail is the same, in all of the common part and in its middle."""
+    images, halves, boxes_N4 = _searched
+    found = _within(boxes_N4[pairs["theirs"]], _WINDOWS[pairs["window"]])
+    for grid, threshold in _COARSE:
+        ours, theirs = pairs["ours"].to_numpy(), pairs["theirs"].to_numpy()
+        found, correlation = align(
+            halves[ours], boxes_N4[ours] / 2, halves[theirs], found / 2, grid
+        )
+        alike = correlation > threshold
+        pairs, found = pairs[alike], found[alike] * 2
+    ours, theirs = pairs["ours"].to_numpy(), pairs["theirs"].to_numpy()
+    for grid in _FINE:
+        found, correlation = align(images[ours], boxes_N4[ours], images[theirs], found, grid)
+    # Of two screenshots the surround alone may be alike: the middle must be, too.
+    middle_ours, middle_theirs = (_within(b, _MIDDLE) for b in (boxes_N4[ours], found))
+    _, middle = align(images[ours], middle_ours, images[theirs], middle_theirs, _FINEST)
+    apart = np.abs(found - boxes_N4[theirs]).max(axis=1, initial=0)
+    kind = np.where(apart < 0.04 * FINGERPRINT_PX, "frame", "crop")
+    alike = (correlation > SAME_CORRELATION) & (middle > SAME_IN_THE_MIDDLE)
+    return pairs[["i", "j"]].assign(correlation=correlation, kind=kind)[alike]
 
 
 def _halved(images_NHW: np.ndarray) -> np.ndarray:

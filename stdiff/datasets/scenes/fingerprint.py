@@ -2,8 +2,8 @@
 
 Near-duplicates (:mod:`stdiff.datasets.scenes.duplicates`) and lesion crops
 (:mod:`stdiff.datasets.scenes.crops`) are found from fingerprints alone. Grey levels are never
-compared themselves: gain, gamma, equalisation and depth compensation change them all. Compared is the
-*detail*, the difference to the surroundings over the local contrast.
+compared themselves: gain, gamma, equalisation and depth compensation change them all. Compared is
+the *detail*, the difference to the surroundings over the local contrast.
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+"""Worker processes that share the cores instead of fighting for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+import cv2
+from threadpoolctl import threadpool_limits
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def mapped(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    processes: int,
+    *,
+    chunk: int = 1,
+    setup: Callable[..., None] | None = None,
+    setup_arguments: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """``map(work, items)`` in worker processes, in the order of the items.
+
+    Args:
+        work: a function of a module, not a closure.
+        items: what to work on.
+        processes: 1 works in this process.
+        chunk: items sent at once.
+        setup: called once in each process before it works, e.g. with arrays that all items need.
+        setup_arguments: of ``setup``.
+    """
+    if processes <= 1:
+        if setup:
+            setup(*setup_arguments)
+        yield from map(work, items)
+        return
+    with ProcessPoolExecutor(
+        processes, initializer=_alone_on_a_core, initargs=(setup, setup_arguments)
+    ) as pool:
+        yield from pool.map(work, items, chunksize=chunk)
+
+
+def _alone_on_a_core(setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    """Threads of BLAS and OpenCV beside other workers would only wait for each other."""
+    cv2.setNumThreads(1)
+    threadpool_limits(1)
+    if setup:
+        setup(*arguments)
