@@ -103,6 +103,7 @@ def _split(o: argparse.Namespace) -> None:
         folds=o.folds,
         published=o.published,
         duplicates=o.duplicates,
+        processes=o.processes,
     )
 
 

@@ -48,7 +48,7 @@ def find_pairs(cases: pd.DataFrame, processes: int = 1) -> pd.DataFrame:
         pairs = duplicate_pairs(fingerprint_array(part["fingerprint"].to_list()), processes)
         found.append(_named(pairs, part, "i", part, "j"))
     crops, frames = with_pixels[is_crop], with_pixels[~is_crop]
-    pairs = crop_pairs(*_with_native_sizes(crops), *_with_native_sizes(frames))
+    pairs = crop_pairs(*_with_native_sizes(crops), *_with_native_sizes(frames), processes)
     found.append(_named(pairs.assign(kind="lesion crop"), crops, "crop", frames, "frame"))
     table = pd.concat(found, ignore_index=True)
     return table.sort_values(["case_a", "case_b"], ignore_index=True)

@@ -50,6 +50,7 @@ def split_tables(
     folds: int | None = None,
     published: Path | None = None,
     duplicates: Path | None = None,
+    processes: int = 1,
 ) -> None:
     """Split the cases of all tables together; every file is written whole or not at all.
 
@@ -64,6 +65,7 @@ def split_tables(
             fold that the file gives them. Its inner validation is not read: it cuts patients.
         duplicates: where the pairs of cases that show one scene go, if wanted
             (columns :data:`stdiff.datasets.leaks.PAIR_SCHEMA`).
+        processes: worker processes of that search; the result does not depend on it.
 
     Raises:
         InputError: as :func:`make_splits`, or a file that cannot be read.
@@ -71,7 +73,7 @@ def split_tables(
     cases = read_cases(tables, columns=COLUMNS)
     refuse_repeats(cases["case_id"], "case tables: case_id")
     given = published_folds(published, cases) if published else None
-    pairs = leaks.find_pairs(cases)
+    pairs = leaks.find_pairs(cases, processes)
     splits = make_splits(
         cases, pairs, seed=seed, test=test, validation=validation, folds=folds, given=given
     )

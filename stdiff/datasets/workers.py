@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
-import cv2
 from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
@@ -44,8 +43,7 @@ def mapped(
 
 
 def _alone_on_a_core(setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    """Threads of BLAS and OpenCV beside other workers would only wait for each other."""
-    cv2.setNumThreads(1)
+    """Threads of BLAS beside other workers would only wait for each other."""
     threadpool_limits(1)
     if setup:
         setup(*arguments)

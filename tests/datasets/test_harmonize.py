@@ -94,6 +94,55 @@ def test_a_crop_that_cuts_the_lesion_is_flagged(busi, tmp_path, draw):
     assert list(cases.loc["busi/benign-0002", "flags"]) == []
 
 
+def framed_on_a_screen(draw):
+    """Speckle inside a black surround, with a plus on it."""
+    screen = np.zeros((120, 150), np.uint8)
+    screen[20:110, 30:140] = draw.speckle(4, 90, 110) // 2 + 20
+    screen[60:71, 90] = screen[65, 85:96] = 255
+    return screen
+
+
+def test_the_sector_can_be_cut_out_and_the_transform_leads_back(tmp_path, draw):
+    draw.save(tmp_path / "images" / "a.png", framed_on_a_screen(draw))
+    whole = table("folder", tmp_path, tmp_path)
+    assert "black_border" in whole["flags"][0] and "sector_cropped" not in whole["flags"][0]
+    cut = table("folder", tmp_path, tmp_path, crop_sector=True)
+    assert "sector_cropped" in cut["flags"][0]
+    cell = cut["transform"][0]
+    left, top = (-cell[f"offset_{axis}_px"] / cell[f"scale_{axis}"] for axis in "xy")
+    assert (left, top) == pytest.approx((30, 20), abs=1)
+    assert (cell["native_height_px"], cell["native_width_px"]) == (120, 150)
+    assert images_of(cut["image"])[0][:, 0].mean() > 30 > images_of(whole["image"])[0][:, 0].mean()
+
+
+def test_marks_can_be_painted_over(tmp_path, draw):
+    plus = np.full((120, 150), 60, np.uint8)
+    plus[60:71, 90] = plus[65, 85:96] = 255
+    draw.save(tmp_path / "images" / "a.png", plus)
+    kept = table("folder", tmp_path, tmp_path)
+    painted = table("folder", tmp_path, tmp_path, inpaint_marks=True)
+    assert "callipers" in kept["flags"][0] and "marks_inpainted" not in kept["flags"][0]
+    assert "marks_inpainted" in painted["flags"][0]
+    assert images_of(kept["image"]).max() > 150 > 70 > images_of(painted["image"]).max()
+    assert kept["fingerprint"][0] == painted["fingerprint"][0]
+
+
+def test_duplicates_of_a_collection_share_a_group_and_conflicts_are_flagged(busi, tmp_path, draw):
+    from skimage.data import camera
+
+    photograph = camera()[:300, :400]
+    for name in ("benign (1)", "malignant (2)"):
+        draw.save(busi / name.split()[0] / f"{name}.png", photograph)
+        draw.save(busi / name.split()[0] / f"{name}_mask.png", draw.disc(300, 400))
+    cases = table("busi", busi, tmp_path).set_index("case_id")
+    one, other = cases.loc["busi/benign-0001"], cases.loc["busi/malignant-0002"]
+    assert one["group_id"] == other["group_id"] == "busi/benign-0001"
+    for row in (one, other):
+        assert {"duplicate", "label_conflict"} <= set(row["flags"])
+    alone = cases.drop(["busi/benign-0001", "busi/malignant-0002"])
+    assert list(alone["group_id"]) == list(alone.index)
+
+
 def test_folder_mask_of_the_same_aspect_ratio_is_brought_to_size(tmp_path, draw):
     draw.save(tmp_path / "images" / "a.png", draw.speckle(1))
     draw.save(tmp_path / "masks" / "a.png", draw.disc(120, 160, 80, 50, 20))

@@ -102,7 +102,7 @@ rule split:
         f"{RUN}/logs/split.log",
     benchmark:
         f"{RUN}/benchmarks/split.tsv"
-    threads: 1
+    threads: ALL_CORES
     resources:
         mem_mb=2000,
         runtime=30,
@@ -117,5 +117,5 @@ rule split:
         seed=CONFIG.seed,
     shell:
         "stdiff split {input.tables} {params.scheme} {params.published}"
-        " --validation {params.validation} --seed {params.seed}"
+        " --validation {params.validation} --seed {params.seed} --processes {threads}"
         " --duplicates {output.duplicates} --out {output.splits} 2>&1 | tee -i {log}"

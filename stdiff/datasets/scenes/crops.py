@@ -20,6 +20,7 @@ from stdiff.datasets.scenes.fingerprint import (
     unit,
     whole,
 )
+from stdiff.datasets.workers import mapped
 
 SAME_CORRELATION = 0.86
 CANDIDATE_SIMILARITY = 0.62
@@ -32,7 +33,9 @@ _RADIUS = 7
 _LEVEL_RATIO = 1.22
 # Fingerprint pixels across a patch below which it holds too little to be told from others.
 _SMALLEST_PATCH_PX = 7
+# Pairs or crops at once, and frames of one task.
 _BLOCK = 512
+_FRAMES = 16
 _BOX = ("top_px", "bottom_px", "left_px", "right_px")
 
 
@@ -41,6 +44,7 @@ def crop_pairs(
     crop_native_px: np.ndarray,
     frames_NHW: np.ndarray,
     frame_native_px: np.ndarray,
+    processes: int = 1,
 ) -> pd.DataFrame:
     """Crops and the frames that they were cut from, sorted.
 
@@ -49,6 +53,7 @@ def crop_pairs(
         crop_native_px: (M, 2) height and width of the crops as they came.
         frames_NHW: (N, 96, 96) uint8 fingerprints of the frames.
         frame_native_px: (N, 2) height and width of the frames as they came.
+        processes: worker processes; the result does not depend on it.
 
     Returns:
         ``crop``, ``frame`` (indices), ``correlation`` in (0.86, 1] and where the crop lies in
@@ -56,25 +61,41 @@ def crop_pairs(
     """
     crop_native_px = np.asarray(crop_native_px, dtype=float).reshape(-1, 2)
     frame_native_px = np.asarray(frame_native_px, dtype=float).reshape(-1, 2)
-    hashes = np.stack(
-        [_middle_hash(*crop) for crop in zip(crops_MHW, crop_native_px, strict=True)]
-        or [np.zeros(0, dtype=np.float32)]
-    )
-    found = []
-    for index, (frame_HW, native_px) in enumerate(zip(frames_NHW, frame_native_px, strict=True)):
-        if not len(crops_MHW):
-            break
-        crop, boxes = _candidates(hashes, crop_native_px, frame_HW, native_px)
-        found.append((np.full(len(crop), index), crop, boxes))
-    if not found:
+    if not (len(crops_MHW) and len(frames_NHW)):
         return _table(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4)))
-    frame, crop, boxes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    hashes = np.stack([_middle_hash(*crop) for crop in zip(crops_MHW, crop_native_px, strict=True)])
+    starts = range(0, len(frames_NHW), _FRAMES)
+    found = mapped(
+        _pairs_in_frames,
+        [range(start, min(start + _FRAMES, len(frames_NHW))) for start in starts],
+        processes,
+        setup=_set_searched,
+        setup_arguments=(crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px),
+    )
+    return pd.concat(found).sort_values(["crop", "frame"], ignore_index=True)
+
+
+# What this process searches: crops, their native sizes and hashes; frames and their native sizes.
+_searched: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _set_searched(*arrays: np.ndarray) -> None:
+    global _searched
+    _searched = arrays
+
+
+def _pairs_in_frames(frames: range) -> pd.DataFrame:
+    """Crops that stem from one of a few frames."""
+    crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px = _searched
+    candidates = [
+        _candidates(hashes, crop_native_px, frames_NHW[k], frame_native_px[k]) for k in frames
+    ]
+    frame = np.repeat(list(frames), [len(crop) for crop, _ in candidates])
+    crop, boxes = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
     verified = [
         _verified(crops_MHW, frames_NHW, crop[part], frame[part], boxes[part])
-        for part in (slice(start, start + _BLOCK) for start in range(0, len(crop), _BLOCK))
+        for part in (slice(k, k + _BLOCK) for k in range(0, max(len(crop), 1), _BLOCK))
     ]
-    if not verified:
-        return _table(crop, frame, np.zeros(0), boxes)
     crop, frame, correlation, boxes = (np.concatenate(x) for x in zip(*verified, strict=True))
     scale = np.repeat(frame_native_px[frame] / FINGERPRINT_PX, 2, axis=1)
     return _table(crop, frame, correlation, boxes * scale)
@@ -85,7 +106,7 @@ def _table(
 ) -> pd.DataFrame:
     columns = {"crop": crop, "frame": frame, "correlation": correlation.astype(np.float32)}
     columns |= {name: boxes_px[:, axis].astype(float) for axis, name in enumerate(_BOX)}
-    return pd.DataFrame(columns).sort_values(["crop", "frame"], ignore_index=True)
+    return pd.DataFrame(columns)
 
 
 def _detail_at(

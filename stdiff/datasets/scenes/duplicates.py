@@ -72,7 +72,9 @@ def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.Data
     boxes = np.concatenate([content_boxes(part) for (part,) in _blocks(fingerprints_NHW)])
     pairs = _candidates(fingerprints_NHW, boxes)
     pairs = _verified(fingerprints_NHW, boxes, pairs, processes)
-    return pairs.sort_values(["i", "j"], ignore_index=True)[list(_COLUMNS)]
+    # Where the two directions of a pair came to different workers, the better one stays.
+    pairs = pairs.sort_values(["i", "j", "correlation"])
+    return pairs.drop_duplicates(["i", "j"], keep="last")[list(_COLUMNS)].reset_index(drop=True)
 
 
 def duplicate_groups(fingerprints_NHW: np.ndarray) -> np.ndarray:
@@ -92,7 +94,7 @@ def joined(count: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def _candidates(images_NHW: np.ndarray, boxes_N4: np.ndarray) -> pd.DataFrame:
-    """Pairs ``i`` < ``j`` of which ``ours``, whole, looks like ``window`` of ``theirs``."""
+    """Pairs ``i`` < ``j``, of which ``ours``, whole, looks like ``window`` of ``theirs``."""
     count = len(images_NHW)
     whole_ND = np.concatenate(
         [_window_hashes(*part, windows=1)[0] for part in _blocks(images_NHW, boxes_N4)]
@@ -108,11 +110,11 @@ def _candidates(images_NHW: np.ndarray, boxes_N4: np.ndarray) -> pd.DataFrame:
             found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
     pairs = pd.concat(found, ignore_index=True)
     pairs = pairs[pairs["ours"] != pairs["theirs"]]
-    # Of two directions and several windows the most similar.
     pairs["i"] = pairs[["ours", "theirs"]].min(axis=1)
     pairs["j"] = pairs[["ours", "theirs"]].max(axis=1)
-    pairs = pairs.sort_values(["i", "j", "similarity", "ours", "window"])
-    return pairs.drop_duplicates(["i", "j"], keep="last", ignore_index=True)
+    # Of several windows the most similar. The two directions of a pair stand side by side.
+    pairs = pairs.sort_values(["i", "j", "ours", "similarity", "window"])
+    return pairs.drop_duplicates(["i", "j", "ours"], keep="last", ignore_index=True)
 
 
 def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -171,7 +173,13 @@ def _verified_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
             halves[ours], boxes_N4[ours] / 2, halves[theirs], found / 2, grid
         )
         alike = correlation > threshold
-        pairs, found = pairs[alike], found[alike] * 2
+        pairs = pairs[alike].assign(correlation=correlation[alike])
+        found = found[alike] * 2
+    # Of two directions the better one goes on.
+    order = np.argsort(-pairs["correlation"].to_numpy(), kind="stable")
+    pairs, found = pairs.iloc[order], found[order]
+    first = ~pairs.duplicated(["i", "j"]).to_numpy()
+    pairs, found = pairs[first], found[first]
     ours, theirs = pairs["ours"].to_numpy(), pairs["theirs"].to_numpy()
     for grid in _FINE:
         found, correlation = align(images[ours], boxes_N4[ours], images[theirs], found, grid)

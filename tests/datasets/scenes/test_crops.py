@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from copies import lesion_crop, phantom
 from hypothesis import given, settings
@@ -64,6 +65,12 @@ def test_the_box_says_where_the_crop_lies(native):
 
 def test_a_crop_of_a_frame_that_is_not_there_is_found_nowhere(native):
     assert native.pairs(crop=slice(0, 15), frame=slice(15, None)).empty
+
+
+def test_processes_do_not_matter(native):
+    alone = native.pairs()
+    together = crop_pairs(native.crops, native.crop_px, native.frames, native.frame_px, processes=2)
+    pd.testing.assert_frame_equal(alone, together)
 
 
 def test_one_grey_level_matches_nothing(native):

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from copies import COPIES, phantom
 from hypothesis import given, settings
@@ -108,6 +109,10 @@ def test_pairs_do_not_depend_on_the_block(mixed, monkeypatch):
     in_blocks = duplicate_pairs(mixed)
     assert whole[["i", "j", "kind"]].equals(in_blocks[["i", "j", "kind"]])
     np.testing.assert_allclose(whole["correlation"], in_blocks["correlation"], atol=1e-4)
+
+
+def test_processes_do_not_matter(mixed):
+    pd.testing.assert_frame_equal(duplicate_pairs(mixed), duplicate_pairs(mixed, processes=2))
 
 
 @settings(max_examples=8, deadline=None)
