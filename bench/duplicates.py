@@ -128,7 +128,7 @@ def peak_mib() -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["recall", "time"])
+    parser.add_argument("what", choices=["recall", "time"], nargs="?", default="recall")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--crops", type=int, default=0)

@@ -102,7 +102,7 @@ def _lesion_sizes(
     axes: Axes, cases: pd.DataFrame, pathology: pd.Series, classes: list[str]
 ) -> None:
     area = pd.Series([area_fraction(cell) for cell in cases["measures"]], index=cases.index)
-    axes.set_title("largest lesion / image", fontsize=9)
+    axes.set_title("largest lesion / image (colours as left)", fontsize=9)
     axes.tick_params(labelsize=7)
     edges = np.geomspace(0.002, 0.6, 22)
     for name in classes:
@@ -110,10 +110,8 @@ def _lesion_sizes(
         if len(of_class):
             colour = COLOURS[_OF_CLASS[name]]
             clipped = of_class.clip(edges[0], edges[-1])
-            axes.hist(clipped, edges, histtype="step", label=name, color=colour)
+            axes.hist(clipped, edges, histtype="step", color=colour)
     axes.set_xscale("log")
-    if axes.has_data():
-        axes.legend(fontsize=7, frameon=False)
 
 
 def _frame_sizes(axes: Axes, cases: pd.DataFrame, pathology: pd.Series, classes: list[str]) -> None:

@@ -55,7 +55,7 @@ def collection_contents(
     stem = Path(found.name).stem
     contents: dict[str, Any] = {
         "name": stem,
-        "counts": list(found.counts()),
+        "counts": [(what, how_many) for what, how_many in found.counts() if how_many],
         "distributions": None,
         "pairs": None,
         "quarantine": None,

@@ -1,4 +1,3 @@
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -6,19 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_data import DATA, real_files
 
 from stdiff.datasets.bus_cot_terms import findings_of
 from stdiff.datasets.pixels import read_mask, read_picture, read_pixels
 from stdiff.datasets.readers import READERS, read_raw
 from stdiff.files import InputError
 from stdiff.lexicon import Findings
-
-_DATA = Path(
-    os.environ.get("STDIFF_DATA_ROOT", Path(__file__).parents[2].parent / "shared" / "data")
-)
-real_files = pytest.mark.skipif(
-    not (_DATA / "BUSBRA").is_dir(), reason="real collections are not here"
-)
 
 
 @pytest.mark.parametrize("collection", ["busi", "bus_bra", "bus_cot"])
@@ -297,5 +290,5 @@ def test_every_reader_is_registered():
 @real_files
 @pytest.mark.parametrize(("collection", "count"), [("busi", 653), ("bus_bra", 1303)])
 def test_real_collections_are_read_whole(collection, count):
-    cases, problems = read_raw(collection, _DATA)
+    cases, problems = read_raw(collection, DATA)
     assert (len(cases), problems) == (count, [])

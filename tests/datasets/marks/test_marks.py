@@ -1,24 +1,17 @@
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
+from real_data import DATA, real_files
 
 from stdiff.datasets.marks.detection import FLAGS, find_marks, is_coloured
 from stdiff.datasets.marks.inpaint import MARGIN_PX, without_marks
 from stdiff.datasets.phantom.frames import _burn_in, bus_bra_frame, busi_frame
 
-_DATA = Path(
-    os.environ.get("STDIFF_DATA_ROOT", Path(__file__).parents[2].parent / "shared" / "data")
-)
-_BUSI = _DATA / "Dataset_BUSI_with_GT"
 # A detector errs now and then: the same examples every time, so that the tests do not.
 _detection = settings(derandomize=True, database=None, deadline=None)
-real_files = pytest.mark.skipif(not _BUSI.is_dir(), reason="real collections are not here")
 
 
 def tissue(seed=0, height=200, width=260):
@@ -268,7 +261,7 @@ def test_painting_over_is_nearer_to_the_truth_than_the_marks(patient):
     ],
 )
 def test_real_frames_seen_by_eye(name, flags):
-    path = _BUSI / f"{name}.png"
+    path = (DATA / "Dataset_BUSI_with_GT") / f"{name}.png"
     if not path.is_file():
         pytest.skip("this image is not here")
     assert set(find_marks(np.asarray(Image.open(path).convert("L"))).flags) == flags

@@ -1,12 +1,10 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from copies import COPIES, phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import DATA, real_files
 
 from stdiff.datasets.pixels import read_picture
 from stdiff.datasets.readers import read_raw
@@ -15,12 +13,6 @@ from stdiff.datasets.scenes.duplicates import duplicate_groups, duplicate_pairs,
 from stdiff.datasets.scenes.fingerprint import content_boxes, fingerprint, fingerprint_array
 from stdiff.files import InputError
 
-_DATA = Path(
-    os.environ.get("STDIFF_DATA_ROOT", Path(__file__).parents[3].parent / "shared" / "data")
-)
-real_files = pytest.mark.skipif(
-    not (_DATA / "BUSBRA").is_dir(), reason="real collections are not here"
-)
 FRAMES = 40
 # A few below the recall of `python bench/duplicates.py recall` on 200 frames of another seed.
 FLOOR = {
@@ -168,7 +160,7 @@ def test_busi_twins_with_conflicting_class_are_found():
     names = ["b85=m52", "b399=m93", "b433=m145", "b437=n34"]
     classes = {"b": "benign", "m": "malignant", "n": "normal"}
     wanted = [[f"busi/{classes[n[0]]}-{int(n[1:]):04d}" for n in pair.split("=")] for pair in names]
-    cases = read_raw("busi", _DATA)[0]
+    cases = read_raw("busi", DATA)[0]
     index = {case.case_id: number for number, case in enumerate(cases)}
     if not {case_id for pair in wanted for case_id in pair} <= set(index):
         pytest.skip("another excerpt of BUSI lies here")
@@ -181,7 +173,7 @@ def test_busi_twins_with_conflicting_class_are_found():
 
 @real_files
 def test_bus_bra_joins_no_two_patients_but_one_who_stands_there_twice():
-    cases = read_raw("bus_bra", _DATA)[0]
+    cases = read_raw("bus_bra", DATA)[0]
     found = pairs_of(prints([read_picture(case.image_path).grey_HW for case in cases]))
     patients = {frozenset((cases[i].patient_id, cases[j].patient_id)) for i, j in found}
     # Patients 44 and 65: the same two frames, once with and once without callipers.
