@@ -105,7 +105,7 @@ class SplitConfig(Section):
         if self.fold >= (self.folds or 1):
             raise ValueError(
                 f"fold {self.fold} of {self.folds or 1}: folds are counted from 0; e.g. "
-                f"folds: {self.fold + 2}, fold: {self.fold}"
+                f"folds: {max(2, self.fold + 1)}, fold: {self.fold}"
             )
         if self.published and not self.folds:
             raise ValueError(

@@ -21,6 +21,7 @@ _EXAMPLES: dict[str, Any] = {
     "limit": 200,
     "images": 6400,
     "count": 500,
+    "folds": 5,
     "synthetic_share": 0.5,
 }
 

@@ -84,6 +84,11 @@ MISTAKES = [
     ("collections.busi.path", "mine", ["asks for {'busi': 'mine'"], "phantom: null"),
     ("collections.folder", {"path": "own"}, ["'folder': 'own'"], "phantom: null"),
     ("split", {"test": 0.85}, ["split: test 0.85 + validation 0.1"], "test: 0.2"),
+    ("split", {"folds": 1}, ["split.folds: 1"], "folds: 5"),
+    ("split", {"folds": 5, "fold": 5}, ["split: fold 5 of 5"], "folds: 6, fold: 5"),
+    ("split", {"fold": 1}, ["split: fold 1 of 1"], "folds: 2, fold: 1"),
+    ("split", {"published": "5-fold-cv.csv"}, ["folds of a cross-validation"], "folds: 5"),
+    ("split", {"folds": 2, "validation": 0.45}, ["test 0.5 + validation 0.45"], "validation: 0.1"),
     ("model.unet.channels", [], ["model.unet.channels: []"], "channels: [32, 64, 128]"),
     ("model.unet.channels", [33], ["channels [33]"], "channels: [32, 64, 128]"),
     ("model.autoencoder.decoder_blocks", [1], ["decoder_blocks.1"], "decoder_blocks: [3, 2, 0]"),
@@ -117,6 +122,14 @@ def test_mistakes_are_refused_with_key_value_and_mend(key, value, named, mend):
         parse_config(changed(key, value))
     for text in (*named, mend):
         assert text in str(error.value)
+
+
+def test_published_folds_need_their_collection():
+    values = changed("split", {"folds": 5, "published": "5-fold-cv.csv"})
+    assert parse_config(values).split.published == "5-fold-cv.csv"
+    del values["collections"]["bus_bra"]
+    with pytest.raises(ConfigError, match="BUS-BRA's folds, but collections names no bus_bra"):
+        parse_config(values)
 
 
 @pytest.mark.parametrize(
