@@ -38,6 +38,7 @@ _SCHEMA = pa.schema(
 )
 _SEVERITY = ("malignant", "benign", "normal")
 _ROLES = 3
+_LISTED = 5
 
 
 def split_tables(
@@ -77,6 +78,8 @@ def split_tables(
     splits = make_splits(
         cases, pairs, seed=seed, test=test, validation=validation, folds=folds, given=given
     )
+    if given is not None:
+        _tell_moved(splits, given)
     if duplicates:
         _write(pairs, leaks.PAIR_SCHEMA, duplicates)
     _write(splits, _SCHEMA, out)
@@ -139,6 +142,22 @@ def make_splits(
         _refuse_empty_roles(splits, groups, validation)
         parts.append(splits[_SCHEMA.names])
     return pd.concat(parts, ignore_index=True)
+
+
+def _tell_moved(splits: pd.DataFrame, given: pd.Series) -> None:
+    """Say which cases are not tested where it was published, and why."""
+    fold = splits[splits["role"] == "test"].set_index("case_id")["fold"].reindex(given.index)
+    for what, cases in (
+        (
+            "tested in another fold than published, with the scene or patient that they share",
+            fold.notna(),
+        ),
+        ("tested in no fold, since their class is in doubt or they have no mask", fold.isna()),
+    ):
+        moved = given.index[cases & (fold != given)]
+        if len(moved):
+            shown = ", ".join(moved[:_LISTED]) + (", ..." if len(moved) > _LISTED else "")
+            print(f"{len(moved)} case(s) are {what}: {shown}")
 
 
 def _write(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:

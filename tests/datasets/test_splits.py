@@ -360,6 +360,24 @@ def test_published_folds_are_kept(tmp_path):
         split_tables([table], out, seed=1, validation=0.1, folds=4, published=folds)
 
 
+def test_cases_that_cannot_stay_in_their_published_fold_are_named(tmp_path, capsys):
+    rows = bus_bra_rows()
+    for row in rows[:2]:  # two patients who are one
+        row["group_id"] = rows[6]["group_id"]
+    folds = write_folds(tmp_path / "f.csv", rows, lambda row: int(row["patient_id"]) % 5 + 1)
+    out = tmp_path / "splits.parquet"
+    split_tables(
+        [table_of(rows, tmp_path / "t.parquet")], out, seed=1, validation=0.1, published=folds
+    )
+    said = capsys.readouterr().out
+    assert "2 case(s) are tested in another fold than published" in said
+    splits = pd.read_parquet(out)
+    tested = splits[splits["role"] == "test"].set_index("case_id")["fold"]
+    assert tested[[row["case_id"] for row in (*rows[:2], *rows[6:8])]].nunique() == 1
+    others = [row for row in rows if row["patient_id"] not in "03"]
+    assert all(tested[row["case_id"]] == int(row["patient_id"]) % 5 for row in others)
+
+
 def test_published_folds_that_do_not_fit(tmp_path):
     rows = bus_bra_rows(4)
     table, out = table_of(rows, tmp_path / "t.parquet"), tmp_path / "splits.parquet"
