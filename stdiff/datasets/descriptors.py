@@ -54,23 +54,9 @@ _MEASURES = (
 )
 
 
-def components(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
-    """Mask of the largest 8-connected component, and the number of components.
-
-    Args:
-        mask_HW: (height, width) bool.
-    """
-    return separate(mask_HW)
-
-
 def derived_terms(image_HW: np.ndarray, mask_HW: np.ndarray) -> dict[str, str | tuple[str, ...]]:
     """The terms of :func:`describe`."""
     return describe(image_HW, mask_HW).terms
-
-
-def measures(image_HW: np.ndarray, mask_HW: np.ndarray) -> dict[str, float | int | None]:
-    """The measures of :func:`describe`."""
-    return describe(image_HW, mask_HW).measures
 
 
 def describe(image_HW: np.ndarray, mask_HW: np.ndarray) -> Description:

@@ -4,10 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdiff.cases import SCHEMA
-from stdiff.datasets.descriptors import components, derived_terms, describe, measures
+from stdiff.datasets.descriptors import derived_terms, describe
 from stdiff.datasets.phantom.findings import random_findings
 from stdiff.datasets.phantom.image import simulate_image
 from stdiff.lexicon import Findings
+from stdiff.masks.shape import separate
 
 
 def ellipse(a, b, height=120, width=160, x=80, y=50):
@@ -24,8 +25,8 @@ def grey(shape, level=100, key=1, spread=6):
 def test_measures_are_those_of_the_case_table():
     fields = [field.name for field in SCHEMA.field("measures").type]
     mask = ellipse(30, 20)
-    assert list(measures(grey(mask.shape), mask)) == fields
-    assert list(measures(grey(mask.shape), mask & False)) == fields
+    assert list(describe(grey(mask.shape), mask).measures) == fields
+    assert list(describe(grey(mask.shape), mask & False).measures) == fields
 
 
 def test_terms_are_those_of_the_lexicon():
@@ -181,14 +182,14 @@ def test_components_counts_separate_blobs(cells):
     mask = np.zeros((60, 60), dtype=bool)
     for row, column in cells:
         mask[10 * row : 10 * row + 4 + row, 10 * column : 10 * column + 4] = True
-    largest, count = components(mask)
+    largest, count = separate(mask)
     assert count == len(cells)
     assert largest.sum() == max([4 * (4 + row) for row, _ in cells], default=0)
 
 
 def test_a_component_inside_the_hole_of_another_is_one_of_its_own():
     mask = ellipse(40, 40, y=60) & ~ellipse(20, 20, y=60) | ellipse(8, 8, y=60)
-    largest, count = components(mask)
+    largest, count = separate(mask)
     assert count == 2
     assert not largest[60, 80] and largest[60, 110]
 

@@ -77,16 +77,6 @@ def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.Data
     return pairs.drop_duplicates(["i", "j"], keep="last")[list(_COLUMNS)].reset_index(drop=True)
 
 
-def duplicate_groups(fingerprints_NHW: np.ndarray) -> np.ndarray:
-    """(N,) int group numbers; near-duplicates, directly or through others, share one.
-
-    Args:
-        fingerprints_NHW: (N, 96, 96) uint8.
-    """
-    pairs = duplicate_pairs(fingerprints_NHW)
-    return joined(len(fingerprints_NHW), pairs[["i", "j"]].to_numpy())
-
-
 def joined(count: int, pairs: np.ndarray) -> np.ndarray:
     """(count,) int labels of the connected components that (pairs, 2) links make."""
     links = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), (count, count))

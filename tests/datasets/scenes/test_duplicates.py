@@ -9,7 +9,7 @@ from real_data import DATA, real_files
 from stdiff.datasets.pixels import read_picture
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.scenes import duplicates
-from stdiff.datasets.scenes.duplicates import duplicate_groups, duplicate_pairs, joined
+from stdiff.datasets.scenes.duplicates import duplicate_pairs, joined
 from stdiff.datasets.scenes.fingerprint import content_boxes, fingerprint, fingerprint_array
 from stdiff.files import InputError
 
@@ -30,6 +30,10 @@ FLOOR = {
 
 def prints(images) -> np.ndarray:
     return fingerprint_array([fingerprint(image) for image in images])
+
+
+def groups_of(images_NHW) -> np.ndarray:
+    return joined(len(images_NHW), duplicate_pairs(images_NHW)[["i", "j"]].to_numpy())
 
 
 def pairs_of(images_NHW) -> list[tuple[int, int]]:
@@ -92,7 +96,7 @@ def test_nothing_to_compare(frames, count):
     images = prints(frames[:1])[:count]
     pairs = duplicate_pairs(images)
     assert list(pairs) == ["i", "j", "correlation", "kind"] and len(pairs) == 0
-    assert len(duplicate_groups(images)) == count
+    assert len(groups_of(images)) == count
 
 
 def test_pairs_do_not_depend_on_the_block(mixed, monkeypatch):
@@ -117,7 +121,7 @@ def test_order_does_not_matter(mixed, order):
 
 
 def test_groups_are_frames(mixed):
-    groups = duplicate_groups(mixed)
+    groups = groups_of(mixed)
     assert (groups == np.repeat(groups[::3], 3)).all() and len(np.unique(groups)) == 3
 
 
