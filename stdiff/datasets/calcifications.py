@@ -66,9 +66,12 @@ def bright_spots(around: Surroundings) -> BrightSpots:
     bright = cv2.compare(cv2.subtract(pixels, about_px), above, cv2.CMP_GT) & (
         core_px * np.uint8(255)
     )
-    if not cv2.countNonZero(bright):
+    x, y, width, height = cv2.boundingRect(bright)
+    if not width:
         return BrightSpots(0, False)
-    _, _, statistics, centres = cv2.connectedComponentsWithStats(bright)
+    _, _, statistics, centres = cv2.connectedComponentsWithStats(
+        bright[y : y + height, x : x + width]
+    )
     sizes_px = statistics[1:, cv2.CC_STAT_AREA]
     largest_px = max(12.0, (_SPOT * around.size * cell_px) ** 2)
     small = (sizes_px >= _MIN_PX) & (sizes_px <= largest_px)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -13,13 +14,7 @@ Result = TypeVar("Result")
 
 
 def mapped(
-    work: Callable[[Item], Result],
-    items: Iterable[Item],
-    processes: int,
-    *,
-    chunk: int = 1,
-    setup: Callable[..., None] | None = None,
-    setup_arguments: tuple[Any, ...] = (),
+    work: Callable[[Item], Result], items: Iterable[Item], processes: int, *, chunk: int = 1
 ) -> Iterator[Result]:
     """``map(work, items)`` in worker processes, in the order of the items.
 
@@ -28,18 +23,38 @@ def mapped(
         items: what to work on.
         processes: 1 works in this process.
         chunk: items sent at once.
+    """
+    with workers(processes) as map_items:
+        yield from map_items(work, items, chunksize=chunk)
+
+
+@contextmanager
+def workers(
+    processes: int, setup: Callable[..., None] | None = None, *setup_arguments: Any
+) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Processes for several rounds of work: gives a ``map(work, items, chunksize=1)``, in order.
+
+    Args:
+        processes: 1 works in this process.
         setup: called once in each process before it works, e.g. with arrays that all items need.
-        setup_arguments: of ``setup``.
+        *setup_arguments: of ``setup``.
     """
     if processes <= 1:
         if setup:
             setup(*setup_arguments)
-        yield from map(work, items)
+        yield _map_here
         return
     with ProcessPoolExecutor(
         processes, initializer=_alone_on_a_core, initargs=(setup, setup_arguments)
     ) as pool:
-        yield from pool.map(work, items, chunksize=chunk)
+        yield pool.map
+
+
+def _map_here(
+    work: Callable[[Item], Result], items: Iterable[Item], chunksize: int = 1
+) -> Iterator[Result]:
+    del chunksize  # nothing is sent
+    return map(work, items)
 
 
 def _alone_on_a_core(setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

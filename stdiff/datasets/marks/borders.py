@@ -94,7 +94,7 @@ def has_ruler(thin_HW: np.ndarray) -> bool:
 
 def _regular_ticks(strip_HW: np.ndarray) -> bool:
     # In a noisy frame specks are many, and some of many stand at equal distances.
-    least_grey = _TICK_GREY + 3 * float(strip_HW.mean())
+    least_grey = _TICK_GREY + 3 * cv2.mean(strip_HW)[0]
     lit_HW = cv2.threshold(strip_HW, least_grey, 1, cv2.THRESH_BINARY)[1]
     outlines, _ = cv2.findContours(lit_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     if not _LEAST_TICKS <= len(outlines) <= _MOST_SPECKS:

@@ -20,7 +20,7 @@ from stdiff.datasets.scenes.fingerprint import (
     unit,
     whole,
 )
-from stdiff.datasets.workers import mapped
+from stdiff.datasets.workers import workers
 
 SAME_CORRELATION = 0.86
 CANDIDATE_SIMILARITY = 0.62
@@ -65,14 +65,11 @@ def crop_pairs(
         return _table(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4)))
     hashes = np.stack([_middle_hash(*crop) for crop in zip(crops_MHW, crop_native_px, strict=True)])
     starts = range(0, len(frames_NHW), _FRAMES)
-    found = mapped(
-        _pairs_in_frames,
-        [range(start, min(start + _FRAMES, len(frames_NHW))) for start in starts],
-        processes,
-        setup=_set_searched,
-        setup_arguments=(crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px),
-    )
-    return pd.concat(found).sort_values(["crop", "frame"], ignore_index=True)
+    blocks = [range(start, min(start + _FRAMES, len(frames_NHW))) for start in starts]
+    searched = crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px
+    with workers(processes, _set_searched, *searched) as map_items:
+        found = pd.concat(map_items(_pairs_in_frames, blocks))
+    return found.sort_values(["crop", "frame"], ignore_index=True)
 
 
 # What this process searches: crops, their native sizes and hashes; frames and their native sizes.

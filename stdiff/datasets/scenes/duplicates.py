@@ -13,6 +13,8 @@ all dark images with a bright top are alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,7 +31,7 @@ from stdiff.datasets.scenes.fingerprint import (
     unit,
     view,
 )
-from stdiff.datasets.workers import mapped
+from stdiff.datasets.workers import workers
 
 SAME_CORRELATION = 0.40
 SAME_IN_THE_MIDDLE = 0.35
@@ -47,11 +49,12 @@ _WINDOWS = np.array([(*down, *across) for down in _PARTS for across in _PARTS], 
 _CONTENT_PX = 64
 _WINDOW_PX = 16
 _RADIUS = 8
-# Images hashed or columns of the similarity matrix at once, and pairs aligned at once: memory grows
-# with N.
-_BLOCK = 128
-_PAIRS = 48
+# Images hashed, or pairs aligned, at once: memory grows with N.
+_IMAGES = 128
+_ROUGH_PAIRS, _PAIRS = 384, 48
 _COLUMNS = ("i", "j", "correlation", "kind")
+_BOX = ("top", "bottom", "left", "right")
+Sliced = TypeVar("Sliced", np.ndarray, pd.DataFrame)
 
 
 def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.DataFrame:
@@ -69,12 +72,15 @@ def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.Data
         return pd.DataFrame({"i": [], "j": [], "correlation": [], "kind": []}).astype(
             {"i": int, "j": int, "correlation": float, "kind": str}
         )
-    boxes = np.concatenate([content_boxes(part) for (part,) in _blocks(fingerprints_NHW)])
-    pairs = _candidates(fingerprints_NHW, boxes)
-    pairs = _verified(fingerprints_NHW, boxes, pairs, processes)
-    # Where the two directions of a pair came to different workers, the better one stays.
-    pairs = pairs.sort_values(["i", "j", "correlation"])
-    return pairs.drop_duplicates(["i", "j"], keep="last")[list(_COLUMNS)].reset_index(drop=True)
+    blocks = _blocks(np.arange(len(fingerprints_NHW)), _IMAGES)
+    with workers(processes, _set_searched, _searchable(fingerprints_NHW)) as map_items:
+        pairs = _one_window(pd.concat(map_items(_candidates, blocks), ignore_index=True))
+        pairs = pd.concat(map_items(_roughly_alike, _blocks(pairs, _ROUGH_PAIRS)))
+        # Of two directions the better one goes on.
+        pairs = pairs.sort_values(["i", "j", "correlation"], kind="stable")
+        pairs = pairs.drop_duplicates(["i", "j"], keep="last", ignore_index=True)
+        pairs = pd.concat(map_items(_alike, _blocks(pairs, _PAIRS)), ignore_index=True)
+    return pairs[list(_COLUMNS)]
 
 
 def joined(count: int, pairs: np.ndarray) -> np.ndarray:
@@ -83,34 +89,60 @@ def joined(count: int, pairs: np.ndarray) -> np.ndarray:
     return connected_components(links, directed=False)[1].astype(int)
 
 
-def _candidates(images_NHW: np.ndarray, boxes_N4: np.ndarray) -> pd.DataFrame:
-    """Pairs ``i`` < ``j``, of which ``ours``, whole, looks like ``window`` of ``theirs``."""
-    count = len(images_NHW)
-    whole_ND = np.concatenate(
-        [_window_hashes(*part, windows=1)[0] for part in _blocks(images_NHW, boxes_N4)]
-    )
+@dataclass(frozen=True)
+class _Searchable:
+    """Images at full and half size, their content boxes and the hashes of all of their content."""
+
+    images_NHW: np.ndarray
+    halves_NHW: np.ndarray
+    boxes_N4: np.ndarray
+    hashes_ND: np.ndarray
+
+
+# What the numbers of images mean in this process.
+_searched: _Searchable
+
+
+def _set_searched(searchable: _Searchable) -> None:
+    global _searched
+    _searched = searchable
+
+
+def _searchable(images_NHW: np.ndarray) -> _Searchable:
+    halves, boxes, hashes = [], [], []
+    for part in _blocks(images_NHW, _IMAGES):
+        halves.append(_halved(part))
+        boxes.append(content_boxes(part))
+        hashes.append(_window_hashes(part, boxes[-1], windows=1)[0])
+    return _Searchable(images_NHW, *(np.concatenate(parts) for parts in (halves, boxes, hashes)))
+
+
+def _blocks(items: Sliced, length: int) -> Iterator[Sliced]:
+    """Consecutive parts of an array or a table, one at least, so that what they give has a form."""
+    for start in range(0, max(len(items), 1), length):
+        yield items[start : start + length]
+
+
+def _candidates(block: np.ndarray) -> pd.DataFrame:
+    """Pairs of which ``ours``, whole, looks like ``window`` of ``theirs``, an image of a block."""
+    images_NHW, boxes_N4 = _searched.images_NHW[block], _searched.boxes_N4[block]
+    count = len(_searched.hashes_ND)
     found = []
-    for start in range(0, count, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        hashes_WMD = _window_hashes(images_NHW[block], boxes_N4[block], windows=len(_WINDOWS))
-        for window, hashes_MD in enumerate(hashes_WMD):
-            similarity = hashes_MD @ whole_ND.T
-            theirs, ours = np.divmod(np.flatnonzero(similarity > CANDIDATE_SIMILARITY), count)
-            part = {"ours": ours, "theirs": theirs + start, "window": window}
-            found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
+    for window, hashes_MD in enumerate(_window_hashes(images_NHW, boxes_N4, len(_WINDOWS))):
+        similarity = hashes_MD @ _searched.hashes_ND.T
+        theirs, ours = np.divmod(np.flatnonzero(similarity > CANDIDATE_SIMILARITY), count)
+        part = {"ours": ours, "theirs": block[theirs], "window": window}
+        found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
     pairs = pd.concat(found, ignore_index=True)
-    pairs = pairs[pairs["ours"] != pairs["theirs"]]
+    return pairs[pairs["ours"] != pairs["theirs"]]
+
+
+def _one_window(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Of several windows the most similar; with ``i`` < ``j`` of each pair, sorted by them."""
     pairs["i"] = pairs[["ours", "theirs"]].min(axis=1)
     pairs["j"] = pairs[["ours", "theirs"]].max(axis=1)
-    # Of several windows the most similar. The two directions of a pair stand side by side.
     pairs = pairs.sort_values(["i", "j", "ours", "similarity", "window"])
     return pairs.drop_duplicates(["i", "j", "ours"], keep="last", ignore_index=True)
-
-
-def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Equal slices of arrays of one length."""
-    for start in range(0, len(arrays[0]), _BLOCK):
-        yield tuple(array[start : start + _BLOCK] for array in arrays)
 
 
 def _window_hashes(images_NHW: np.ndarray, boxes_N4: np.ndarray, windows: int) -> np.ndarray:
@@ -128,34 +160,9 @@ def _window_hashes(images_NHW: np.ndarray, boxes_N4: np.ndarray, windows: int) -
     return np.stack(hashes)
 
 
-def _verified(
-    images_NHW: np.ndarray, boxes_N4: np.ndarray, pairs: pd.DataFrame, processes: int
-) -> pd.DataFrame:
-    """The candidates that are duplicates: ``i``, ``j``, ``correlation`` and ``kind``."""
-    halves_NHW = np.concatenate([_halved(part) for (part,) in _blocks(images_NHW)])
-    parts = [pairs.iloc[k : k + _PAIRS] for k in range(0, max(len(pairs), 1), _PAIRS)]
-    verified = mapped(
-        _verified_pairs,
-        parts,
-        processes,
-        setup=_set_searched,
-        setup_arguments=(images_NHW, halves_NHW, boxes_N4),
-    )
-    return pd.concat(verified, ignore_index=True)
-
-
-# What the pairs of this process are numbers of: images at full and half size, and their boxes.
-_searched: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _set_searched(images_NHW: np.ndarray, halves_NHW: np.ndarray, boxes_N4: np.ndarray) -> None:
-    global _searched
-    _searched = images_NHW, halves_NHW, boxes_N4
-
-
-def _verified_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs whose detail is the same, in all of the common part and in its middle."""
-    images, halves, boxes_N4 = _searched
+def _roughly_alike(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs whose rough detail is the same, with its ``correlation`` and where ours lies."""
+    halves, boxes_N4 = _searched.halves_NHW, _searched.boxes_N4
     found = _within(boxes_N4[pairs["theirs"]], _WINDOWS[pairs["window"]])
     for grid, threshold in _COARSE:
         ours, theirs = pairs["ours"].to_numpy(), pairs["theirs"].to_numpy()
@@ -165,12 +172,14 @@ def _verified_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         alike = correlation > threshold
         pairs = pairs[alike].assign(correlation=correlation[alike])
         found = found[alike] * 2
-    # Of two directions the better one goes on.
-    order = np.argsort(-pairs["correlation"].to_numpy(), kind="stable")
-    pairs, found = pairs.iloc[order], found[order]
-    first = ~pairs.duplicated(["i", "j"]).to_numpy()
-    pairs, found = pairs[first], found[first]
+    return pairs.assign(**dict(zip(_BOX, found.T, strict=True)))
+
+
+def _alike(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs whose detail is the same in all of the common part and in its middle."""
+    images, boxes_N4 = _searched.images_NHW, _searched.boxes_N4
     ours, theirs = pairs["ours"].to_numpy(), pairs["theirs"].to_numpy()
+    found = pairs[list(_BOX)].to_numpy(dtype=np.float32)
     for grid in _FINE:
         found, correlation = align(images[ours], boxes_N4[ours], images[theirs], found, grid)
     # Of two screenshots the surround alone may be alike: the middle must be, too.
@@ -179,7 +188,7 @@ def _verified_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     apart = np.abs(found - boxes_N4[theirs]).max(axis=1, initial=0)
     kind = np.where(apart < 0.04 * FINGERPRINT_PX, "frame", "crop")
     alike = (correlation > SAME_CORRELATION) & (middle > SAME_IN_THE_MIDDLE)
-    return pairs[["i", "j"]].assign(correlation=correlation, kind=kind)[alike]
+    return pairs.assign(correlation=correlation, kind=kind)[alike]
 
 
 def _halved(images_NHW: np.ndarray) -> np.ndarray:

@@ -101,7 +101,8 @@ def test_nothing_to_compare(frames, count):
 
 def test_pairs_do_not_depend_on_the_block(mixed, monkeypatch):
     whole = duplicate_pairs(mixed)
-    monkeypatch.setattr(duplicates, "_BLOCK", 2)
+    for length in ("_IMAGES", "_ROUGH_PAIRS", "_PAIRS"):
+        monkeypatch.setattr(duplicates, length, 2)
     in_blocks = duplicate_pairs(mixed)
     assert whole[["i", "j", "kind"]].equals(in_blocks[["i", "j", "kind"]])
     np.testing.assert_allclose(whole["correlation"], in_blocks["correlation"], atol=1e-4)
