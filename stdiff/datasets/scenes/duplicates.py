@@ -37,8 +37,12 @@ SAME_CORRELATION = 0.40
 SAME_IN_THE_MIDDLE = 0.35
 CANDIDATE_SIMILARITY = 0.66
 # Coarse to fine: grids at half size with the correlation below which a pair is given up, which
-# true ones exceed there; then at full size.
-_COARSE = ((Grid(8, 1.5, 4), 0.68), (Grid(16, 2.0, 4), 0.55), (Grid(32, 4.0, 3), 0.55))
+# true ones exceed there; then at full size. The second, without a step of alignment, is there for
+# speed: 99 of 100 candidates end there, while true pairs of BUSI and BUS-BRA have 0.7 and more.
+_COARSE = (
+    *((Grid(8, 1.5, 2), 0.68), (Grid(16, 2.0, 0), 0.48)),
+    *((Grid(16, 2.0, 4), 0.55), (Grid(32, 4.0, 3), 0.55)),
+)
 _FINE = (Grid(FINGERPRINT_PX, 12.0, 3), Grid(FINGERPRINT_PX, 4.0, 0))
 # The middle of the common part, at the finest resolution.
 _MIDDLE = np.array([[0.15, 0.85, 0.15, 0.85]], dtype=np.float32)
@@ -74,8 +78,7 @@ def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.Data
         )
     blocks = _blocks(np.arange(len(fingerprints_NHW)), _IMAGES)
     with workers(processes, _set_searched, _searchable(fingerprints_NHW)) as map_items:
-        pairs = _one_window(pd.concat(map_items(_candidates, blocks), ignore_index=True))
-        pairs = pd.concat(map_items(_roughly_alike, _blocks(pairs, _ROUGH_PAIRS)))
+        pairs = pd.concat(map_items(_roughly_alike_ones, blocks))
         # Of two directions the better one goes on.
         pairs = pairs.sort_values(["i", "j", "correlation"], kind="stable")
         pairs = pairs.drop_duplicates(["i", "j"], keep="last", ignore_index=True)
@@ -123,6 +126,15 @@ def _blocks(items: Sliced, length: int) -> Iterator[Sliced]:
         yield items[start : start + length]
 
 
+def _roughly_alike_ones(block: np.ndarray) -> pd.DataFrame:
+    """Pairs with an image of a block as ``theirs`` that pass the rough comparison.
+
+    Candidates do not leave the worker: there may be a hundred for each pair that passes.
+    """
+    candidates = _candidates(block)
+    return pd.concat([_roughly_alike(part) for part in _blocks(candidates, _ROUGH_PAIRS)])
+
+
 def _candidates(block: np.ndarray) -> pd.DataFrame:
     """Pairs of which ``ours``, whole, looks like ``window`` of ``theirs``, an image of a block."""
     images_NHW, boxes_N4 = _searched.images_NHW[block], _searched.boxes_N4[block]
@@ -134,15 +146,12 @@ def _candidates(block: np.ndarray) -> pd.DataFrame:
         part = {"ours": ours, "theirs": block[theirs], "window": window}
         found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
     pairs = pd.concat(found, ignore_index=True)
-    return pairs[pairs["ours"] != pairs["theirs"]]
-
-
-def _one_window(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Of several windows the most similar; with ``i`` < ``j`` of each pair, sorted by them."""
-    pairs["i"] = pairs[["ours", "theirs"]].min(axis=1)
-    pairs["j"] = pairs[["ours", "theirs"]].max(axis=1)
-    pairs = pairs.sort_values(["i", "j", "ours", "similarity", "window"])
-    return pairs.drop_duplicates(["i", "j", "ours"], keep="last", ignore_index=True)
+    pairs = pairs[pairs["ours"] != pairs["theirs"]]
+    # Of several windows the most similar.
+    pairs = pairs.sort_values(["theirs", "ours", "similarity", "window"])
+    pairs = pairs.drop_duplicates(["theirs", "ours"], keep="last", ignore_index=True)
+    both = pairs[["ours", "theirs"]].to_numpy()
+    return pairs.assign(i=both.min(axis=1), j=both.max(axis=1))
 
 
 def _window_hashes(images_NHW: np.ndarray, boxes_N4: np.ndarray, windows: int) -> np.ndarray:
