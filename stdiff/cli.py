@@ -109,7 +109,6 @@ def _split(o: argparse.Namespace) -> None:
 
 def _train(o: argparse.Namespace) -> int:
     from stdiff.config import load_config
-    from stdiff.training.loop import Diverged, Interrupted
     from stdiff.training.stages import train_autoencoder, train_finetune, train_pretrain
 
     for stage, option in (("pretrain", "autoencoder"), ("finetune", "base")):
@@ -119,17 +118,26 @@ def _train(o: argparse.Namespace) -> int:
     config = load_config(o.config)
     common = {"cases": o.cases, "splits": o.splits, "out": o.out, "state": o.state}
     common["stop_after_s"] = o.stop_after
+    if o.stage == "autoencoder":
+        return _resumable(lambda: train_autoencoder(config, **common))
+    if o.stage == "pretrain":
+        return _resumable(lambda: train_pretrain(config, autoencoder=o.autoencoder, **common))
+    return _resumable(
+        lambda: train_finetune(config, base=o.base, label_percent=o.label_percent, **common)
+    )
+
+
+def _resumable(train: Callable[[], None]) -> int:
+    """Exit code of a training that may be stopped, and go on later."""
+    from stdiff.training.checkpoints import NotSaved
+    from stdiff.training.loop import Diverged, Interrupted
+
     try:
-        if o.stage == "autoencoder":
-            train_autoencoder(config, **common)
-        elif o.stage == "pretrain":
-            train_pretrain(config, autoencoder=o.autoencoder, **common)
-        else:
-            train_finetune(config, base=o.base, label_percent=o.label_percent, **common)
+        train()
     except Interrupted as stop:
         print(f"stdiff: {stop}", file=sys.stderr)
         return 130
-    except Diverged as error:
+    except (Diverged, NotSaved) as error:
         print(f"stdiff: error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -195,11 +203,11 @@ def _export(o: argparse.Namespace) -> None:
 def _segment(o: argparse.Namespace) -> int:
     from stdiff.config import load_config
     from stdiff.segmentation.train import segment_arm
-    from stdiff.training.loop import Diverged, Interrupted
 
-    try:
-        segment_arm(
-            load_config(o.config),
+    config = load_config(o.config)
+    return _resumable(
+        lambda: segment_arm(
+            config,
             segmenter=o.segmenter,
             arm=o.arm,
             seed=o.seed,
@@ -210,13 +218,7 @@ def _segment(o: argparse.Namespace) -> int:
             weights=o.weights,
             state=o.state,
         )
-    except Interrupted as stop:
-        print(f"stdiff: {stop}", file=sys.stderr)
-        return 130
-    except Diverged as error:
-        print(f"stdiff: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    )
 
 
 def _evaluate(o: argparse.Namespace) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
 def compute_device() -> torch.device:
-    """The first GPU that torch may use, else the CPU.
+    """A GPU that torch may use, else the CPU: the first one, or this process' own of several.
 
-    Which GPU that is, is the scheduler's business (`CUDA_VISIBLE_DEVICES`). Random numbers are
-    drawn on the CPU everywhere, so both start from the same noise.
+    Which GPUs there are, is the scheduler's business (`CUDA_VISIBLE_DEVICES`). Random numbers are
+    drawn on the CPU everywhere, so all start from the same noise.
     """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

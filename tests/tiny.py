@@ -20,7 +20,7 @@ def tiny_config(**changes) -> Config:
             "autoencoder": {"latent_channels": 4, "decoder_channels": 8},
             "unet": {"channels": [32, 64], "layers": 1, "heads": 2},
             "text": {"width": 32, "layers": 1, "heads": 2},
-            "condition_channels": [4, 8, 16],
+            "condition": {"embedder_channels": [4, 8, 16]},
         },
         "training": {"autoencoder": stage, "pretrain": stage, "finetune": stage},
         "sampler": {"steps": 2, "batch": 4},

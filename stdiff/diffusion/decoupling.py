@@ -56,7 +56,7 @@ def _falling(distance: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.cos(np.pi * np.clip(distance, 0, 1)))
 
 
-def gates_of(masks_NHW: np.ndarray, config: GateConfig) -> torch.Tensor:
+def soft_gates(masks_NHW: np.ndarray, config: GateConfig) -> torch.Tensor:
     """(N, 1, H, W) float32 gates of (N, H, W) masks."""
     return torch.from_numpy(np.stack([soft_gate(mask, config) for mask in masks_NHW]))[:, None]
 
@@ -102,7 +102,7 @@ def denoise_gated(
     t: torch.Tensor,
     caption_BLD: torch.Tensor,
     empty_1LD: torch.Tensor,
-    gate_B1HW: torch.Tensor,
+    gate_B1HW: torch.Tensor | None,
     residuals: tuple[list[torch.Tensor], torch.Tensor] | None,
 ) -> torch.Tensor:
     """Prediction of the denoiser with caption and mask let in through the gate only.
@@ -112,9 +112,18 @@ def denoise_gated(
         t: time steps, (B,) or scalar.
         caption_BLD: caption embeddings.
         empty_1LD: embedding of the empty caption, the one stage 1 was trained with.
-        gate_B1HW: gate at image or latent resolution.
+        gate_B1HW: gate at image or latent resolution; None opens it everywhere.
         residuals: the ControlNet's residuals (down, middle); None leaves the mask out.
     """
+    if gate_B1HW is None:
+        down, middle = residuals or (None, None)
+        return unet(
+            z_BCHW,
+            t,
+            encoder_hidden_states=caption_BLD,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample
     levels = len(unet.config.block_out_channels)
     sizes = [(z_BCHW.shape[2] >> i, z_BCHW.shape[3] >> i) for i in range(levels)]
     gates = {size: gate_at(gate_B1HW, size) for size in sizes}

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from diffusers import (
     ControlNetModel,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    SchedulerMixin,
     UNet2DConditionModel,
 )
 
-from stdiff.config_generator import ModelConfig
-
-# The condition image has three equal channels, so that plain pipelines take an RGB mask picture.
-CONDITION_CHANNELS = 3
+from stdiff.config_generator import ModelConfig, NoiseConfig
+from stdiff.diffusion.condition import CONDITION_CHANNELS
 
 
 def build_unet(config: ModelConfig, latent_size: int, seed: int) -> UNet2DConditionModel:
@@ -49,19 +50,19 @@ def build_controlnet(config: ModelConfig, unet: UNet2DConditionModel, seed: int)
         return ControlNetModel.from_unet(
             unet,
             conditioning_channels=CONDITION_CHANNELS,
-            conditioning_embedding_out_channels=config.condition_channels,
+            conditioning_embedding_out_channels=config.condition.embedder_channels,
         )
 
 
-def build_scheduler() -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ over a zero-terminal-SNR schedule with v-prediction (arXiv 2305.08891)."""
+def build_scheduler(config: NoiseConfig) -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ (arXiv 2211.01095) over the noise schedule of Stable Diffusion."""
     return DPMSolverMultistepScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
+        prediction_type={"velocity": "v_prediction", "noise": "epsilon"}[config.prediction],
+        rescale_betas_zero_snr=config.zero_terminal_snr,
         timestep_spacing="trailing",
         steps_offset=1,  # not used with trailing steps; pipelines warn without it
         algorithm_type="dpmsolver++",
@@ -69,21 +70,44 @@ def build_scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
+@dataclass(frozen=True)
+class Noised:
+    """Noisy latents (B, C, h, w), their time steps (B,) and what the denoiser should predict."""
+
+    z_BCHW: torch.Tensor
+    t_B: torch.Tensor
+    target_BCHW: torch.Tensor
+
+
 class NoiseSchedule:
-    """Forward process of the schedule, for training."""
+    """Forward process of a scheduler, for training."""
 
-    def __init__(self, scheduler: DPMSolverMultistepScheduler) -> None:
+    def __init__(self, scheduler: SchedulerMixin) -> None:
         self._ddpm = DDPMScheduler.from_config(scheduler.config)
+        signal = self._ddpm.alphas_cumprod
+        self._snr = signal / (1 - signal)
 
-    def noised(
-        self, z_BCHW: torch.Tensor, rng: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Noisy latents, their time steps (B,), and the velocity to predict (arXiv 2202.00512).
-
-        Time steps are spread evenly over the batch, which lowers the variance of the loss.
-        """
-        batch, steps = len(z_BCHW), self._ddpm.config.num_train_timesteps
+    def time_steps(self, batch: int, rng: torch.Generator) -> torch.Tensor:
+        """(B,) time steps, spread evenly over the batch, which lowers the loss's variance."""
+        steps = self._ddpm.config.num_train_timesteps
         even = (torch.arange(batch) + torch.rand(batch, generator=rng)) / batch
-        t = (even * steps).long().clamp(max=steps - 1).to(z_BCHW.device)
-        noise = torch.randn(z_BCHW.shape, generator=rng).to(z_BCHW.device)
-        return self._ddpm.add_noise(z_BCHW, noise, t), t, self._ddpm.get_velocity(z_BCHW, noise, t)
+        return (even * steps).long().clamp(max=steps - 1)
+
+    def noised(self, clean_BCHW: torch.Tensor, noise: torch.Tensor, t_B: torch.Tensor) -> Noised:
+        """Latents after the forward process; all arguments on one device."""
+        noisy = self._ddpm.add_noise(clean_BCHW, noise, t_B)
+        velocity = self._ddpm.config.prediction_type == "v_prediction"
+        target = self._ddpm.get_velocity(clean_BCHW, noise, t_B) if velocity else noise
+        return Noised(noisy, t_B, target)
+
+    def weights(self, t_B: torch.Tensor, min_snr_gamma: float | None) -> torch.Tensor:
+        """(B,) weights of the squared error: min(SNR, gamma) as if the image were predicted.
+
+        That is over SNR for the noise and over SNR + 1 for the velocity (Hang et al. 2023,
+        arXiv 2303.09556). All 1 without a gamma.
+        """
+        if min_snr_gamma is None:
+            return torch.ones(len(t_B), device=t_B.device)
+        snr = self._snr.to(t_B.device)[t_B]
+        velocity = self._ddpm.config.prediction_type == "v_prediction"
+        return snr.clamp(max=min_snr_gamma) / (snr + 1 if velocity else snr)

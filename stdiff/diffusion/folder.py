@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from stdiff.config import Config
-from stdiff.config_generator import GateConfig
+from stdiff.config_generator import ConditionConfig, GateConfig
 from stdiff.diffusion.autoencoder import PATCH_PX
 from stdiff.diffusion.decoupling import gate_attention
 from stdiff.diffusion.denoiser import build_scheduler, build_unet
@@ -74,6 +74,11 @@ class DiffusionModel:
         return GateConfig(**self.about["model"]["gate"])
 
     @property
+    def condition(self) -> ConditionConfig:
+        """What it is told of a lesion."""
+        return ConditionConfig(**self.about["model"]["condition"])
+
+    @property
     def device(self) -> torch.device:
         """Where its parts are."""
         return self.unet.device
@@ -110,7 +115,14 @@ def new_model(config: Config, autoencoder: AutoencoderTiny) -> DiffusionModel:
         empty_1LD = text_encoder(tokenize(tokenizer, [""])).last_hidden_state
     about = {"size_px": config.image.size_px, "model": config.model.model_dump(mode="json")}
     return DiffusionModel(
-        autoencoder, tokenizer, text_encoder, unet, build_scheduler(), empty_1LD, None, about
+        autoencoder,
+        tokenizer,
+        text_encoder,
+        unet,
+        build_scheduler(config.model.noise),
+        empty_1LD,
+        None,
+        about,
     )
 
 
@@ -182,7 +194,7 @@ def check_model_matches(model: DiffusionModel, config: Config, folder: Path) -> 
     """
     made = {"image.size_px": model.about["size_px"]} | _flat(model.about["model"], "model")
     asked = {"image.size_px": config.image.size_px} | _flat(
-        config.model.model_dump(mode="json", exclude={"gate", "condition_channels"}), "model"
+        config.model.model_dump(mode="json", exclude={"gate", "condition"}), "model"
     )
     differing = [
         f"- {key}: the folder has {made.get(key)!r}, the configuration {value!r}"

@@ -13,16 +13,10 @@ from diffusers import DPMSolverMultistepScheduler
 from stdiff.config_generator import SamplerConfig
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import PATCH_PX, decode
-from stdiff.diffusion.decoupling import denoise_gated, gates_of
-from stdiff.diffusion.denoiser import CONDITION_CHANNELS
+from stdiff.diffusion.condition import condition_image
+from stdiff.diffusion.decoupling import denoise_gated, soft_gates
 from stdiff.diffusion.folder import DiffusionModel, ModelFolderError, load_model
 from stdiff.files import sha256_folder
-
-
-def condition_image(masks_NHW: np.ndarray) -> torch.Tensor:
-    """(N, 3, H, W) float32 condition of the ControlNet: the mask, 0 or 1, in equal channels."""
-    mask = torch.from_numpy(masks_NHW > 0).float()[:, None]
-    return mask.expand(-1, CONDITION_CHANNELS, -1, -1)
 
 
 @dataclass
@@ -37,12 +31,12 @@ class Generator:
         """Open a model folder made by `stdiff train finetune`.
 
         Raises:
-            ModelFolderError: not a model folder, or one without a ControlNet.
+            ModelFolderError: not a model folder, or one of stage 1.
         """
         model = load_model(folder)
-        if model.controlnet is None:
+        if model.about.get("stage") != "finetune":
             raise ModelFolderError(
-                f"{folder}: has no ControlNet, so it cannot follow a mask; give the output of "
+                f"{folder}: knows neither masks nor captions yet; give the output of "
                 "`stdiff train finetune`"
             )
         return cls(model.to(compute_device()), sha256_folder(folder))
@@ -104,10 +98,14 @@ class _GuidedDenoiser:
         sampler: SamplerConfig,
     ) -> None:
         self.model, self.sampler = model, sampler
-        self.condition = condition_image(masks_NHW).to(model.device)
-        self.gate = gates_of(masks_NHW, model.gate).to(model.device)
-        self.caption_BLD = model.embed(list(captions))
+        told = model.condition
+        self.gate = None
+        if not model.gate.everywhere:
+            self.gate = soft_gates(masks_NHW, model.gate).to(model.device)
+        if told.mask:
+            self.condition = condition_image(masks_NHW, told.image).to(model.device)
         self.empty_BLD = model.empty_1LD.expand(len(captions), -1, -1)
+        self.caption_BLD = model.embed(list(captions)) if told.text else self.empty_BLD
 
     def __call__(self, z_BCHW: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         base = self.model.unet(z_BCHW, t, encoder_hidden_states=self.empty_BLD).sample
@@ -121,9 +119,11 @@ class _GuidedDenoiser:
     def _conditioned(
         self, z_BCHW: torch.Tensor, t: torch.Tensor, caption_BLD: torch.Tensor
     ) -> torch.Tensor:
-        residuals = self.model.controlnet(
-            z_BCHW, t, caption_BLD, controlnet_cond=self.condition, return_dict=False
-        )
+        residuals = None
+        if self.model.controlnet is not None:
+            residuals = self.model.controlnet(
+                z_BCHW, t, caption_BLD, controlnet_cond=self.condition, return_dict=False
+            )
         return denoise_gated(
             self.model.unet, z_BCHW, t, caption_BLD, self.model.empty_1LD, self.gate, residuals
         )

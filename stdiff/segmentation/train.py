@@ -21,7 +21,7 @@ from stdiff.segmentation.arms import Arm, parse_arm
 from stdiff.segmentation.augmentation import augment
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import build_segmenter, lesion_logits, save_segmenter, segment
-from stdiff.training.loop import train
+from stdiff.training.loop import Batch, train
 
 
 @dataclass(frozen=True)
@@ -107,23 +107,25 @@ class SegmenterStage:
         synthetic: LabelledImages | None = None,
     ) -> None:
         self.modules = nn.ModuleDict({"network": network})
+        self.networks = (network,)
         self.count = len(real)
         self.arm, self.real, self.synthetic = arm, real, synthetic
 
-    def loss(
-        self, indices: np.ndarray, rng: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of an augmented batch; ``indices`` name real cases."""
-        network = self.modules["network"]
-        device = next(network.parameters()).device
+    def draw(self, indices: np.ndarray, rng: torch.Generator) -> Batch:
+        """An augmented batch; ``indices`` name real cases."""
+        device = next(self.modules.parameters()).device
         images_NHW, masks_NHW = self.batch(indices, rng)
         images_N1HW = torch.from_numpy(images_NHW[:, None]).to(device).float()
         masks_N1HW = torch.from_numpy(masks_NHW[:, None] > 0).to(device).float()
         images_N1HW, masks_N1HW = augment(images_N1HW, masks_N1HW, rng)
-        logits_N1HW = lesion_logits(network, images_N1HW)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits_N1HW, masks_N1HW)
-        dice = soft_dice(logits_N1HW.sigmoid(), masks_N1HW).mean()
-        return cross_entropy + 1 - dice, {"soft_dice": dice.item()}
+        return {"images": images_N1HW, "masks": masks_N1HW}
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Binary cross-entropy plus 1 - soft Dice."""
+        logits_N1HW = lesion_logits(self.modules["network"], batch["images"])
+        cross_entropy = F.binary_cross_entropy_with_logits(logits_N1HW, batch["masks"])
+        dice = soft_dice(logits_N1HW.sigmoid(), batch["masks"]).mean()
+        return cross_entropy + 1 - dice, {"soft_dice": dice}
 
     def batch(self, indices: np.ndarray, rng: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Images and masks (N, H, W) uint8: the first of ``indices``, then synthetic ones."""

@@ -18,6 +18,10 @@ from stdiff.files import InputError, sha256_bytes, write_text, written_whole
 Tensors = dict[str, torch.Tensor]
 
 
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written; the one before is whole and stays."""
+
+
 @dataclass
 class CheckpointFolder:
     """The checkpoints of one training, in a folder named by what is trained on what.
@@ -29,6 +33,11 @@ class CheckpointFolder:
     path: Path
 
     @classmethod
+    def of(cls, state: Path, identity: dict[str, str]) -> CheckpointFolder:
+        """The folder below ``state`` for this identity; nothing is written."""
+        return cls(Path(state) / sha256_bytes(_text(identity).encode())[:12])
+
+    @classmethod
     @contextmanager
     def open(cls, state: Path, identity: dict[str, str]) -> Iterator[CheckpointFolder]:
         """The folder below ``state`` for this identity, made if it is not there.
@@ -37,15 +46,14 @@ class CheckpointFolder:
         workflow still trains) waits, and then goes on from what the first has done. The lock is
         the kernel's, so it never outlives the process.
         """
-        text = json.dumps(identity, indent=1, sort_keys=True)
-        path = Path(state) / sha256_bytes(text.encode())[:12]
+        path = cls.of(state, identity).path
         record = path / "identity.json"
         if not record.exists():
             for other in sorted(Path(state).glob("*/identity.json")):
                 known = json.loads(other.read_text())
                 keys = sorted(k for k in identity if known.get(k) != identity[k])
                 print(f"{other.parent} holds a training that differs in {', '.join(keys)}; kept")
-            write_text(record, text)
+            write_text(record, _text(identity))
         elif json.loads(record.read_text()) != identity:
             raise InputError(
                 f"{record}: says another training than the folder's name; remove {path} to start "
@@ -59,10 +67,23 @@ class CheckpointFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield cls(path)
 
-    def save(self, images: int, tensors: Tensors, keep: int = 2) -> None:
-        """Write a checkpoint beside its name, rename it, then drop all but the newest ``keep``."""
-        with written_whole(self.path / f"checkpoint-{images:012d}.safetensors") as aside:
-            save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, aside)
+    def save(self, images: int, tensors: Tensors, keep: int) -> None:
+        """Write a checkpoint beside its name, rename it, then drop all but the newest ``keep``.
+
+        Raises:
+            NotSaved: the disk is full, or the folder cannot be written to.
+        """
+        here = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        try:
+            with written_whole(self.path / f"checkpoint-{images:012d}.safetensors") as aside:
+                save_file(here, aside)
+        except (SafetensorError, OSError) as error:
+            size_mb = sum(value.nbytes for value in here.values()) / 2**20
+            raise NotSaved(
+                f"{self.path}: a checkpoint of {size_mb:.1f} MB at image {images} could not be "
+                f"written ({error}); the one before is kept. Make room: the same command goes on "
+                "from there."
+            ) from error
         for old in self._newest_first()[keep:]:
             old.unlink()
 
@@ -83,3 +104,7 @@ class CheckpointFolder:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-*.safetensors"), reverse=True)
+
+
+def _text(identity: dict[str, str]) -> str:
+    return json.dumps(identity, indent=1, sort_keys=True)

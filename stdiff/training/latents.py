@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from stdiff.diffusion.autoencoder import encode
 from stdiff.files import sha256_bytes, written_whole
+from stdiff.training import ranks
 
 
 def cached_latents(
@@ -23,9 +24,10 @@ def cached_latents(
     """
     weights = b"".join(p.detach().cpu().numpy().tobytes() for p in autoencoder.encoder.parameters())
     file = cache / f"{sha256_bytes(images_NHW.tobytes() + weights)[:24]}.safetensors"
-    if not file.exists():
-        mirrored = np.ascontiguousarray(images_NHW[:, :, ::-1])
-        both = [encode(autoencoder, images).cpu() for images in (images_NHW, mirrored)]
-        with written_whole(file) as aside:
-            save_file({"latents": torch.stack(both, dim=1).contiguous()}, aside)
+    with ranks.first_goes_first():
+        if not file.exists():
+            mirrored = np.ascontiguousarray(images_NHW[:, :, ::-1])
+            both = [encode(autoencoder, images).cpu() for images in (images_NHW, mirrored)]
+            with written_whole(file) as aside:
+                save_file({"latents": torch.stack(both, dim=1).contiguous()}, aside)
     return load_file(file)["latents"]

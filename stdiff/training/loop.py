@@ -7,28 +7,27 @@ same number of threads, ends with the same weights bit for bit.
 
 from __future__ import annotations
 
-import json
 import math
-import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from stdiff.config_generator import StageConfig
 from stdiff.device import compute_device
 from stdiff.randomness import generator, integer_seed
+from stdiff.training import ranks
 from stdiff.training.checkpoints import CheckpointFolder, Tensors
+from stdiff.training.log import TrainingLog
 
-LOG_EVERY_S = 5.0
+# What a step computes with: tensors that all have the batch's images as their first axis.
+Batch = dict[str, torch.Tensor]
 
 
 class Interrupted(Exception):
@@ -43,12 +42,14 @@ class Stage(Protocol):
     """What the loop trains."""
 
     modules: nn.ModuleDict  # all trained weights and buffers; frozen parts stand elsewhere
+    networks: Sequence[nn.Module]  # all that compute, trained or frozen
     count: int  # number of training samples
 
-    def loss(
-        self, indices: np.ndarray, rng: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of the samples ``indices`` (each in [0, count)) and figures to log with it."""
+    def draw(self, indices: np.ndarray, rng: torch.Generator) -> Batch:
+        """All of a batch, what is random in it included; sample ``indices`` in [0, count)."""
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean loss over a batch, or a part of one, and means of figures to log with it."""
 
 
 def train(
@@ -64,12 +65,22 @@ def train(
     """Train until ``settings.images`` images have been seen; then the final weights are in place.
 
     With ``ema_decay > 0`` these are the averaged weights. Returns the JSONL log of the training.
+    Where several processes train together (see :mod:`stdiff.training.ranks`), all call this.
 
     Raises:
         Interrupted: on SIGTERM, SIGINT or after ``stop_after_s`` seconds, with the state saved.
         Diverged: when the loss is not finite.
+        InputError: a batch that the processes cannot share.
     """
-    with CheckpointFolder.open(state, identity | {"seed": str(seed), "purpose": purpose}) as folder:
+    ranks.join()
+    identity = identity | {"seed": str(seed), "purpose": purpose}
+    if not ranks.is_first():
+        ranks.wait()
+        return _train_in(
+            CheckpointFolder.of(state, identity), stage, settings, seed, purpose, stop_after_s
+        )
+    with CheckpointFolder.open(state, identity) as folder:
+        ranks.wait()
         return _train_in(folder, stage, settings, seed, purpose, stop_after_s)
 
 
@@ -81,12 +92,17 @@ def _train_in(
     purpose: str,
     stop_after_s: float | None,
 ) -> Path:
-    stage.modules.to(compute_device())
-    progress = _Progress(stage.modules, settings)
+    for module in (stage.modules, *stage.networks):
+        module.to(compute_device())
+    if settings.compile:
+        for network in stage.networks:
+            network.compile()
+    progress = Progress(stage.modules, settings)
     if (found := folder.load()) is not None:
         progress.restore(*found)
-        print(f"{purpose}: goes on at image {progress.images} of {settings.images}")
-    log = _Log(folder.path, purpose, progress.images, settings.images)
+        if ranks.is_first():
+            print(f"{purpose}: goes on at image {progress.images} of {settings.images}")
+    log = TrainingLog(folder.path, purpose, progress.images, settings.images, ranks.is_first())
     started_s = time.monotonic()
     stage.modules.train()
     with _stop_requests() as stop, log:
@@ -95,28 +111,34 @@ def _train_in(
             rng = torch.Generator().manual_seed(
                 integer_seed(seed, f"{purpose} noise", progress.images)
             )
-            loss, figures = stage.loss(indices, rng)
-            if not torch.isfinite(loss):
+            figures = progress.backward(stage, stage.draw(indices, rng))
+            if not math.isfinite(figures["loss"]):
                 raise Diverged(
-                    f"{purpose}: the loss is {loss.item()} at image {progress.images}; the last "
-                    f"good checkpoint is kept in {folder.path}. Try a lower learning_rate."
+                    f"{purpose}: the loss is {figures['loss']} at image {progress.images}; the "
+                    f"last good checkpoint is kept in {folder.path}. Try a lower learning_rate."
                 )
             before = progress.images
-            figures["gradient_norm"] = progress.step(loss)
-            log.write(progress.images, {"loss": loss.item(), **figures})
-            out_of_time = stop_after_s and time.monotonic() - started_s > stop_after_s
+            figures["gradient_norm"] = progress.step()
+            log.write(progress.images, figures)
+            out_of_time = bool(stop_after_s) and time.monotonic() - started_s > stop_after_s
+            stopping = ranks.agreed(bool(stop) or out_of_time, compute_device())
             every = settings.checkpoint_every_images
-            if progress.images // every > before // every or stop or out_of_time:
-                folder.save(progress.images, progress.tensors())
-            if (stop or out_of_time) and progress.images < settings.images:
+            if progress.images // every > before // every or stopping:
+                _save(folder, progress)
+            if stopping and progress.images < settings.images:
                 raise Interrupted(
                     f"{purpose}: stopped at image {progress.images} of {settings.images}; state "
                     f"saved in {folder.path}. The same command goes on from there."
                 )
-        folder.save(progress.images, progress.tensors())
+        _save(folder, progress)
     progress.use_average()
     stage.modules.eval()
     return log.file
+
+
+def _save(folder: CheckpointFolder, progress: Progress) -> None:
+    if ranks.is_first():
+        folder.save(progress.images, progress.tensors(), progress.settings.keep_latest)
 
 
 def sample_order(seed: int, purpose: str, seen: int, batch: int, count: int) -> np.ndarray:
@@ -139,7 +161,7 @@ def learning_rate(images: int, settings: StageConfig) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-class _Progress:
+class Progress:
     """Weights, their average, optimiser moments and the count of images seen."""
 
     def __init__(self, modules: nn.ModuleDict, settings: StageConfig) -> None:
@@ -155,12 +177,33 @@ class _Progress:
         )
         self.average = [w.detach().clone() for w in self.weights] if settings.ema_decay else []
 
-    def step(self, loss: torch.Tensor) -> float:
+    def backward(self, stage: Stage, batch: Batch) -> dict[str, float]:
+        """Gradients of the mean loss over the batch; returns its loss and figures."""
+        self.optimizer.zero_grad(set_to_none=True)
+        size = self.settings.batch
+        mine = {name: rows[ranks.my_part(size)] for name, rows in batch.items()}
+        count = len(next(iter(mine.values())))
+        sums: dict[str, torch.Tensor] = {}
+        for start in range(0, count, self.settings.microbatch or count):
+            part = slice(start, start + (self.settings.microbatch or count))
+            with _autocast(self.settings.precision):
+                loss, figures = stage.loss({name: rows[part] for name, rows in mine.items()})
+            share = len(range(count)[part]) / size
+            (loss * share).backward()
+            for name, value in {"loss": loss, **figures}.items():
+                sums[name] = sums.get(name, 0) + share * value.detach().float()
+        ranks.sum_up(list(sums.values()))
+        return {name: float(value) for name, value in sums.items()}
+
+    def step(self) -> float:
         """One optimisation step; returns the gradient norm before clipping."""
+        for weight in self.weights:
+            # All processes sum the same tensors, whether or not their images touched them.
+            if weight.grad is None and ranks.count() > 1:
+                weight.grad = torch.zeros_like(weight)
+        ranks.sum_up([w.grad for w in self.weights if w.grad is not None])
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.images, self.settings)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.weights, self.settings.max_gradient_norm)
         self.optimizer.step()
         self.images += self.settings.batch
@@ -203,57 +246,9 @@ class _Progress:
         self.images, self.steps = images, int(tensors["steps"])
 
 
-class _Log:
-    """One status line for people, JSONL and TensorBoard for later."""
-
-    def __init__(self, folder: Path, purpose: str, images: int, total: int) -> None:
-        self.file = folder / "log.jsonl"
-        # Lines written after the checkpoint we go on from will be written again.
-        kept = [line for line in _lines(self.file) if json.loads(line)["images"] <= images]
-        self.file.write_text("".join(kept))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=images)
-        self.bar = tqdm(total=total, initial=images, desc=purpose, unit="image", mininterval=1)
-        self.since: list[dict[str, float]] = []
-        self.last_s, self.last_images = time.monotonic(), images
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._flush(self.bar.n)
-        self.board.close()
-        self.bar.close()
-
-    def write(self, images: int, figures: dict[str, float]) -> None:
-        self.since.append(figures)
-        self.bar.update(images - self.bar.n)
-        if time.monotonic() - self.last_s > LOG_EVERY_S:
-            self._flush(images)
-
-    def _flush(self, images: int) -> None:
-        if not self.since:
-            return
-        elapsed_s = max(1e-9, time.monotonic() - self.last_s)
-        entry: dict[str, Any] = {"images": images}
-        for key in self.since[-1]:
-            entry[key] = float(np.mean([figures[key] for figures in self.since]))
-        entry["images_per_s"] = (images - self.last_images) / elapsed_s
-        entry["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        with self.file.open("a") as handle:
-            handle.write(json.dumps(entry) + "\n")
-        for key, value in entry.items():
-            self.board.add_scalar(key, value, images)
-        self.bar.set_postfix(
-            loss=f"{entry['loss']:.4f}", memory_mb=f"{entry['peak_memory_mb']:.0f}", refresh=False
-        )
-        self.since, self.last_s, self.last_images = [], time.monotonic(), images
-
-
-def _lines(file: Path) -> list[str]:
-    """Whole lines of a file that a crash may have cut short."""
-    if not file.exists():
-        return []
-    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _autocast(precision: str) -> torch.autocast:
+    """Nothing is cast in float32."""
+    return torch.autocast(compute_device().type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager

@@ -6,27 +6,59 @@ import numpy as np
 import torch
 from torch import nn
 
+from stdiff.config_generator import PretrainConfig
+from stdiff.diffusion.decoupling import denoise_gated
 from stdiff.diffusion.denoiser import NoiseSchedule
 from stdiff.diffusion.folder import DiffusionModel
+from stdiff.training.loop import Batch
 
 
 class PretrainStage:
-    """Predict the velocity of noisy latents under the empty caption."""
+    """Predict velocity or noise of noisy latents under the empty caption.
 
-    def __init__(self, model: DiffusionModel, latents_N2CHW: torch.Tensor) -> None:
-        self.model = model
-        self.modules = nn.ModuleDict({"unet": model.unet})
+    As published, the denoiser is left as it was and a ControlNet that sees a black mask is trained.
+    """
+
+    def __init__(
+        self, model: DiffusionModel, latents_N2CHW: torch.Tensor, settings: PretrainConfig
+    ) -> None:
+        self.model, self.settings = model, settings
+        self.networks: tuple[nn.Module, ...] = (model.unet,)
+        if settings.trains == "denoiser":
+            self.modules = nn.ModuleDict({"unet": model.unet})
+        else:
+            model.unet.requires_grad_(False)
+            self.modules = nn.ModuleDict({"controlnet": model.controlnet})
+            self.networks = (model.unet, model.controlnet)
+        if settings.gradient_checkpointing:
+            for network in self.networks:
+                network.enable_gradient_checkpointing()
         self.latents_N2CHW = latents_N2CHW
         self.schedule = NoiseSchedule(model.scheduler)
         self.count = len(latents_N2CHW)
 
-    def loss(
-        self, indices: np.ndarray, rng: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Squared error of the velocity."""
+    def draw(self, indices: np.ndarray, rng: torch.Generator) -> Batch:
+        """Latents of the images or of their mirror images, noise and time steps."""
         mirrored = torch.randint(2, (len(indices),), generator=rng)
-        clean = self.latents_N2CHW[indices, mirrored].to(self.model.device)
-        z, t, velocity = self.schedule.noised(clean, rng)
-        empty_BLD = self.model.empty_1LD.expand(len(z), -1, -1)
-        predicted = self.model.unet(z, t, encoder_hidden_states=empty_BLD).sample
-        return (predicted - velocity).square().mean(), {}
+        clean = self.latents_N2CHW[indices, mirrored]
+        t_B = self.schedule.time_steps(len(indices), rng)
+        return {"clean": clean, "t": t_B, "noise": torch.randn(clean.shape, generator=rng)}
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted squared error."""
+        clean, noise, t_B = (batch[name].to(self.model.device) for name in ("clean", "noise", "t"))
+        noised = self.schedule.noised(clean, noise, t_B)
+        empty_BLD = self.model.empty_1LD.expand(len(clean), -1, -1)
+        residuals = None
+        if self.settings.trains != "denoiser":
+            size_px = self.model.size_px
+            black = torch.zeros(len(clean), 3, size_px, size_px, device=clean.device)
+            residuals = self.model.controlnet(
+                noised.z_BCHW, t_B, empty_BLD, controlnet_cond=black, return_dict=False
+            )
+        predicted = denoise_gated(
+            self.model.unet, noised.z_BCHW, t_B, empty_BLD, self.model.empty_1LD, None, residuals
+        )
+        error_B = (predicted.float() - noised.target_BCHW).square().mean(dim=(1, 2, 3))
+        weights_B = self.schedule.weights(t_B, self.settings.min_snr_gamma)
+        return (weights_B * error_B).mean(), {"error": error_B.mean()}

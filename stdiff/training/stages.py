@@ -13,7 +13,7 @@ from diffusers import AutoencoderTiny
 
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config
-from stdiff.config_generator import Section
+from stdiff.config_generator import Section, StageConfig
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import build_autoencoder
 from stdiff.diffusion.denoiser import build_controlnet
@@ -28,12 +28,15 @@ from stdiff.diffusion.folder import (
 from stdiff.files import InputError, sha256_bytes, sha256_folder, written_whole
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.randomness import integer_seed
+from stdiff.training import ranks
 from stdiff.training.autoencoder import DecoderStage
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
-from stdiff.training.loop import train
+from stdiff.training.loop import Stage, train
 from stdiff.training.pretrain import PretrainStage
 
+# How often a training is saved, and how much of that is kept, changes no weight.
+_NO_MATTER = {"checkpoint_every_images", "keep_latest"}
 _COLUMNS = ("case_id", "image", "mask", "height_px", "width_px", "lesion_count", "caption")
 
 
@@ -52,7 +55,7 @@ def train_autoencoder(
     seed = integer_seed(config.seed, "autoencoder weights")
     autoencoder = build_autoencoder(config.model.autoencoder, images_NHW, seed)
     autoencoder.to(compute_device())
-    log = train(
+    log = _train(
         DecoderStage(autoencoder, images_NHW),
         config.training.autoencoder,
         seed=config.seed,
@@ -61,6 +64,8 @@ def train_autoencoder(
         identity=_identity(rows, config.training.autoencoder, config.model.autoencoder),
         stop_after_s=stop_after_s,
     )
+    if not ranks.is_first():
+        return
     with written_whole(out) as aside:
         autoencoder.save_pretrained(aside, safe_serialization=True)
         shutil.copyfile(log, aside / "autoencoder.jsonl")
@@ -76,7 +81,10 @@ def train_pretrain(
     state: Path,
     stop_after_s: float | None = None,
 ) -> None:
-    """Stage 1: train the whole denoiser on all training images with the empty caption."""
+    """Stage 1: train the whole denoiser on all training images with the empty caption.
+
+    With ``training.pretrain.trains: nothing`` the folder holds untrained parts.
+    """
     if not (autoencoder / "config.json").is_file():
         raise InputError(
             f"{autoencoder}: no autoencoder there (no config.json); make it with "
@@ -85,19 +93,27 @@ def train_pretrain(
     rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
     vae = AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True).eval()
     _check_latent_channels(vae, config, autoencoder)
+    settings = config.training.pretrain
     model = new_model(config, vae).to(compute_device())
-    log = train(
-        PretrainStage(model, cached_latents(vae, images_of(rows["image"]), state / "latents")),
-        config.training.pretrain,
-        seed=config.seed,
-        purpose="pretrain",
-        state=state,
-        identity=_identity(rows, config.training.pretrain, config.model.unet, config.model.text)
-        | {"autoencoder": sha256_folder(autoencoder)},
-        stop_after_s=stop_after_s,
-    )
+    if settings.trains == "controlnet on black masks":
+        _add_controlnet(model, config)
+    logs = {}
+    if settings.trains != "nothing":
+        latents = cached_latents(vae, images_of(rows["image"]), state / "latents")
+        logs["pretrain.jsonl"] = _train(
+            PretrainStage(model, latents, settings),
+            settings,
+            seed=config.seed,
+            purpose="pretrain",
+            state=state,
+            identity=_identity(rows, settings, config.model.unet, config.model.text)
+            | _identity(rows, config.model.noise)
+            | {"autoencoder": sha256_folder(autoencoder)},
+            stop_after_s=stop_after_s,
+        )
     model.about |= {"stage": "pretrain", "pretrain_cases": list(rows["case_id"])}
-    save_model(model, out, {"pretrain.jsonl": log})
+    if ranks.is_first():
+        save_model(model, out, logs)
 
 
 def train_finetune(
@@ -119,20 +135,20 @@ def train_finetune(
     table = _read(cases, config)
     roles = read_splits(splits, config.split.fold)
     rows = labelled_training_cases(table, roles, label_percent / 100)
-    # Gate and ControlNet are stage 2's own; the rest must be what stage 1 was made with.
+    # Gate and conditions are stage 2's own; the rest must be what stage 1 was made with.
     model.about["model"] = config.model.model_dump(mode="json")
-    model.controlnet = build_controlnet(
-        config.model, model.unet, integer_seed(config.seed, "controlnet weights")
-    )
+    if config.model.condition.mask and model.controlnet is None:
+        _add_controlnet(model, config)
     model.to(compute_device())
-    log = train(
+    log = _train(
         _finetune_stage(model, rows, config, state),
         config.training.finetune,
         seed=config.seed,
         purpose=f"finetune-{label_percent}",
         state=state,
-        identity=_identity(rows, config.training.finetune, config.model.gate)
-        | {"condition_channels": json.dumps(config.model.condition_channels)}
+        identity=_identity(
+            rows, config.training.finetune, config.model.gate, config.model.condition
+        )
         | {"base": sha256_folder(base)},
         stop_after_s=stop_after_s,
     )
@@ -141,7 +157,29 @@ def train_finetune(
         "label_percent": label_percent,
         "finetune_cases": list(rows["case_id"]),
     }
-    save_model(model, out, {"pretrain.jsonl": base / "pretrain.jsonl", "finetune.jsonl": log})
+    logs = {"pretrain.jsonl": base / "pretrain.jsonl", "finetune.jsonl": log}
+    if ranks.is_first():
+        save_model(model, out, {name: file for name, file in logs.items() if file.is_file()})
+
+
+def _train(stage: Stage, settings: StageConfig, *, purpose: str, **options: Any) -> Path:
+    """Train a stage of the generator, which must see different images in a batch.
+
+    Raises:
+        InputError: a batch larger than the data.
+    """
+    if settings.batch > stage.count:
+        raise InputError(
+            f"{purpose}: a batch of {settings.batch} images, but there are {stage.count} to train "
+            f"on; set training.{purpose.partition('-')[0]}.batch: {stage.count} or less, or use "
+            "more images"
+        )
+    return train(stage, settings, purpose=purpose, **options)
+
+
+def _add_controlnet(model: DiffusionModel, config: Config) -> None:
+    seed = integer_seed(config.seed, "controlnet weights")
+    model.controlnet = build_controlnet(config.model, model.unet, seed)
 
 
 def _finetune_stage(
@@ -183,7 +221,7 @@ def _identity(rows: pd.DataFrame, *sections: Section) -> dict[str, str]:
     """Everything a stage's weights depend on, but the seed and the stage before."""
     identity: dict[str, str] = {"cases": _content_hash(rows)}
     for section in sections:
-        values: dict[str, Any] = section.model_dump(mode="json")
+        values: dict[str, Any] = section.model_dump(mode="json", exclude=_NO_MATTER)
         identity |= {f"{type(section).__name__}.{k}": json.dumps(v) for k, v in values.items()}
     return identity
 

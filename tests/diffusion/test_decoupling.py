@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,54 @@ def test_the_gate_reaches_beneath_the_lesion_and_not_above_it():
     assert gate[24, 2] == 0
     without = soft_gate(mask, GateConfig(margin=0.05, posterior=0))
     assert without[40, 32] == 0
+
+
+def test_outside_the_gate_neither_caption_nor_mask_changes_a_residual(model, monkeypatch):
+    gate = torch.zeros(1, 1, 32, 32)
+    gate[:, :, 8:16, 8:16] = 1
+    z, t, seen = torch.randn(1, 4, 8, 8), torch.tensor([500]), []
+    predict = model.unet.forward
+
+    def spy(*arguments, **options):
+        down = options["down_block_additional_residuals"]
+        seen.append([*down, options["mid_block_additional_residual"]])
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(model.unet, "forward", spy)
+    for caption, shade in ((CAPTION, 0.2), ("malignant", 0.9)):
+        embedded = model.embed([caption])
+        condition = torch.full((1, 3, 32, 32), shade)
+        residuals = model.controlnet(z, t, embedded, controlnet_cond=condition, return_dict=False)
+        denoise_gated(model.unet, z, t, embedded, model.empty_1LD, gate, residuals)
+    changed = 0
+    for first, second in zip(*seen, strict=True):
+        inside = gate_at(gate, first.shape[2:]).bool().expand_as(first)
+        assert not first[~inside].any() and not second[~inside].any()
+        changed += bool((first[inside] != second[inside]).any())
+    # The first residual is the untrained embedder's, which says nothing yet.
+    assert changed == len(seen[0]) - 1
+
+
+def test_an_open_gate_is_plain_diffusers(model):
+    z, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
+    caption = model.embed([CAPTION, "malignant"])
+    down, middle = model.controlnet(
+        z, t, caption, controlnet_cond=torch.rand(2, 3, 32, 32), return_dict=False
+    )
+    ones = torch.ones(2, 1, 32, 32)
+    arguments = model.unet, z, t, caption, model.empty_1LD
+    opened, ungated = (denoise_gated(*arguments, g, (down, middle)) for g in (ones, None))
+    plain = UNet2DConditionModel.from_config(model.unet.config)
+    plain.load_state_dict(model.unet.state_dict())
+    expected = plain(
+        z,
+        t,
+        encoder_hidden_states=caption,
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=middle,
+    ).sample
+    assert torch.equal(ungated, expected)
+    assert torch.allclose(opened, expected, atol=1e-5)
 
 
 def test_no_lesion_no_gate():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import lesion_scene, tiny_config, tiny_model
 
-from stdiff.config_generator import SamplerConfig, TextConfig
+from stdiff.config_generator import NoiseConfig, SamplerConfig, TextConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
 from stdiff.diffusion.denoiser import NoiseSchedule, build_scheduler
 from stdiff.diffusion.folder import (
@@ -18,7 +18,7 @@ from stdiff.diffusion.folder import (
     load_model,
     save_model,
 )
-from stdiff.diffusion.pipeline import Generator, condition_image
+from stdiff.diffusion.pipeline import Generator
 from stdiff.diffusion.text import build_tokenizer, tokenize
 from stdiff.lexicon import (
     BIRADS,
@@ -92,15 +92,43 @@ def test_words_outside_the_vocabulary_are_refused():
         tokenize(build_tokenizer(TextConfig()), ["purple lesion"])
 
 
-def test_velocity_and_noise_give_the_latents_back():
-    z = torch.randn(6, 4, 8, 8)
-    schedule = NoiseSchedule(build_scheduler())
-    noisy, t, velocity = schedule.noised(z, torch.Generator().manual_seed(1))
-    alphas = DDPMScheduler.from_config(build_scheduler().config).alphas_cumprod[t]
-    alphas = alphas[:, None, None, None]
-    assert torch.allclose(alphas.sqrt() * noisy - (1 - alphas).sqrt() * velocity, z, atol=1e-4)
+FORMS = [
+    NoiseConfig(),
+    NoiseConfig(zero_terminal_snr=False),
+    NoiseConfig(prediction="noise", zero_terminal_snr=False),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["velocity", "leaky velocity", "noise"])
+def test_what_is_predicted_gives_the_latents_back(form):
+    z, noise = torch.randn(6, 4, 8, 8), torch.randn(6, 4, 8, 8)
+    schedule = NoiseSchedule(build_scheduler(form))
+    t = schedule.time_steps(6, torch.Generator().manual_seed(1))
+    noised = schedule.noised(z, noise, t)
+    signal = DDPMScheduler.from_config(build_scheduler(form).config).alphas_cumprod
+    alphas = signal[t][:, None, None, None]
+    if form.prediction == "velocity":
+        back = alphas.sqrt() * noised.z_BCHW - (1 - alphas).sqrt() * noised.target_BCHW
+    else:
+        back = (noised.z_BCHW - (1 - alphas).sqrt() * noised.target_BCHW) / alphas.sqrt()
+    assert torch.allclose(back, z, atol=1e-3)
     assert t.min() >= 0 and t.max() < 1000
-    assert alphas.min() >= 0
+    assert (signal[-1] == 0) == form.zero_terminal_snr
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["velocity", "leaky velocity", "noise"])
+def test_min_snr_weighs_the_error_of_the_image(form):
+    """Weighted, an error of what is predicted counts as min(SNR, 5) errors of the image."""
+    schedule = NoiseSchedule(build_scheduler(form))
+    t = torch.tensor([0, 100, 400, 700, 990])
+    signal = DDPMScheduler.from_config(build_scheduler(form).config).alphas_cumprod[t]
+    snr = signal / (1 - signal)
+    # z = √a z_t - √(1 - a) v, and z = (z_t - √(1 - a) noise) / √a.
+    of_the_image = 1 - signal if form.prediction == "velocity" else (1 - signal) / signal
+    assert torch.allclose(
+        schedule.weights(t, 5.0), snr.clamp(max=5) * of_the_image, rtol=1e-3, atol=1e-6
+    )
+    assert (schedule.weights(t, None) == 1).all()
 
 
 def test_generation_repeats_and_follows_its_seeds(folder, scenes):
@@ -156,12 +184,6 @@ def test_a_loaded_model_predicts_as_the_saved_one(folder):
     assert torch.equal(saved.embed(["malignant", ""]), loaded.embed(["malignant", ""]))
 
 
-def test_the_condition_is_the_mask(scenes):
-    condition = condition_image(scenes[1])
-    assert condition.shape == (4, 3, 32, 32)
-    assert torch.equal(condition[:, 0] * 255, torch.from_numpy(scenes[1]).float())
-
-
 def test_a_model_of_another_configuration_is_refused_by_key(folder):
     other = tiny_config(image={"size_px": 64})
     with pytest.raises(ModelFolderError) as error:
@@ -194,5 +216,5 @@ def test_folders_that_are_no_model_are_refused(folder, tmp_path):
     shutil.copytree(folder / "text_encoder", copy / "text_encoder")
     about = json.loads((copy / "stdiff.json").read_text())
     (copy / "stdiff.json").write_text(json.dumps(about | {"stage": "pretrain"}))
-    with pytest.raises(ModelFolderError, match="no ControlNet"):
+    with pytest.raises(ModelFolderError, match="neither masks nor captions"):
         Generator.load(copy)

@@ -1,6 +1,8 @@
 import json
 import multiprocessing
 import random
+import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from stdiff.cli import main
 from stdiff.config_generator import StageConfig
-from stdiff.training.checkpoints import CheckpointFolder
+from stdiff.training.checkpoints import CheckpointFolder, NotSaved
 from stdiff.training.loop import Diverged, Interrupted, learning_rate, sample_order, train
 
 SETTINGS = StageConfig(images=48, batch=4, warmup_images=8, checkpoint_every_images=8)
@@ -28,17 +30,20 @@ class Line:
     def __init__(self, fail_at: int | None = None):
         torch.manual_seed(0)
         self.modules = torch.nn.ModuleDict({"line": torch.nn.Linear(1, 1)})
+        self.networks = [self.modules["line"]]
         self.seen: list[list[int]] = []
         self.fail_at = fail_at
 
-    def loss(self, indices, rng):
+    def draw(self, indices, rng):
         self.seen.append(list(indices))
         x = torch.from_numpy(indices).float()[:, None] / 10
-        y = 2 * x + 1 + 0.1 * torch.randn(x.shape, generator=rng)
-        loss = (self.modules["line"](x) - y).square().mean()
+        return {"x": x, "y": 2 * x + 1 + 0.1 * torch.randn(x.shape, generator=rng)}
+
+    def loss(self, batch):
+        loss = (self.modules["line"](batch["x"]) - batch["y"]).square().mean()
         if self.fail_at is not None and len(self.seen) > self.fail_at:
             loss = loss * float("nan")
-        return loss, {"x": float(x.mean())}
+        return loss, {"x": batch["x"].mean()}
 
 
 def weights(stage):
@@ -47,7 +52,7 @@ def weights(stage):
 
 def run(stage, state, **changes):
     options = {"seed": 1, "purpose": "line", "state": state, "identity": {"data": "ten"}}
-    return train(stage, SETTINGS, **options | changes)
+    return train(stage, changes.pop("settings", SETTINGS), **options | changes)
 
 
 @settings(max_examples=50, deadline=None)
@@ -127,9 +132,68 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     with CheckpointFolder.open(tmp_path, {"a": "b"}) as folder:
         for images in (1, 2, 3):
-            folder.save(images, {"x": torch.tensor([images])})
+            folder.save(images, {"x": torch.tensor([images])}, keep=2)
         assert len(list(folder.path.glob("checkpoint-*"))) == 2
         assert folder.load()[1]["x"].item() == 3
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    """No file may grow beyond some bytes: what the kernel says is what a full disk says."""
+
+    def trained_with_little_room():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        with pytest.raises(NotSaved, match="same command goes on"):
+            run(Line(), tmp_path)
+
+    with pytest.raises(Interrupted):
+        run(Line(), tmp_path, stop_after_s=1e-9)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/checkpoint-*")}
+    process = multiprocessing.get_context("fork").Process(target=trained_with_little_room)
+    process.start()
+    assert finished(process) == 0
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/checkpoint-*")} == before
+    resumed, whole = Line(), Line()
+    run(resumed, tmp_path)
+    run(whole, tmp_path / "whole")
+    assert len(resumed.seen) == 11
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("microbatch", [1, 2])
+def test_microbatches_give_the_gradients_of_the_batch(tmp_path, microbatch):
+    whole, parts = Line(), Line()
+    run(whole, tmp_path / "whole")
+    log = run(
+        parts, tmp_path / "parts", settings=SETTINGS.model_copy(update={"microbatch": microbatch})
+    )
+    assert whole.seen == parts.seen
+    assert torch.allclose(weights(whole), weights(parts), atol=1e-5)
+    mine, theirs = (json.loads(f.read_text().splitlines()[-1]) for f in (log, _log(tmp_path)))
+    assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert mine["x"] == pytest.approx(theirs["x"], rel=1e-5)
+
+
+def _log(tmp_path):
+    return next((tmp_path / "whole").glob("*/log.jsonl"))
+
+
+def test_bfloat16_is_used_where_asked(tmp_path):
+    class Types(Line):
+        def loss(self, batch):
+            predicted = self.modules["line"](batch["x"])
+            self.type = predicted.dtype
+            return (predicted.float() - batch["y"]).square().mean(), {}
+
+    for precision in ("float32", "bfloat16"):
+        stage = Types()
+        run(
+            stage,
+            tmp_path / precision,
+            settings=SETTINGS.model_copy(update={"precision": precision}),
+        )
+        assert stage.type == getattr(torch, precision)
+        assert stage.modules["line"].weight.dtype == torch.float32
 
 
 def test_two_trainings_of_one_state_do_not_meet(tmp_path):

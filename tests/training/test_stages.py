@@ -7,12 +7,12 @@ from tiny import lesion_scene, tiny_config, tiny_model
 
 from stdiff.cases import images_of, read_cases
 from stdiff.diffusion.autoencoder import build_autoencoder, encode
-from stdiff.diffusion.folder import ModelFolderError, load_model, new_model, save_model
+from stdiff.diffusion.folder import ModelFolderError, load_model, save_model
 from stdiff.files import InputError
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
 from stdiff.training.pretrain import PretrainStage
-from stdiff.training.stages import train_finetune, train_pretrain
+from stdiff.training.stages import train_autoencoder, train_finetune, train_pretrain
 
 
 @pytest.fixture
@@ -31,30 +31,159 @@ def test_latents_are_encoded_once_and_never_meet_another_image(tmp_path, scenes,
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_stage_2_trains_controlnet_and_text_and_leaves_stage_1(config, scenes):
+def finetune_stage(config, scenes, captions=("malignant",) * 4, told=None, gate=None, **changes):
+    """A stage 2 of a model whose conditions change its output."""
     model = tiny_model(config)
-    latents = torch.stack([encode(model.autoencoder, scenes[0])] * 2, dim=1)
-    captions = ["malignant"] * 4
-    stage = FinetuneStage(model, latents, scenes[1], captions, config.training.finetune)
-    loss, figures = stage.loss(np.arange(4), torch.Generator().manual_seed(0))
+    parts = model.about["model"]
+    parts["condition"] |= told or {}
+    parts["gate"] |= gate or {}
+    if not model.condition.mask:
+        model.controlnet = None
+    both = (scenes[0], scenes[0][:, :, ::-1].copy())
+    latents = torch.stack([encode(model.autoencoder, images) for images in both], dim=1)
+    settings = config.training.finetune.model_copy(update=changes)
+    return FinetuneStage(model, latents, scenes[1], list(captions), settings)
+
+
+def loss_of(stage, seed=0):
+    return stage.loss(stage.draw(np.arange(4), torch.Generator().manual_seed(seed)))
+
+
+def trained(network):
+    return sum(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
+
+
+def test_stage_2_trains_controlnet_and_text_and_leaves_stage_1(config, scenes):
+    stage = finetune_stage(config, scenes)
+    loss, figures = loss_of(stage)
     loss.backward()
-    assert all(p.grad is None for p in model.unet.parameters())
-    touched = [p.grad.abs().max() > 0 for p in model.controlnet.parameters() if p.grad is not None]
-    assert sum(touched) > len(touched) / 2
-    assert any(p.grad is not None and p.grad.any() for p in model.text_encoder.parameters())
+    assert trained(stage.model.unet) == 0
+    assert trained(stage.model.controlnet) > len(list(stage.model.controlnet.parameters())) / 2
+    assert trained(stage.model.text_encoder)
     weights = config.training.finetune.foreground_weight, config.training.finetune.background_weight
     expected = weights[0] * figures["foreground"] + weights[1] * figures["background"]
-    assert loss.item() == pytest.approx(expected / sum(weights), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item() / sum(weights), rel=1e-5)
+
+
+def test_what_is_switched_off_is_not_trained(config, scenes):
+    mask_only = finetune_stage(config, scenes, told={"text": False})
+    text_only = finetune_stage(config, scenes, told={"mask": False}, gate={"everywhere": True})
+    frozen_text = finetune_stage(config, scenes, text_encoder=False)
+    everything = finetune_stage(config, scenes, denoiser=True)
+    for stage in (mask_only, text_only, frozen_text, everything):
+        loss_of(stage)[0].backward()
+    assert set(mask_only.modules) == {"controlnet"} and not trained(mask_only.model.text_encoder)
+    assert set(text_only.modules) == {"text_encoder"} and trained(text_only.model.text_encoder)
+    assert set(frozen_text.modules) == {"controlnet"}
+    assert not trained(frozen_text.model.text_encoder)
+    assert trained(everything.model.unet)
+
+
+def test_frozen_captions_are_embedded_once_and_alike(config, scenes):
+    captions = ["malignant", "benign", "", "malignant"]
+    frozen = finetune_stage(config, scenes, captions, text_encoder=False)
+    learnt = finetune_stage(config, scenes, captions)
+    assert loss_of(frozen)[0].item() == pytest.approx(loss_of(learnt)[0].item(), rel=1e-6)
+    frozen.model.text_encoder = None
+    loss_of(frozen)
+
+
+def test_a_small_lesion_weighs_as_much_as_a_large_one(config, scenes):
+    """The foreground's part in the loss is a mean over lesions, not over their pixels."""
+    alone = [finetune_stage(config, [a[k : k + 1] for a in scenes], ["benign"]) for k in (0, 1)]
+    batches = [s.draw(np.array([0]), torch.Generator().manual_seed(5)) for s in alone]
+    batches[1] |= {name: batches[0][name] for name in ("noise", "t")}
+    apart = [s.loss(b)[1]["foreground"].item() for s, b in zip(alone, batches, strict=True)]
+    both = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+    together = alone[0].loss(both)[1]["foreground"]
+    assert float(together) == pytest.approx(np.mean(apart), rel=1e-4)
+
+
+def test_without_a_foreground_weight_the_loss_is_the_plain_mean(config, scenes):
+    stage = finetune_stage(config, scenes, foreground_weight=None, gate={"everywhere": True})
+    batch = stage.draw(np.arange(4), torch.Generator().manual_seed(0))
+    noised = stage.schedule.noised(batch["clean"], batch["noise"], batch["t"])
+    text = stage.model.embed(["" if k < 0 else stage.texts[k] for k in batch["caption"].tolist()])
+    residuals = stage.model.controlnet(
+        noised.z_BCHW, batch["t"], text, batch["condition"].float() / 255, return_dict=False
+    )
+    predicted = stage.model.unet(
+        noised.z_BCHW,
+        batch["t"],
+        text,
+        down_block_additional_residuals=residuals[0],
+        mid_block_additional_residual=residuals[1],
+    ).sample
+    plain = torch.nn.functional.mse_loss(predicted, noised.target_BCHW)
+    assert stage.loss(batch)[0].item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_the_background_can_be_held_to_stage_1(config, scenes):
+    free, held = finetune_stage(config, scenes), finetune_stage(config, scenes, background_hold=2.0)
+    loss, figures = loss_of(held)
+    assert figures["background_change"] > 0
+    expected = loss_of(free)[0] + 2 * figures["background_change"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_mirror_image_comes_with_its_mirrored_conditions(config, scenes):
+    """Drawn rows are those of the images, or all of them mirrored."""
+    stage = finetune_stage(config, scenes)
+    batch = stage.draw(np.arange(4), torch.Generator().manual_seed(1))
+    turned = [torch.equal(batch["clean"][i], stage.latents_N2CHW[i, 1]) for i in range(4)]
+    assert 0 < sum(turned) < 4
+    for name, stored in (
+        ("gate", stage.gates_N1HW),
+        ("inside", stage.inside_N1HW),
+        ("condition", stage.conditions_N3HW),
+    ):
+        for i, flip in enumerate(turned):
+            assert torch.equal(batch[name][i], stored[i].flip(-1) if flip else stored[i])
+    mirrored = finetune_stage(config, [a[:, :, ::-1].copy() for a in scenes])
+    assert torch.allclose(mirrored.gates_N1HW, stage.gates_N1HW.flip(-1), atol=1e-6)
+
+
+def pretrain_stage(config, scenes, **changes):
+    vae = build_autoencoder(config.model.autoencoder, scenes[0], 0)
+    model = tiny_model(config)
+    latents = torch.stack([encode(vae, scenes[0])] * 2, dim=1)
+    return PretrainStage(model, latents, config.training.pretrain.model_copy(update=changes))
 
 
 def test_stage_1_trains_the_whole_denoiser_without_a_caption(config, scenes):
-    vae = build_autoencoder(config.model.autoencoder, scenes[0], 0)
-    model = new_model(config, vae)
-    stage = PretrainStage(model, torch.stack([encode(vae, scenes[0])] * 2, dim=1))
-    loss, _ = stage.loss(np.arange(4), torch.Generator().manual_seed(0))
-    loss.backward()
-    assert all(p.grad is not None for p in model.unet.parameters())
-    assert all(p.grad is None for p in model.text_encoder.parameters())
+    stage = pretrain_stage(config, scenes)
+    loss_of(stage)[0].backward()
+    assert all(p.grad is not None for p in stage.model.unet.parameters())
+    assert all(p.grad is None for p in stage.model.text_encoder.parameters())
+    assert all(p.grad is None for p in stage.model.controlnet.parameters())
+
+
+def test_the_published_stage_1_leaves_the_denoiser_as_it_was(config, scenes):
+    stage = pretrain_stage(config, scenes, trains="controlnet on black masks")
+    loss_of(stage)[0].backward()
+    assert not trained(stage.model.unet) and trained(stage.model.controlnet)
+
+
+@pytest.mark.parametrize("stage_of", [pretrain_stage, finetune_stage])
+def test_recomputing_changes_no_gradient(config, scenes, stage_of):
+    plain = stage_of(config, scenes)
+    recomputed = stage_of(config, scenes, gradient_checkpointing=True)
+    for stage in (plain, recomputed):
+        stage.modules.train()
+        loss_of(stage)[0].backward()
+    for one, other in zip(plain.modules.parameters(), recomputed.modules.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or torch.allclose(one.grad, other.grad, atol=1e-6)
+
+
+def test_min_snr_changes_the_weight_of_time_steps(config, scenes):
+    plain, weighted = (
+        pretrain_stage(config, scenes),
+        pretrain_stage(config, scenes, min_snr_gamma=5),
+    )
+    loss, figures = loss_of(weighted)
+    assert figures["error"].item() == pytest.approx(loss_of(plain)[0].item(), rel=1e-6)
+    assert loss.item() != pytest.approx(figures["error"].item(), rel=1e-3)
 
 
 def test_the_folder_says_which_cases_each_stage_saw(tmp_path, tables, config):
@@ -116,3 +245,17 @@ def _autoencoder(tmp_path, tables):
     vae = build_autoencoder(tiny_config().model.autoencoder, images, 0)
     vae.save_pretrained(tmp_path / "vae")
     return tmp_path / "vae"
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path, tables):
+    stage = tiny_config().training.autoencoder.model_copy(update={"batch": 10})
+    training = tiny_config().training.model_copy(update={"autoencoder": stage})
+    with pytest.raises(InputError, match=r"batch of 10 .* there are 9 .*autoencoder\.batch: 9 or"):
+        train_autoencoder(
+            tiny_config().model_copy(update={"training": training}),
+            cases=[tables["cases"]],
+            splits=tables["splits"],
+            out=tmp_path / "out",
+            state=tmp_path / "state",
+        )
+    assert not (tmp_path / "out").exists()

@@ -53,7 +53,7 @@ rule pretrain:
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/pretrain",
         settings=CONFIG.training.pretrain.model_dump_json(),
-        model=CONFIG.model.model_dump_json(exclude={"gate", "condition_channels"}),
+        model=CONFIG.model.model_dump_json(exclude={"gate", "condition"}),
         seed=CONFIG.seed,
     shell:
         "stdiff train pretrain --config {input.config} --cases {input.tables}"
@@ -83,7 +83,7 @@ rule finetune:
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/finetune-{{percent}}",
         settings=CONFIG.training.finetune.model_dump_json(),
-        model=CONFIG.model.model_dump_json(include={"gate", "condition_channels"}),
+        model=CONFIG.model.model_dump_json(include={"gate", "condition"}),
         seed=CONFIG.seed,
     shell:
         "stdiff train finetune --config {input.config} --cases {input.tables}"

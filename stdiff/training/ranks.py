@@ -1,0 +1,85 @@
+"""Several processes that train one model, started by `accelerate launch` or `torchrun`.
+
+Each computes its part of every batch; losses and gradients are summed over all of them. What is
+drawn at random is drawn for the whole batch by each, so that their number changes nothing but the
+order of sums. Started alone, there is one process and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import distributed
+
+from stdiff.files import InputError
+
+
+def join() -> None:
+    """Meet the other processes, if there are any; once in a process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def count() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files and talks."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def my_part(batch: int) -> slice:
+    """The rows of a batch that this process computes.
+
+    Raises:
+        InputError: the batch cannot be shared out evenly.
+    """
+    if batch % count():
+        raise InputError(
+            f"a batch of {batch} images cannot be shared by {count()} processes; set batch to "
+            f"{batch // count() * count() or count()}, or start another number of them"
+        )
+    share = batch // count()
+    rank = distributed.get_rank() if count() > 1 else 0
+    return slice(rank * share, (rank + 1) * share)
+
+
+def sum_up(tensors: Sequence[torch.Tensor]) -> None:
+    """Replace each tensor by its sum over all processes."""
+    if count() == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    distributed.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def agreed(wish: bool, device: torch.device) -> bool:
+    """Whether any process wishes it; all get the same answer."""
+    if count() == 1:
+        return wish
+    flag = torch.tensor(float(wish), device=device)
+    distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    if count() > 1:
+        distributed.barrier()
+
+
+@contextmanager
+def first_goes_first() -> Iterator[None]:
+    """The first process does what follows alone; then the others do, and find it done."""
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()

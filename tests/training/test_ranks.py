@@ -1,0 +1,119 @@
+"""Several processes that train one model: on CPU, over gloo."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_loop import SETTINGS, Line, run, weights
+
+from stdiff.files import InputError
+from stdiff.training.loop import Interrupted
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def together(work, processes, *arguments):
+    """``work(rank, *arguments)`` in processes that know of each other; their results, by rank."""
+    fork = multiprocessing.get_context("fork")
+    port, results = free_port(), fork.Queue()
+
+    def one(rank):
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        results.put((rank, work(rank, *arguments)))
+
+    started = [fork.Process(target=one, args=(rank,), daemon=True) for rank in range(processes)]
+    for process in started:
+        process.start()
+    found = dict(results.get(timeout=120) for _ in started)
+    for process in started:
+        process.join()
+    return [found[rank] for rank in range(processes)]
+
+
+def trained(rank, state, stop_after_s=None):
+    stage = Line()
+    try:
+        run(stage, state, stop_after_s=stop_after_s)
+    except Interrupted:
+        return "interrupted"
+    return stage.seen, weights(stage).tolist()
+
+
+def losses(state):
+    lines = next(state.glob("*/log.jsonl")).read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    alone = Line()
+    run(alone, tmp_path / "alone")
+    results = together(trained, 2, tmp_path / "pair")
+    for seen, found in results:
+        # Both draw the whole batch, in the order of one process.
+        assert np.array_equal(seen, alone.seen)
+        assert np.allclose(found, weights(alone).tolist(), atol=1e-6)
+    assert losses(tmp_path / "pair") == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
+
+
+def test_processes_stop_together_and_go_on_together(tmp_path):
+    assert together(trained, 2, tmp_path, 1e-9) == ["interrupted"] * 2
+    (seen, found), _ = together(trained, 2, tmp_path)
+    assert len(seen) == 11
+    whole = Line()
+    run(whole, tmp_path / "whole")
+    assert np.allclose(found, weights(whole).tolist(), atol=1e-6)
+
+
+def refused(rank, state):
+    try:
+        run(Line(), state, settings=SETTINGS.model_copy(update={"batch": 3, "images": 48}))
+    except InputError as error:
+        return str(error)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    for message in together(refused, 2, tmp_path):
+        assert "batch of 3 images cannot be shared by 2 processes; set batch to 2" in message
+
+
+def test_accelerate_launch_trains_a_stage(tmp_path, tables):
+    """The command line under two processes writes one model, that of one process."""
+
+    def command(out):
+        return [
+            *("train", "autoencoder", "--config", tables["config"], "--cases", tables["cases"]),
+            *("--splits", tables["splits"], "--out", tmp_path / out),
+            *("--state", tmp_path / f"state-{out}", "--threads", 1),
+        ]
+
+    launch = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2),
+        *("--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--main_process_port", free_port(), "-m", "stdiff.cli"),
+    ]
+    for arguments in (
+        [sys.executable, "-m", "stdiff.cli", *command("alone")],
+        [*launch, *command("pair")],
+    ):
+        done = subprocess.run(
+            [str(a) for a in arguments], capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+    alone, pair = (
+        load_file(tmp_path / out / "diffusion_pytorch_model.safetensors")
+        for out in ("alone", "pair")
+    )
+    assert all(torch.allclose(alone[key], pair[key], atol=1e-5) for key in alone)
+    assert any(not torch.equal(alone[key], torch.zeros_like(alone[key])) for key in alone)
