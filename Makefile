@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing is fetched at run time unless a config names it.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: env demo test bench lint lock
+.PHONY: env demo test bench ablation lint lock
 
 env: $(READY)
 
@@ -23,6 +23,13 @@ demo: $(READY)
 
 test: $(READY)
 	pytest
+
+# What each part of ST-Diff is worth, on real files: make ablation DATA=FOLDER
+ablation: $(READY)
+	snakemake --cores all --configfile config/busi_cpu.yaml \
+		--config data_root=$(DATA) run=ablation -- results/ablation/autoencoder \
+		results/ablation/segment/unet_resnet18/real-100/seed0.parquet
+	python bench/ablation.py --run results/ablation
 
 # Side-by-side measurements; figures that are kept stand in docs/results.md.
 bench: $(READY)

@@ -26,11 +26,12 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from stdiff.config import load_config
-from stdiff.config_generator import FinetuneConfig, GateConfig, PretrainConfig
+from stdiff.config_generator import GateConfig
+from stdiff.config_training import FinetuneConfig, PretrainConfig
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import build_autoencoder, encode, to_unit
 from stdiff.diffusion.denoiser import build_controlnet
-from stdiff.diffusion.folder import new_model
+from stdiff.diffusion.model import new_model
 from stdiff.diffusion.text import tokenize
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.loop import Progress
@@ -59,7 +60,7 @@ def scenes(count, size):
 def model_of(config, images):
     """A model with random weights whose ControlNet says something."""
     model = new_model(config, build_autoencoder(config.model.autoencoder, images, 0))
-    model.controlnet = build_controlnet(config.model, model.unet, 1)
+    model.controlnet = build_controlnet(config.model, model.unet, 4, 1)
     torch.manual_seed(2)
     for block in (*model.controlnet.controlnet_down_blocks, model.controlnet.controlnet_mid_block):
         nn.init.normal_(block.weight, std=0.02)
@@ -139,7 +140,7 @@ def stage_of(kind, model, images, masks, settings):
     latents = torch.stack(both, dim=1).cpu()
     if kind == 1:
         model.unet.requires_grad_(True)
-        return PretrainStage(model, latents, settings)
+        return PretrainStage(model, latents, [""] * len(latents), settings)
     return FinetuneStage(model, latents, masks, captions, settings)
 
 

@@ -14,13 +14,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from stdiff.config_errors import explain
-from stdiff.config_generator import (
-    ModelConfig,
-    SamplerConfig,
-    Section,
-    SegmenterTrainingConfig,
-    TrainingConfig,
-)
+from stdiff.config_generator import ModelConfig, SamplerConfig, Section
+from stdiff.config_training import SegmenterTrainingConfig, TrainingConfig
 from stdiff.files import InputError
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder"]
@@ -240,12 +235,25 @@ class Config(Section):
                 f"split.published {self.split.published!r} are BUS-BRA's folds, but collections "
                 "names no bus_bra; e.g. published: null"
             )
-        factor = 4 * 2 ** (len(self.model.unet.channels) - 1)
+        # Of Stable Diffusion: latents at 1/8 size, and four resolutions.
+        part, levels = (8, 4) if self.model.checkpoint else (4, len(self.model.unet.channels))
+        factor = part * 2 ** (levels - 1)
         if self.image.size_px % factor:
             raise ValueError(
                 f"image.size_px {self.image.size_px} is not a multiple of {factor} (latents are at "
-                f"1/4 size and the UNet halves them {len(self.model.unet.channels) - 1} times); "
+                f"1/{part} size and the UNet halves them {levels - 1} times); "
                 f"e.g. size_px: {max(1, round(self.image.size_px / factor)) * factor}"
+            )
+        if self.model.checkpoint is None and self.training.autoencoder is None:
+            raise ValueError(
+                "training.autoencoder is missing, and there is no model.checkpoint to bring one; "
+                "e.g. autoencoder: {images: 38400}"
+            )
+        if self.training.pretrain.captions and self.segmentation.label_percents != (100,):
+            raise ValueError(
+                f"training.pretrain.captions lets stage 1 see all labels, but "
+                f"segmentation.label_percents is {list(self.segmentation.label_percents)}; e.g. "
+                "captions: false"
             )
         if self.evaluation.kid_subset_size > self.corpus.count:
             raise ValueError(

@@ -20,6 +20,7 @@ _EXAMPLES: dict[str, Any] = {
     "path": "Dataset_BUSI_with_GT",
     "limit": 200,
     "images": 6400,
+    "training": {stage: {"images": 6400} for stage in ("autoencoder", "pretrain", "finetune")},
     "count": 500,
     "folds": 5,
     "synthetic_share": 0.5,

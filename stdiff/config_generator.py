@@ -1,11 +1,16 @@
-"""The generator's part of the configuration: its parts, training stages and sampler."""
+"""The generator's part of the configuration: its parts and its sampler."""
 
 from __future__ import annotations
 
-import math
+from string import Formatter
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from stdiff.lexicon import VOCABULARY
+
+# What a template of captions may ask for: the whole of it, or one of its findings.
+TEMPLATE_FIELDS = ("caption", *VOCABULARY)
 
 
 class Section(BaseModel):
@@ -50,12 +55,32 @@ class TextConfig(Section):
     layers: int = Field(2, ge=1, description="transformer layers")
     heads: int = Field(4, ge=1, description="attention heads")
     tokens: int = Field(40, ge=32, description="longest caption, in words")
+    template: str = Field(
+        "{caption}",
+        description="what the encoder reads: text with {caption} or findings such as {pathology}; "
+        "an empty caption stays empty",
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.width % self.heads:
             raise ValueError(
                 f"width {self.width} is not a multiple of heads {self.heads}; e.g. heads: 4"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Self:
+        try:
+            asked = [name for _, name, _, _ in Formatter().parse(self.template) if name is not None]
+        except ValueError as error:
+            raise ValueError(
+                f"template {self.template!r}: {error}; e.g. template: '{{caption}}'"
+            ) from error
+        if unknown := sorted({name for name in asked if name not in TEMPLATE_FIELDS}):
+            raise ValueError(
+                f"template {self.template!r} asks for {', '.join(unknown)}; known are "
+                f"{', '.join(TEMPLATE_FIELDS)}; e.g. template: '{{caption}}'"
             )
         return self
 
@@ -73,11 +98,10 @@ class ConditionConfig(Section):
         description="channels of the ControlNet's picture; fewer than three are repeated, "
         "`[mask]` is the published form",
     )
-    embedder_channels: tuple[PositiveInt, ...] = Field(
-        (16, 32, 64),
-        min_length=3,
-        max_length=4,
-        description="width of the picture's embedder at 1, 1/2, 1/4 size",
+    embedder_channels: tuple[PositiveInt, ...] | None = Field(
+        None,
+        description="width of the picture's embedder at full size and at each half of it down to "
+        "the latents'; null = 16, 32, 64 down to 1/4, and 16, 32, 96, 256 down to 1/8",
     )
 
     @model_validator(mode="after")
@@ -88,6 +112,13 @@ class ConditionConfig(Section):
                 "true"
             )
         return self
+
+
+class AdapterConfig(Section):
+    """Low-rank adapters of attention (LoRA, arXiv 2106.09685)."""
+
+    rank: int = Field(16, ge=1, description="rank of the update of each weight")
+    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha over rank")
 
 
 class GateConfig(Section):
@@ -133,12 +164,42 @@ class NoiseConfig(Section):
 class ModelConfig(Section):
     """The generator's parts."""
 
+    checkpoint: str | None = Field(
+        None,
+        description="folder, or hub name of what was downloaded, of a Stable Diffusion 1.x or 2.x "
+        "model: its parts take the place of `autoencoder`, `unet`, `noise` and of the encoder in "
+        "`text`",
+    )
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     unet: UNetConfig = UNetConfig()
     text: TextConfig = TextConfig()
     noise: NoiseConfig = NoiseConfig()
     condition: ConditionConfig = ConditionConfig()
     gate: GateConfig = GateConfig()
+    text_lora: AdapterConfig | None = Field(
+        None, description="stage 2 trains adapters of the caption encoder instead of all of it"
+    )
+    unet_lora: AdapterConfig | None = Field(
+        None, description="stage 2 also trains adapters of the denoiser's cross-attention"
+    )
+
+    @model_validator(mode="after")
+    def _checkpoint_brings_its_own(self) -> Self:
+        if self.checkpoint is None:
+            return self
+        replaced = {
+            "autoencoder": self.autoencoder != AutoencoderConfig(),
+            "unet": self.unet != UNetConfig(),
+            "noise": self.noise != NoiseConfig(),
+            "text": self.text.model_copy(update={"template": TextConfig().template})
+            != TextConfig(),
+        }
+        if said := [name for name, differs in replaced.items() if differs]:
+            raise ValueError(
+                f"checkpoint {self.checkpoint!r} brings its own {', '.join(said)}; remove those "
+                "sections (text may keep its template), or set checkpoint: null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _gate_tells_no_mask(self) -> Self:
@@ -148,111 +209,6 @@ class ModelConfig(Section):
                 "e.g. gate: {everywhere: true}"
             )
         return self
-
-
-class StageConfig(Section):
-    """One training stage; progress is counted in images."""
-
-    images: int = Field(gt=0, description="images to train on (with repetition)")
-    batch: int = Field(32, gt=0, description="images in one optimisation step")
-    learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
-    warmup_images: int = Field(640, ge=0, description="images of linear warm-up")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
-    max_gradient_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    ema_decay: float = Field(0.998, ge=0, lt=1, description="decay a step of the averaged weights")
-    checkpoint_every_images: int = Field(6400, gt=0, description="images between checkpoints")
-    keep_latest: int = Field(2, ge=1, description="checkpoints that are kept")
-    microbatch: PositiveInt | None = Field(
-        None,
-        description="images in memory at once, a divisor of batch: gradients are accumulated over "
-        "them; null = the whole batch",
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the computation (autocast); weights are float32 always"
-    )
-    compile: bool = Field(False, description="torch.compile; minutes at the start, then faster")
-
-    @model_validator(mode="after")
-    def _whole_batches(self) -> Self:
-        if self.images < self.batch:
-            raise ValueError(
-                f"images {self.images} is less than one batch of {self.batch}; "
-                f"e.g. images: {self.batch}"
-            )
-        if self.microbatch and self.batch % self.microbatch:
-            raise ValueError(
-                f"microbatch {self.microbatch} does not divide batch {self.batch}; e.g. "
-                f"microbatch: {math.gcd(self.microbatch, self.batch)}"
-            )
-        return self
-
-
-class DenoisingConfig(StageConfig):
-    """What both stages of the denoiser have in common."""
-
-    min_snr_gamma: float | None = Field(
-        None,
-        gt=0,
-        description="weights time steps by min(SNR, gamma) (arXiv 2303.09556, there 5); null = all "
-        "alike",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="less memory, each step computed once more"
-    )
-
-
-class PretrainConfig(DenoisingConfig):
-    """Stage 1: the whole denoiser on all training images, with the empty caption."""
-
-    trains: Literal["denoiser", "controlnet on black masks", "nothing"] = Field(
-        "denoiser",
-        description="the published code trains the ControlNet on black masks and leaves the "
-        "denoiser as it was; `nothing` leaves all of it to stage 2",
-    )
-
-
-class FinetuneConfig(DenoisingConfig):
-    """Stage 2: ControlNet and caption encoder, on labelled images."""
-
-    denoiser: bool = Field(False, description="train the denoiser too, which stage 1 made")
-    text_encoder: bool = Field(True, description="train the caption encoder")
-    caption_dropout: float = Field(0.15, ge=0, le=1, description="captions left empty")
-    foreground_weight: float | None = Field(
-        1.0,
-        gt=0,
-        description="weight of the gate's inside in the loss, averaged by itself; null = one mean "
-        "over the whole image",
-    )
-    background_weight: float = Field(
-        0.5, ge=0, description="weight of the gate's outside, averaged by itself"
-    )
-    background_hold: float = Field(
-        0.0, ge=0, description="weight of the difference to stage 1's prediction outside the gate"
-    )
-
-    @model_validator(mode="after")
-    def _holds_to_something(self) -> Self:
-        if self.denoiser and self.background_hold:
-            raise ValueError(
-                f"background_hold {self.background_hold} holds to stage 1, which denoiser: true "
-                "changes; e.g. background_hold: 0"
-            )
-        return self
-
-
-class SegmenterTrainingConfig(StageConfig):
-    """Training of a segmenter."""
-
-    # An average of weights would not fit the statistics that batch normalisation keeps.
-    ema_decay: Literal[0] = Field(0, description="not used for segmenters")
-
-
-class TrainingConfig(Section):
-    """The three stages of the generator."""
-
-    autoencoder: StageConfig
-    pretrain: PretrainConfig
-    finetune: FinetuneConfig
 
 
 class SamplerConfig(Section):

@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from stdiff import config_docs
 from stdiff.config import (
@@ -46,6 +47,22 @@ def test_presets_load_and_fit_the_schema(preset):
     schema = json.loads(SCHEMA.read_text())
     jsonschema.validate(yaml.safe_load(preset.read_text()), schema)
     jsonschema.validate(yaml.safe_load(dump_config(config)), schema)
+
+
+OVERLAYS = sorted((ROOT / "config").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_files_that_are_laid_over_another_fit_it(overlay):
+    base = {"recipes": "sd15.yaml", "ablation": "busi_cpu.yaml"}[overlay.parent.name]
+    values = yaml.safe_load((ROOT / "config" / base).read_text())
+    before = parse_config(values)
+    change = yaml.safe_load(overlay.read_text())
+    update_config(values, change)  # as snakemake merges several --configfile
+    after = parse_config(values)
+    assert after.run == change["run"] != before.run
+    if overlay.stem != "full":
+        assert after.model_copy(update={"run": before.run}) != before
 
 
 def test_there_is_a_demo():

@@ -103,6 +103,7 @@ FLOORS = [
         "config",
         "config_errors",
         "config_generator",
+        "config_training",
         "randomness",
         "provenance",
         "config_docs",

@@ -1,12 +1,18 @@
 """Small configurations, images and models that tests share; nothing is read from disk."""
 
-import numpy as np
-import torch
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from stdiff.cases import case_row, png_cell, write_cases
 from stdiff.config import Config, parse_config
 from stdiff.diffusion.autoencoder import build_autoencoder
 from stdiff.diffusion.denoiser import build_controlnet
-from stdiff.diffusion.folder import DiffusionModel, new_model
+from stdiff.diffusion.model import DiffusionModel, new_model
+from stdiff.lexicon import Findings, render
 
 
 def tiny_config(**changes) -> Config:
@@ -45,10 +51,45 @@ def tiny_model(config: Config) -> DiffusionModel:
     """A stage-2 model with random weights whose conditions really change the output."""
     images = np.stack([lesion_scene(i)[0] for i in range(8)])
     model = new_model(config, build_autoencoder(config.model.autoencoder, images, 0))
-    model.controlnet = build_controlnet(config.model, model.unet, 1)
+    model.controlnet = build_controlnet(config.model, model.unet, 4, 1)
     # A fresh ControlNet adds nothing (its last convolutions are zero); make it speak.
     torch.manual_seed(2)
     for block in [*model.controlnet.controlnet_down_blocks, model.controlnet.controlnet_mid_block]:
         torch.nn.init.normal_(block.weight, std=0.2)
     model.about |= {"stage": "finetune", "label_percent": 100}
     return model
+
+
+def write_tables(folder: Path, config: Config) -> dict[str, Path]:
+    """Twelve cases and their splits, and the configuration as a file."""
+    rows, splits, size = [], [], config.image.size_px
+    for i in range(12):
+        image, mask = lesion_scene(i, size)
+        findings = Findings(pathology="benign", shape="round")
+        case_id = f"busi/benign-{i:04d}"
+        rows.append(
+            case_row(
+                case_id=case_id,
+                collection="busi",
+                group_id=case_id,
+                image=png_cell(image, "i"),
+                mask=png_cell(mask, "m"),
+                height_px=size,
+                width_px=size,
+                lesion_count=1,
+                caption=render(findings),
+                **findings.as_row(),
+            )
+        )
+        role = ["train", "train", "train", "test"][i % 4]
+        rank = i / 12 if role == "train" else None
+        splits.append(
+            {"case_id": case_id, "collection": "busi", "group_id": case_id, "fold": 0}
+            | {"role": role, "label_rank": rank, "label_conflict": False}
+        )
+    paths = {name: folder / f"{name}.parquet" for name in ("cases", "splits")}
+    write_cases(rows, paths["cases"])
+    pd.DataFrame(splits).to_parquet(paths["splits"])
+    paths["config"] = folder / "config.yaml"
+    paths["config"].write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return paths

@@ -8,9 +8,12 @@ is learned: it overlaps patches, so block edges do not show.
 
 from __future__ import annotations
 
+import warnings
+from typing import TypeAlias
+
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
 
 from stdiff.config_generator import AutoencoderConfig
 
@@ -18,6 +21,10 @@ PATCH_PX = 4
 # Native latents stay well inside the decoder's tanh(z / 3) * 3 clamp; the pipeline's
 # `scaling_factor` brings them to unit variance.
 NATIVE_STD = 0.25
+# Mean difference of decoded channels that the eye takes for colour.
+MOST_COLOUR_GREY = 12.0
+
+Autoencoder: TypeAlias = AutoencoderTiny | AutoencoderKL
 
 
 def build_autoencoder(
@@ -86,29 +93,55 @@ def _write_patch_transform(autoencoder: AutoencoderTiny, images_NHW: np.ndarray)
         last.bias.copy_(torch.from_numpy(-projection @ mean).float())
 
 
-def to_unit(images_NHW: np.ndarray) -> torch.Tensor:
-    """(N, H, W) uint8 → (N, 1, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(images_NHW).float()[:, None] / 127.5 - 1.0
+def latent_factor(autoencoder: Autoencoder) -> int:
+    """By how much latents are smaller than images, along each side."""
+    if isinstance(autoencoder, AutoencoderTiny):
+        return 2 ** (len(autoencoder.config.encoder_block_out_channels) - 1)
+    return 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
 
-def to_grey(x_N1HW: torch.Tensor) -> np.ndarray:
-    """(N, 1, H, W) float in [-1, 1] → (N, H, W) uint8."""
-    return ((x_N1HW[:, 0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+def to_unit(images_NHW: np.ndarray, channels: int = 1) -> torch.Tensor:
+    """(N, H, W) uint8 → (N, channels, H, W) float32 in [-1, 1], all channels alike."""
+    grey_N1HW = torch.from_numpy(images_NHW).float()[:, None] / 127.5 - 1.0
+    return grey_N1HW.expand(-1, channels, -1, -1)
+
+
+def to_grey(x_NCHW: torch.Tensor) -> np.ndarray:
+    """(N, 1 or 3, H, W) float in [-1, 1] → (N, H, W) uint8; colours become their mean."""
+    grey_NHW = x_NCHW.float().clamp(-1, 1).mean(dim=1)
+    return ((grey_NHW + 1) * 127.5).round().byte().cpu().numpy()
 
 
 @torch.inference_mode()
-def encode(autoencoder: AutoencoderTiny, images_NHW: np.ndarray, batch: int = 256) -> torch.Tensor:
-    """(N, H, W) uint8 images → (N, C, H/4, W/4) latents, scaled as the denoiser expects."""
-    scale = autoencoder.config.scaling_factor
-    parts = [
-        autoencoder.encode(to_unit(images_NHW[i : i + batch]).to(autoencoder.device)).latents
-        * scale
-        for i in range(0, len(images_NHW), batch)
-    ]
+def encode(autoencoder: Autoencoder, images_NHW: np.ndarray, batch: int = 256) -> torch.Tensor:
+    """(N, H, W) uint8 images → (N, C, h, w) latents, scaled as the denoiser expects.
+
+    Of a variational encoder the mean is taken.
+    """
+    scale, channels = autoencoder.config.scaling_factor, autoencoder.config.in_channels
+    parts = []
+    for start in range(0, len(images_NHW), batch):
+        x = to_unit(images_NHW[start : start + batch], channels).to(autoencoder.device)
+        encoded = autoencoder.encode(x)
+        if isinstance(autoencoder, AutoencoderTiny):
+            parts.append(encoded.latents * scale)
+        else:
+            parts.append(encoded.latent_dist.mode() * scale)
     return torch.cat(parts)
 
 
 @torch.inference_mode()
-def decode(autoencoder: AutoencoderTiny, z_BCHW: torch.Tensor) -> np.ndarray:
-    """Latents, scaled as the denoiser gives them → (N, H, W) uint8 images."""
-    return to_grey(autoencoder.decode(z_BCHW / autoencoder.config.scaling_factor).sample)
+def decode(autoencoder: Autoencoder, z_BCHW: torch.Tensor) -> np.ndarray:
+    """Latents, scaled as the denoiser gives them → (N, H, W) uint8 images.
+
+    Warns where the decoder gives colours: it was not made for grey images, or is not trained.
+    """
+    x = autoencoder.decode(z_BCHW / autoencoder.config.scaling_factor).sample
+    spread_grey = float((x.amax(dim=1) - x.amin(dim=1)).mean()) * 127.5
+    if spread_grey > MOST_COLOUR_GREY:
+        warnings.warn(
+            f"decoded channels differ by {spread_grey:.0f} grey levels on average; their mean is "
+            "used. Is the autoencoder trained on grey images?",
+            stacklevel=2,
+        )
+    return to_grey(x)

@@ -18,7 +18,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from scipy import ndimage
-from torch.nn.functional import adaptive_max_pool2d
+from torch.nn.functional import adaptive_max_pool2d, scaled_dot_product_attention
 
 from stdiff.config_generator import GateConfig
 
@@ -67,10 +67,13 @@ def gate_at(gate_B1HW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class GatedAttention:
-    """Attention processor: cross-attention to the caption inside the gate, to nothing outside."""
+    """Attention processor: cross-attention to the caption inside the gate, to nothing outside.
+
+    Adapters of the denoiser belong to the caption: what attends to nothing passes them by.
+    """
 
     def __init__(self) -> None:
-        self._attend = AttnProcessor2_0()
+        self._attend_to_itself = AttnProcessor2_0()
 
     def __call__(
         self,
@@ -80,20 +83,51 @@ class GatedAttention:
         attention_mask: torch.Tensor | None = None,
         gates: dict[int, torch.Tensor] | None = None,
         empty_BLD: torch.Tensor | None = None,
+        stage_1: bool = False,
         **kwargs: Any,
     ) -> torch.Tensor:
         """``gates`` maps a number of positions P to the gate as (B, P, 1)."""
-        if encoder_hidden_states is None or gates is None:
-            return self._attend(attn, hidden_states, encoder_hidden_states, attention_mask)
+        if encoder_hidden_states is None:
+            return self._attend_to_itself(attn, hidden_states, None, attention_mask)
+        if gates is None:
+            return _attend(attn, hidden_states, encoder_hidden_states, adapted=not stage_1)
         g_BP1 = gates[hidden_states.shape[1]]
-        caption = self._attend(attn, hidden_states, encoder_hidden_states, attention_mask)
-        nothing = self._attend(attn, hidden_states, empty_BLD, attention_mask)
+        caption = _attend(attn, hidden_states, encoder_hidden_states, adapted=True)
+        nothing = _attend(attn, hidden_states, empty_BLD, adapted=False)
         return g_BP1 * caption + (1 - g_BP1) * nothing
+
+
+def _attend(
+    attn: Attention, hidden_BPD: torch.Tensor, text_BLD: torch.Tensor, adapted: bool
+) -> torch.Tensor:
+    """Cross-attention of Stable Diffusion's blocks, with or without adapters of its weights."""
+    to_q, to_k, to_v, to_out = (
+        layer if adapted else getattr(layer, "base_layer", layer)
+        for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
+    )
+    query, key, value = (
+        features.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+        for features in (to_q(hidden_BPD), to_k(text_BLD), to_v(text_BLD))
+    )
+    seen = scaled_dot_product_attention(query, key, value)
+    return to_out(seen.transpose(1, 2).flatten(2))
 
 
 def gate_attention(unet: UNet2DConditionModel) -> None:
     """Install the gated processor; without gates it is plain attention."""
     unet.set_attn_processor(GatedAttention())
+
+
+def denoise_as_stage_1(
+    unet: UNet2DConditionModel, z_BCHW: torch.Tensor, t: torch.Tensor, empty_1LD: torch.Tensor
+) -> torch.Tensor:
+    """Prediction without mask, caption and adapters."""
+    return unet(
+        z_BCHW,
+        t,
+        encoder_hidden_states=empty_1LD.expand(len(z_BCHW), -1, -1),
+        cross_attention_kwargs={"stage_1": True},
+    ).sample
 
 
 def denoise_gated(

@@ -15,6 +15,10 @@ from diffusers import (
 
 from stdiff.config_generator import ModelConfig, NoiseConfig
 from stdiff.diffusion.condition import CONDITION_CHANNELS
+from stdiff.diffusion.parts import ModelFolderError
+
+# Widths of the condition's embedder: the published ones for latents at 1/8 size.
+_EMBEDDERS = {2: (16, 32), 4: (16, 32, 64), 8: (16, 32, 96, 256), 16: (16, 32, 96, 128, 256)}
 
 
 def build_unet(config: ModelConfig, latent_size: int, seed: int) -> UNet2DConditionModel:
@@ -39,18 +43,34 @@ def build_unet(config: ModelConfig, latent_size: int, seed: int) -> UNet2DCondit
         )
 
 
-def build_controlnet(config: ModelConfig, unet: UNet2DConditionModel, seed: int) -> ControlNetModel:
+def build_controlnet(
+    config: ModelConfig, unet: UNet2DConditionModel, factor: int, seed: int
+) -> ControlNetModel:
     """ControlNet that starts from the stage-1 denoiser (Zhang et al. 2023, arXiv 2302.05543).
 
-    Three widths of the condition embedder halve it twice: the 4 x of our latents (the stock
-    embedder assumes 8 x).
+    Args:
+        config: widths of the condition's embedder; each but the first halves the picture.
+        unet: the denoiser.
+        factor: by how much latents are smaller than images.
+        seed: of the embedder's weights.
+
+    Raises:
+        ModelFolderError: the embedder would not end at the size of the latents.
     """
+    widths = config.condition.embedder_channels or _EMBEDDERS[factor]
+    if 2 ** (len(widths) - 1) != factor:
+        halvings = factor.bit_length() - 1
+        raise ModelFolderError(
+            f"model.condition.embedder_channels {list(widths)} halves the mask {len(widths) - 1} "
+            f"times, the autoencoder the image {halvings} times; give {halvings + 1} widths, e.g. "
+            f"embedder_channels: {list(_EMBEDDERS[factor])}"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return ControlNetModel.from_unet(
             unet,
             conditioning_channels=CONDITION_CHANNELS,
-            conditioning_embedding_out_channels=config.condition.embedder_channels,
+            conditioning_embedding_out_channels=widths,
         )
 
 

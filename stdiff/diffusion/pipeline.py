@@ -12,10 +12,12 @@ from diffusers import DPMSolverMultistepScheduler
 
 from stdiff.config_generator import SamplerConfig
 from stdiff.device import compute_device
-from stdiff.diffusion.autoencoder import PATCH_PX, decode
+from stdiff.diffusion.autoencoder import decode
 from stdiff.diffusion.condition import condition_image
-from stdiff.diffusion.decoupling import denoise_gated, soft_gates
-from stdiff.diffusion.folder import DiffusionModel, ModelFolderError, load_model
+from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, soft_gates
+from stdiff.diffusion.folder import load_model
+from stdiff.diffusion.model import DiffusionModel
+from stdiff.diffusion.parts import ModelFolderError
 from stdiff.files import sha256_folder
 
 
@@ -76,8 +78,8 @@ class Generator:
         return decode(self.model.autoencoder, z_BCHW)
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
-        side = self.size_px // PATCH_PX
-        shape = (self.model.unet.config.in_channels, side, side)
+        side_px = self.model.latent_px
+        shape = (self.model.unet.config.in_channels, side_px, side_px)
         return torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
         )
@@ -108,7 +110,7 @@ class _GuidedDenoiser:
         self.caption_BLD = model.embed(list(captions)) if told.text else self.empty_BLD
 
     def __call__(self, z_BCHW: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        base = self.model.unet(z_BCHW, t, encoder_hidden_states=self.empty_BLD).sample
+        base = denoise_as_stage_1(self.model.unet, z_BCHW, t, self.model.empty_1LD)
         full = self._conditioned(z_BCHW, t, self.caption_BLD)
         mask_scale, text_scale = self.sampler.mask_guidance, self.sampler.text_guidance
         if mask_scale == text_scale:

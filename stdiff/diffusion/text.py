@@ -8,7 +8,12 @@ from itertools import chain
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from stdiff.config_generator import TextConfig
 from stdiff.lexicon import VOCABULARY
@@ -19,9 +24,10 @@ _JOINING = ("BI-RADS", "shape", "orientation", "margin", "posterior", "calcifica
 
 
 def build_tokenizer(config: TextConfig) -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over every word and mark a caption can hold."""
+    """Word-level tokenizer over every word and mark a caption, or its template, can hold."""
     terms = chain.from_iterable(VOCABULARY.values())
-    words = sorted(set(re.findall(r"[\w-]+|[,:]", " ".join([*terms, *_JOINING]).lower())))
+    own = re.sub(r"{\w+}", " ", config.template)
+    words = sorted(set(re.findall(r"[\w-]+|[,:]", " ".join([*terms, *_JOINING, own]).lower())))
     vocabulary = {word: i for i, word in enumerate([*_SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -65,7 +71,7 @@ def build_text_encoder(
         )
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str]) -> torch.Tensor:
+def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> torch.Tensor:
     """(B, L) token ids, padded to the model's length.
 
     Raises:
@@ -76,6 +82,8 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str]) -> tor
     if ids.shape[1] > tokenizer.model_max_length:
         longest = max(captions, key=len)
         raise ValueError(f"caption longer than {tokenizer.model_max_length} tokens: {longest!r}")
-    if (ids == tokenizer.unk_token_id).any():
+    # CLIP's own tokenizer knows no unknown word: there the token is that of the end.
+    closed = tokenizer.unk_token_id not in (None, tokenizer.eos_token_id)
+    if closed and (ids == tokenizer.unk_token_id).any():
         raise ValueError(f"caption outside the vocabulary among {sorted(set(captions))[:5]}")
     return ids

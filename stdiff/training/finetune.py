@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from stdiff.config_generator import FinetuneConfig
+from stdiff.config_training import FinetuneConfig
+from stdiff.diffusion.adapters import has_adapters, train_adapters_only
 from stdiff.diffusion.condition import condition_image
-from stdiff.diffusion.decoupling import denoise_gated, gate_at, soft_gates
+from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, gate_at, soft_gates
 from stdiff.diffusion.denoiser import NoiseSchedule
-from stdiff.diffusion.folder import DiffusionModel
+from stdiff.diffusion.model import DiffusionModel
 from stdiff.training.loop import Batch
 
 _NO_CAPTION = -1
@@ -38,10 +39,11 @@ class FinetuneStage:
         self.model, self.settings = model, settings
         told = model.condition
         trains_text = told.text and settings.text_encoder
-        model.unet.requires_grad_(settings.denoiser)
-        model.text_encoder.requires_grad_(trains_text)
+        _train_weights(model.unet, settings.denoiser)
+        _train_weights(model.text_encoder, trains_text)
+        trains_unet = settings.denoiser or has_adapters(model.unet)
         trained: dict[str, nn.Module | None] = {
-            "unet": model.unet if settings.denoiser else None,
+            "unet": model.unet if trains_unet else None,
             "controlnet": model.controlnet,
             "text_encoder": model.text_encoder if trains_text else None,
         }
@@ -123,8 +125,7 @@ class FinetuneStage:
         loss = (weights_B * self._weighted(error, inside)).mean()
         if self.settings.background_hold:
             with torch.no_grad():
-                empty_BLD = model.empty_1LD.expand_as(caption_BLD)
-                stage_1 = model.unet(noised.z_BCHW, t_B, encoder_hidden_states=empty_BLD).sample
+                stage_1 = denoise_as_stage_1(model.unet, noised.z_BCHW, t_B, model.empty_1LD)
             change = (predicted - stage_1).square().mean(1, keepdim=True)
             figures["background_change"] = _mean_where(1 - inside, change).mean()
             loss = loss + self.settings.background_hold * figures["background_change"]
@@ -141,6 +142,13 @@ class FinetuneStage:
         parted = foreground * _mean_where(inside_B1HW, error_B1HW)
         parted = parted + background * _mean_where(1 - inside_B1HW, error_B1HW)
         return parted / (foreground + background)
+
+
+def _train_weights(network: nn.Module, trained: bool) -> None:
+    """All weights of a network or none; where it has adapters, those alone."""
+    network.requires_grad_(trained)
+    if has_adapters(network):
+        train_adapters_only(network)
 
 
 def _mean_where(weight_B1HW: torch.Tensor, values_B1HW: torch.Tensor) -> torch.Tensor:

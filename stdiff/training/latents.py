@@ -6,23 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
-from stdiff.diffusion.autoencoder import encode
+from stdiff.diffusion.autoencoder import Autoencoder, encode
 from stdiff.files import sha256_bytes, written_whole
 from stdiff.training import ranks
 
 
-def cached_latents(
-    autoencoder: AutoencoderTiny, images_NHW: np.ndarray, cache: Path
-) -> torch.Tensor:
+def cached_latents(autoencoder: Autoencoder, images_NHW: np.ndarray, cache: Path) -> torch.Tensor:
     """(N, 2, C, h, w) latents of every image and of its mirror image, scaled for the denoiser.
 
     Kept in ``cache`` under a name made of the images' and the encoder's content, so a changed
     image or autoencoder never meets old latents.
     """
-    weights = b"".join(p.detach().cpu().numpy().tobytes() for p in autoencoder.encoder.parameters())
+    weights = b"".join(
+        value.cpu().numpy().tobytes()
+        for name, value in autoencoder.state_dict().items()
+        if not name.startswith(("decoder.", "post_quant_conv."))
+    )
     file = cache / f"{sha256_bytes(images_NHW.tobytes() + weights)[:24]}.safetensors"
     with ranks.first_goes_first():
         if not file.exists():

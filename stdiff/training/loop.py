@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stdiff.config_generator import StageConfig
+from stdiff.config_training import StageConfig
 from stdiff.device import compute_device
 from stdiff.randomness import generator, integer_seed
 from stdiff.training import ranks
@@ -221,9 +221,14 @@ class Progress:
             for weight, average in zip(self.weights, self.average, strict=False):
                 weight.copy_(average)
 
+    def _changing(self) -> Tensors:
+        """Weights that are trained, and buffers; frozen weights need not be kept."""
+        trained = {n: w for n, w in self.modules.named_parameters() if w.requires_grad}
+        return trained | dict(self.modules.named_buffers())
+
     def tensors(self) -> Tensors:
         """Everything a later process needs to go on, by name."""
-        tensors = {f"model.{k}": v.detach() for k, v in self.modules.state_dict().items()}
+        tensors = {f"model.{name}": value.detach() for name, value in self._changing().items()}
         tensors |= {f"average.{i}": average for i, average in enumerate(self.average)}
         for i, weight in enumerate(self.weights):
             for key, value in self.optimizer.state.get(weight, {}).items():
@@ -233,7 +238,9 @@ class Progress:
     def restore(self, images: int, tensors: Tensors) -> None:
         """Undo :meth:`tensors`."""
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        self.modules.load_state_dict(model)
+        with torch.no_grad():
+            for name, value in self._changing().items():
+                value.copy_(model[name])
         for i, average in enumerate(self.average):
             average.copy_(tensors[f"average.{i}"])
         for i, weight in enumerate(self.weights):

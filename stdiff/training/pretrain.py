@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 
-from stdiff.config_generator import PretrainConfig
+from stdiff.config_training import PretrainConfig
 from stdiff.diffusion.decoupling import denoise_gated
 from stdiff.diffusion.denoiser import NoiseSchedule
-from stdiff.diffusion.folder import DiffusionModel
+from stdiff.diffusion.model import DiffusionModel
 from stdiff.training.loop import Batch
 
 
 class PretrainStage:
-    """Predict velocity or noise of noisy latents under the empty caption.
+    """Predict velocity or noise of noisy latents under the empty caption, or under their captions.
 
     As published, the denoiser is left as it was and a ControlNet that sees a black mask is trained.
     """
 
     def __init__(
-        self, model: DiffusionModel, latents_N2CHW: torch.Tensor, settings: PretrainConfig
+        self,
+        model: DiffusionModel,
+        latents_N2CHW: torch.Tensor,
+        captions: Sequence[str],
+        settings: PretrainConfig,
     ) -> None:
         self.model, self.settings = model, settings
         self.networks: tuple[nn.Module, ...] = (model.unet,)
@@ -34,6 +40,12 @@ class PretrainStage:
             for network in self.networks:
                 network.enable_gradient_checkpointing()
         self.latents_N2CHW = latents_N2CHW
+        # The caption encoder is frozen, so each caption is embedded once.
+        texts = sorted({"", *captions}) if settings.captions else [""]
+        number = {text: index for index, text in enumerate(texts)}
+        self.caption_N = torch.tensor([number.get(text, 0) for text in captions])
+        with torch.no_grad():
+            self.embedded_TLD = model.embed(texts)
         self.schedule = NoiseSchedule(model.scheduler)
         self.count = len(latents_N2CHW)
 
@@ -42,22 +54,24 @@ class PretrainStage:
         mirrored = torch.randint(2, (len(indices),), generator=rng)
         clean = self.latents_N2CHW[indices, mirrored]
         t_B = self.schedule.time_steps(len(indices), rng)
-        return {"clean": clean, "t": t_B, "noise": torch.randn(clean.shape, generator=rng)}
+        noise = torch.randn(clean.shape, generator=rng)
+        return {"clean": clean, "t": t_B, "noise": noise, "caption": self.caption_N[indices]}
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted squared error."""
-        clean, noise, t_B = (batch[name].to(self.model.device) for name in ("clean", "noise", "t"))
-        noised = self.schedule.noised(clean, noise, t_B)
-        empty_BLD = self.model.empty_1LD.expand(len(clean), -1, -1)
+        here = {name: rows.to(self.model.device) for name, rows in batch.items()}
+        clean, t_B = here["clean"], here["t"]
+        noised = self.schedule.noised(clean, here["noise"], t_B)
+        caption_BLD = self.embedded_TLD.to(self.model.device)[here["caption"]]
         residuals = None
         if self.settings.trains != "denoiser":
             size_px = self.model.size_px
             black = torch.zeros(len(clean), 3, size_px, size_px, device=clean.device)
             residuals = self.model.controlnet(
-                noised.z_BCHW, t_B, empty_BLD, controlnet_cond=black, return_dict=False
+                noised.z_BCHW, t_B, caption_BLD, controlnet_cond=black, return_dict=False
             )
         predicted = denoise_gated(
-            self.model.unet, noised.z_BCHW, t_B, empty_BLD, self.model.empty_1LD, None, residuals
+            self.model.unet, noised.z_BCHW, t_B, caption_BLD, self.model.empty_1LD, None, residuals
         )
         error_B = (predicted.float() - noised.target_BCHW).square().mean(dim=(1, 2, 3))
         weights_B = self.schedule.weights(t_B, self.settings.min_snr_gamma)

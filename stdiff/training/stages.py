@@ -13,18 +13,15 @@ from diffusers import AutoencoderTiny
 
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config
-from stdiff.config_generator import Section, StageConfig
+from stdiff.config_generator import Section
+from stdiff.config_training import StageConfig
 from stdiff.device import compute_device
-from stdiff.diffusion.autoencoder import build_autoencoder
+from stdiff.diffusion.autoencoder import build_autoencoder, latent_factor
+from stdiff.diffusion.checkpoint import checkpoint_folder, load_checkpoint
 from stdiff.diffusion.denoiser import build_controlnet
-from stdiff.diffusion.folder import (
-    DiffusionModel,
-    ModelFolderError,
-    check_model_matches,
-    load_model,
-    new_model,
-    save_model,
-)
+from stdiff.diffusion.folder import check_model_matches, load_model, save_model
+from stdiff.diffusion.model import DiffusionModel, add_adapters, new_model
+from stdiff.diffusion.parts import ModelFolderError, load_autoencoder
 from stdiff.files import InputError, sha256_bytes, sha256_folder, written_whole
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.randomness import integer_seed
@@ -49,7 +46,15 @@ def train_autoencoder(
     state: Path,
     stop_after_s: float | None = None,
 ) -> None:
-    """Stage 0: fit the patch encoder and train the decoder on all training images."""
+    """Stage 0: fit the patch encoder and train the decoder on all training images.
+
+    That of a checkpoint is taken as it is.
+    """
+    if config.model.checkpoint:
+        if ranks.is_first():
+            with written_whole(out) as aside:
+                load_checkpoint(config.model.checkpoint).autoencoder.save_pretrained(aside)
+        return
     rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
     images_NHW = images_of(rows["image"])
     seed = integer_seed(config.seed, "autoencoder weights")
@@ -85,14 +90,10 @@ def train_pretrain(
 
     With ``training.pretrain.trains: nothing`` the folder holds untrained parts.
     """
-    if not (autoencoder / "config.json").is_file():
-        raise InputError(
-            f"{autoencoder}: no autoencoder there (no config.json); make it with "
-            "`stdiff train autoencoder`"
-        )
     rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
-    vae = AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True).eval()
-    _check_latent_channels(vae, config, autoencoder)
+    vae = load_autoencoder(autoencoder)
+    if not config.model.checkpoint:
+        _check_latent_channels(vae, config, autoencoder)
     settings = config.training.pretrain
     model = new_model(config, vae).to(compute_device())
     if settings.trains == "controlnet on black masks":
@@ -101,13 +102,14 @@ def train_pretrain(
     if settings.trains != "nothing":
         latents = cached_latents(vae, images_of(rows["image"]), state / "latents")
         logs["pretrain.jsonl"] = _train(
-            PretrainStage(model, latents, settings),
+            PretrainStage(model, latents, list(rows["caption"]), settings),
             settings,
             seed=config.seed,
             purpose="pretrain",
             state=state,
             identity=_identity(rows, settings, config.model.unet, config.model.text)
             | _identity(rows, config.model.noise)
+            | {"checkpoint": _checkpoint_hash(config)}
             | {"autoencoder": sha256_folder(autoencoder)},
             stop_after_s=stop_after_s,
         )
@@ -139,6 +141,7 @@ def train_finetune(
     model.about["model"] = config.model.model_dump(mode="json")
     if config.model.condition.mask and model.controlnet is None:
         _add_controlnet(model, config)
+    add_adapters(model, config.model, config.seed)
     model.to(compute_device())
     log = _train(
         _finetune_stage(model, rows, config, state),
@@ -149,6 +152,7 @@ def train_finetune(
         identity=_identity(
             rows, config.training.finetune, config.model.gate, config.model.condition
         )
+        | {"text_lora": str(config.model.text_lora), "unet_lora": str(config.model.unet_lora)}
         | {"base": sha256_folder(base)},
         stop_after_s=stop_after_s,
     )
@@ -179,7 +183,8 @@ def _train(stage: Stage, settings: StageConfig, *, purpose: str, **options: Any)
 
 def _add_controlnet(model: DiffusionModel, config: Config) -> None:
     seed = integer_seed(config.seed, "controlnet weights")
-    model.controlnet = build_controlnet(config.model, model.unet, seed)
+    factor = latent_factor(model.autoencoder)
+    model.controlnet = build_controlnet(config.model, model.unet, factor, seed)
 
 
 def _finetune_stage(
@@ -215,6 +220,13 @@ def _check_latent_channels(vae: AutoencoderTiny, config: Config, folder: Path) -
             f"{folder}: has latent_channels {found}, the configuration says "
             f"model.autoencoder.latent_channels: {asked}; train the autoencoder again"
         )
+
+
+def _checkpoint_hash(config: Config) -> str:
+    if not config.model.checkpoint:
+        return "none"
+    folder = checkpoint_folder(config.model.checkpoint)
+    return " ".join(sha256_folder(folder / part) for part in ("unet", "text_encoder"))
 
 
 def _identity(rows: pd.DataFrame, *sections: Section) -> dict[str, str]:

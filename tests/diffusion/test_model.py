@@ -12,12 +12,8 @@ from tiny import lesion_scene, tiny_config, tiny_model
 from stdiff.config_generator import NoiseConfig, SamplerConfig, TextConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
 from stdiff.diffusion.denoiser import NoiseSchedule, build_scheduler
-from stdiff.diffusion.folder import (
-    ModelFolderError,
-    check_model_matches,
-    load_model,
-    save_model,
-)
+from stdiff.diffusion.folder import check_model_matches, load_model, save_model
+from stdiff.diffusion.parts import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
 from stdiff.diffusion.text import build_tokenizer, tokenize
 from stdiff.lexicon import (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from stdiff.cli import main
-from stdiff.config_generator import StageConfig
+from stdiff.config_training import StageConfig
 from stdiff.training.checkpoints import CheckpointFolder, NotSaved
 from stdiff.training.loop import Diverged, Interrupted, learning_rate, sample_order, train
 

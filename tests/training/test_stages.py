@@ -3,11 +3,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import lesion_scene, tiny_config, tiny_model
+from stable_diffusion import checkpoint_config, write_checkpoint
+from tiny import lesion_scene, tiny_config, tiny_model, write_tables
 
 from stdiff.cases import images_of, read_cases
+from stdiff.diffusion.adapters import without_adapters
 from stdiff.diffusion.autoencoder import build_autoencoder, encode
-from stdiff.diffusion.folder import ModelFolderError, load_model, save_model
+from stdiff.diffusion.checkpoint import load_checkpoint
+from stdiff.diffusion.folder import load_model, save_model
+from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.pipeline import Generator
 from stdiff.files import InputError
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
@@ -147,7 +152,10 @@ def pretrain_stage(config, scenes, **changes):
     vae = build_autoencoder(config.model.autoencoder, scenes[0], 0)
     model = tiny_model(config)
     latents = torch.stack([encode(vae, scenes[0])] * 2, dim=1)
-    return PretrainStage(model, latents, config.training.pretrain.model_copy(update=changes))
+    captions = ["malignant"] * len(latents)
+    return PretrainStage(
+        model, latents, captions, config.training.pretrain.model_copy(update=changes)
+    )
 
 
 def test_stage_1_trains_the_whole_denoiser_without_a_caption(config, scenes):
@@ -259,3 +267,38 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path, tables):
             state=tmp_path / "state",
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_all_stages_train_on_a_checkpoint(tmp_path):
+    """From a Stable Diffusion folder to images, adapters trained, its own weights left alone."""
+    checkpoint = write_checkpoint(tmp_path / "sd" / "sd15")
+    config = checkpoint_config(checkpoint, text_lora={"rank": 4}, gate={"margin": 0.1})
+    tables = write_tables(tmp_path, config)
+    common = {"cases": [tables["cases"]], "splits": tables["splits"]}
+
+    def state(name):
+        return {"out": tmp_path / name, "state": tmp_path / "state" / name, **common}
+
+    train_autoencoder(config, **state("autoencoder"))
+    train_pretrain(config, autoencoder=tmp_path / "autoencoder", **state("pretrain"))
+    train_finetune(config, base=tmp_path / "pretrain", label_percent=100, **state("finetune"))
+    base, first, second = (
+        load_checkpoint(str(checkpoint)),
+        load_model(tmp_path / "pretrain"),
+        load_model(tmp_path / "finetune"),
+    )
+    before, after = base.unet.state_dict(), first.unet.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    for part in ("unet", "vae"):
+        files = [
+            next((tmp_path / m / part).glob("*.safetensors")) for m in ("pretrain", "finetune")
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    trained = {n: w for n, w in second.text_encoder.named_parameters() if "lora_B" in n}
+    assert len(trained) == 8 and all(w.any() for w in trained.values())
+    plain = without_adapters(second.text_encoder).state_dict()
+    assert all(torch.equal(plain[k], v) for k, v in base.text_encoder.state_dict().items())
+    images = Generator.load(tmp_path / "finetune").generate(
+        lesion_scene(0, 64)[1][None], ["benign"], [0], config.sampler
+    )
+    assert images.shape == (1, 64, 64)

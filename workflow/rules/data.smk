@@ -13,7 +13,8 @@ rule merged_config:
         mem_mb=500,
         runtime=5,
     params:
-        merged=CONFIG.model_dump_json(),
+        # A function, or the braces of a template would be read as wildcards.
+        merged=lambda _: CONFIG.model_dump_json(),
     shell:
         "stdiff config --json {params.merged:q} --out {output} 2>&1 | tee -i {log}"
 

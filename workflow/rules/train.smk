@@ -1,5 +1,6 @@
 # The three stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
 # before it runs again, its state is not, so a stopped training goes on where it was.
+OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
 
 rule autoencoder:
@@ -22,8 +23,8 @@ rule autoencoder:
     params:
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/autoencoder",
-        settings=CONFIG.training.autoencoder.model_dump_json(),
-        model=CONFIG.model.autoencoder.model_dump_json(),
+        settings=CONFIG.training.model_dump_json(include={"autoencoder"}),
+        model=CONFIG.model.model_dump_json(include={"autoencoder", "checkpoint"}),
         seed=CONFIG.seed,
     shell:
         "stdiff train autoencoder --config {input.config} --cases {input.tables}"
@@ -53,7 +54,8 @@ rule pretrain:
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/pretrain",
         settings=CONFIG.training.pretrain.model_dump_json(),
-        model=CONFIG.model.model_dump_json(exclude={"gate", "condition"}),
+        # A function, or the braces of a template would be read as wildcards.
+        model=lambda _: CONFIG.model.model_dump_json(exclude=OF_STAGE_2),
         seed=CONFIG.seed,
     shell:
         "stdiff train pretrain --config {input.config} --cases {input.tables}"
@@ -83,7 +85,7 @@ rule finetune:
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/finetune-{{percent}}",
         settings=CONFIG.training.finetune.model_dump_json(),
-        model=CONFIG.model.model_dump_json(include={"gate", "condition"}),
+        model=CONFIG.model.model_dump_json(include=OF_STAGE_2),
         seed=CONFIG.seed,
     shell:
         "stdiff train finetune --config {input.config} --cases {input.tables}"

@@ -1,0 +1,219 @@
+"""What each part of ST-Diff is worth: the model without it, at equal budgets, on the same masks.
+
+Every file of config/ablation changes the configuration of a run in one respect. Its stages 1 and 2
+are trained (a stage 1 that several share once), the masks of one plan are filled with images from
+three generation seeds, and all are measured alike: KID to real test images, mask Dice by a
+segmenter that saw real images only, whether the echo pattern and posterior features that captions
+asked for were produced, and by how much the image changed outside the gate against stage 1 of the
+same noise. Tables, autoencoder and segmenter are the run's. Stopped, the same command goes on.
+
+    make ablation DATA=FOLDER        makes the run first
+    python bench/ablation.py --run results/ablation
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from sklearn.metrics import balanced_accuracy_score
+
+from stdiff.cases import images_of, read_cases
+from stdiff.config import parse_config
+from stdiff.config_generator import GateConfig
+from stdiff.corpus.plan import write_plan
+from stdiff.datasets.descriptors import describe
+from stdiff.diffusion.decoupling import soft_gates
+from stdiff.diffusion.pipeline import Generator
+from stdiff.evaluation.fidelity import kid
+from stdiff.files import sha256_bytes, write_text
+from stdiff.labels import read_splits
+from stdiff.randomness import generator, integer_seed
+from stdiff.segmentation.metrics import case_metrics
+from stdiff.segmentation.networks import image_features, load_segmenter, segment
+from stdiff.segmentation.train import labelled_images, lesions_for_test, segmenter_config
+from stdiff.training.stages import train_finetune, train_pretrain
+
+ROOT = Path(__file__).parents[1]
+SEGMENTER = "unet_resnet18"
+MEASURED = ("echo_pattern", "posterior_features")
+
+
+def merged(base, change):
+    """Nested dictionaries, the second over the first."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    return base | {key: merged(base.get(key), value) for key, value in change.items()}
+
+
+def trained(config, run, label_percent):
+    """Model folders of stages 1 and 2, trained if they are not there."""
+    home = run / "ablation"
+    options = {
+        "cases": sorted((run / "cases").glob("*.parquet")),
+        "splits": run / "splits.parquet",
+    }
+    made_of = json.dumps(
+        [
+            config.training.pretrain.model_dump(mode="json"),
+            config.model.model_dump(mode="json", exclude={"gate", "condition"}),
+        ]
+    )
+    if config.training.pretrain.trains == "controlnet on black masks":
+        made_of += config.model.condition.model_dump_json()
+    base = home / f"stage1-{sha256_bytes(made_of.encode())[:12]}"
+    if not base.exists():
+        state = base.with_name(f"{base.name}-state")
+        autoencoder = run / "autoencoder"
+        train_pretrain(config, autoencoder=autoencoder, out=base, state=state, **options)
+    model = home / config.run
+    if not model.exists():
+        state = home / f"{config.run}-state"
+        train_finetune(
+            config, base=base, label_percent=label_percent, out=model, state=state, **options
+        )
+    return model
+
+
+def generated(model, plan, seed, sampler, free=False):
+    """Images of all rows of a plan; ``free``: those of stage 1 from the same noise."""
+    images = []
+    if free:
+        sampler = sampler.model_copy(update={"mask_guidance": 0.0, "text_guidance": 0.0})
+    for start in range(0, len(plan), sampler.batch):
+        rows = plan.iloc[start : start + sampler.batch]
+        seeds = [integer_seed(seed, "ablation", start + k) for k in range(len(rows))]
+        images.append(
+            model.generate(images_of(rows["mask"]), list(rows["caption"]), seeds, sampler)
+        )
+    return np.concatenate(images)
+
+
+def measured_terms(images, masks):
+    """Echo pattern and posterior features by image analysis, None where they cannot be told."""
+    found = [describe(i, m > 0).terms for i, m in zip(images, masks, strict=True)]
+    return pd.DataFrame([{name: terms.get(name) for name in MEASURED} for terms in found])
+
+
+def adherence(asked, found):
+    """Balanced accuracy of each feature, where it was asked for and could be told."""
+    scores = {}
+    for name in MEASURED:
+        told = asked[name].notna().to_numpy() & found[name].notna().to_numpy()
+        scores[name] = balanced_accuracy_score(asked[name][told], found[name][told])
+    return scores
+
+
+def measure(config, model_folder, plan, run, seed):
+    """All figures of one model and generation seed."""
+    model = Generator.load(model_folder)
+    images = generated(model, plan, seed, config.sampler)
+    masks = images_of(plan["mask"])
+    network = load_segmenter(
+        segmenter_config(config, SEGMENTER), run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
+    )
+    table = read_cases(sorted((run / "cases").glob("*.parquet")))
+    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
+    test_images = labelled_images(test, config.image.size_px)
+    settings = config.evaluation
+    distance, _, _ = kid(
+        image_features(network, images),
+        image_features(network, test_images.images_NHW),
+        settings.kid_subset_size,
+        settings.kid_subsets,
+        generator(seed, "ablation KID"),
+    )
+    dice = case_metrics(segment(network, images), masks)["dice"].mean()
+    outside = 1 - soft_gates(masks, GateConfig())[:, 0].numpy()
+    base = generated(model, plan, seed, config.sampler, free=True)
+    change = (np.abs(images.astype(float) - base) * outside).sum() / outside.sum()
+    return {
+        "kid": distance,
+        "mask_dice": float(dice),
+        **adherence(plan, measured_terms(images, masks)),
+        "background_change_grey": float(change),
+    }
+
+
+def ceiling(config, run):
+    """What real test images give, where that makes sense."""
+    network = load_segmenter(
+        segmenter_config(config, SEGMENTER), run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
+    )
+    table = read_cases(sorted((run / "cases").glob("*.parquet")))
+    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
+    images = labelled_images(test, config.image.size_px)
+    dice = case_metrics(segment(network, images.images_NHW), images.masks_NHW)["dice"].mean()
+    found = measured_terms(images.images_NHW, images.masks_NHW)
+    return {"mask_dice": float(dice), **adherence(test, found)}
+
+
+def table_of(results, real):
+    """The results in Markdown: mean over generation seeds, and their range."""
+    names = {
+        "kid": "KID",
+        "mask_dice": "mask Dice",
+        "echo_pattern": "echo pattern",
+        "posterior_features": "posterior features",
+        "background_change_grey": "background change (grey levels)",
+    }
+    lines = [f"| | {' | '.join(names.values())} |", "|---" * (len(names) + 1) + "|"]
+    for name, seeds in results.items():
+        cells = []
+        for key in names:
+            values = [figures[key] for figures in seeds]
+            digits = 1 if key == "background_change_grey" else 3
+            cells.append(
+                f"{np.mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+            )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    cells = [f"{real[key]:.3f}" if key in real else "" for key in names]
+    return "\n".join([*lines, f"| real test images | {' | '.join(cells)} |"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", type=Path, required=True, help="its tables and autoencoder")
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3, help="generation seeds")
+    parser.add_argument("--label-percent", type=int, default=100)
+    parser.add_argument("--only", nargs="*", help="names of files in config/ablation")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    o = parser.parse_args()
+    torch.set_num_threads(o.threads)
+    values = yaml.safe_load((o.run / "config.yaml").read_text())
+    plan_file = o.run / "ablation" / "plan.parquet"
+    base = parse_config(values)
+    if not plan_file.exists():
+        write_plan(
+            *(sorted((o.run / "cases").glob("*.parquet")), o.run / "splits.parquet", plan_file),
+            corpus="ablation",
+            kind="bank",
+            label_fraction=o.label_percent / 100,
+            count=o.images,
+            seed=base.seed,
+            fold=base.split.fold,
+        )
+    plan = read_cases([plan_file])
+    results = {}
+    for file in sorted((ROOT / "config" / "ablation").glob("*.yaml")):
+        if o.only and file.stem not in o.only:
+            continue
+        config = parse_config(merged(values, yaml.safe_load(file.read_text())))
+        model = trained(config, o.run, o.label_percent)
+        results[file.stem] = []
+        for seed in range(o.seeds):
+            record = o.run / "ablation" / f"{file.stem}-{seed}.json"
+            if not record.exists():
+                figures = measure(config, model, plan, o.run, seed)
+                write_text(record, json.dumps(figures, indent=1))
+            results[file.stem].append(json.loads(record.read_text()))
+        print(f"{file.stem}: {results[file.stem]}", flush=True)
+    print(table_of(results, ceiling(base, o.run)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Reading the parts of a model folder: safetensors only, and what is wrong in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+
+from stdiff.files import InputError
+
+
+class ModelFolderError(InputError):
+    """A folder does not hold the model that was asked for."""
+
+
+def load_part(cls: Any, folder: Path, name: str) -> Any:
+    """One component, from safetensors or not at all.
+
+    Raises:
+        ModelFolderError: it is missing, a pickle file, damaged, or of another architecture.
+    """
+    path = folder / name
+    if not list(path.glob("*.safetensors")):
+        pickled = sorted(p.name for p in path.glob("*.bin"))
+        reason = f"only pickle files ({', '.join(pickled)})" if pickled else "no weights"
+        raise ModelFolderError(
+            f"{path}: {reason}; expected a *.safetensors file. Convert it with "
+            "`save_pretrained(..., safe_serialization=True)`, or train the model again."
+        )
+    try:
+        with quiet_diffusers():
+            return cls.from_pretrained(path, use_safetensors=True, local_files_only=True)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ModelFolderError(
+            f"{path}: cannot be loaded ({error}); train the model again or restore the folder"
+        ) from error
+
+
+def load_autoencoder(folder: Path) -> AutoencoderTiny | AutoencoderKL:
+    """An autoencoder of either class, as its ``config.json`` says.
+
+    Raises:
+        ModelFolderError: there is none.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelFolderError(
+            f"{folder}: no autoencoder there (no config.json); make it with "
+            "`stdiff train autoencoder`"
+        )
+    name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    classes = {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}
+    if name not in classes:
+        raise ModelFolderError(
+            f"{config}: _class_name is {name!r}; expected one of {', '.join(classes)}"
+        )
+    return load_part(classes[name], folder.parent, folder.name).eval()
+
+
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Silence advice about the safety checker: these models never had one."""
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
