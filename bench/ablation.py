@@ -39,6 +39,8 @@ from stdiff.training.stages import train_finetune, train_pretrain
 
 ROOT = Path(__file__).parents[1]
 SEGMENTER = "unet_resnet18"
+# Nothing is chosen on validation images, so that all models are trained alike.
+LAST_WEIGHTS = {"training": {"finetune": {"watch_every_images": None}}}
 MEASURED = ("echo_pattern", "posterior_features")
 
 
@@ -202,7 +204,8 @@ def main():
     for file in sorted((ROOT / "config" / "ablation").glob("*.yaml")):
         if o.only and file.stem not in o.only:
             continue
-        config = parse_config(merged(values, yaml.safe_load(file.read_text())))
+        change = merged(yaml.safe_load(file.read_text()), LAST_WEIGHTS)
+        config = parse_config(merged(values, change))
         model = trained(config, o.run, o.label_percent)
         results[file.stem] = []
         for seed in range(o.seeds):

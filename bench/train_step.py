@@ -34,8 +34,8 @@ from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.model import new_model
 from stdiff.diffusion.text import tokenize
 from stdiff.training.finetune import FinetuneStage
-from stdiff.training.loop import Progress
 from stdiff.training.pretrain import PretrainStage
+from stdiff.training.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 CAPTIONS = (
@@ -133,9 +133,14 @@ class OurLoop:
         self.progress.step()
 
 
+def captions_of(kind, count):
+    """Stage 1 knows the empty caption only."""
+    return [CAPTIONS[i % len(CAPTIONS)] if kind == 2 else "" for i in range(count)]
+
+
 def stage_of(kind, model, images, masks, settings):
     """PretrainStage or FinetuneStage."""
-    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(images))]
+    captions = captions_of(kind, len(images))
     both = [encode(model.autoencoder, x) for x in (images, images[:, :, ::-1].copy())]
     latents = torch.stack(both, dim=1).cpu()
     if kind == 1:
@@ -167,7 +172,7 @@ def gradients_agree(config, kind, images, masks, batch):
     """Largest difference of the gradients of both loops, over the largest gradient."""
     config, settings = plain_form(config, kind, batch=batch)
     ours, plain = model_of(config, images), model_of(config, images)
-    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(images))]
+    captions = captions_of(kind, len(images))
     stage = stage_of(kind, ours, images, masks, settings)
     loop = PlainLoop(plain, images, masks, captions, kind)
     indices = np.arange(batch)
@@ -197,6 +202,7 @@ def compare(o):
     for kind in o.stages:
         agreement = gradients_agree(config, kind, images, masks, o.batch)
         print(f"stage {kind}: gradients differ by {agreement:.1e} of the largest")
+        captions = captions_of(kind, len(images))
         plain = PlainLoop(model_of(config, images), images, masks, captions, kind)
         loops = {}
         for name, form, switches in VARIANTS:
@@ -260,8 +266,8 @@ def alone(o):
         update={"image": config.image.model_copy(update={"size_px": o.size})}
     )
     images, masks = scenes(o.batch, o.size)
-    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(images))]
     (kind,) = o.stages
+    captions = captions_of(kind, len(images))
     indices, rng = np.arange(o.batch), torch.Generator().manual_seed(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if o.alone == "plain":

@@ -108,6 +108,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--autoencoder", type=Path, help="pretrain: folder of stage 0")
     p.add_argument("--base", type=Path, help="finetune: model folder of stage 1")
     p.add_argument("--label-percent", type=int, default=100, help="finetune: labels it may see, %%")
+    p.add_argument("--segmenter", help="finetune: name of the segmenter that watches it")
+    p.add_argument("--weights", type=Path, help="finetune: weights of that segmenter")
     p.add_argument("--stop-after", type=duration_s, help="stop and save after e.g. 9m; exit 130")
     _threads(p)
 

@@ -122,8 +122,16 @@ def _train(o: argparse.Namespace) -> int:
         return _resumable(lambda: train_autoencoder(config, **common))
     if o.stage == "pretrain":
         return _resumable(lambda: train_pretrain(config, autoencoder=o.autoencoder, **common))
+    look = None
+    if o.weights:
+        from stdiff.evaluation.watching import Watcher
+
+        judge = {"segmenter": o.segmenter, "weights": o.weights}
+        look = Watcher(config, cases=o.cases, splits=o.splits, **judge).look
     return _resumable(
-        lambda: train_finetune(config, base=o.base, label_percent=o.label_percent, **common)
+        lambda: train_finetune(
+            config, base=o.base, label_percent=o.label_percent, look=look, **common
+        )
     )
 
 

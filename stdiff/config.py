@@ -85,8 +85,8 @@ class SplitConfig(Section):
         0.1,
         ge=0,
         lt=1,
-        description="fraction of the cases kept for choices (ratios, thresholds); no step of this "
-        "version reads them",
+        description="fraction of the cases kept for choices, such as which weights of stage 2 are "
+        "best",
     )
 
     @model_validator(mode="after")

@@ -80,6 +80,11 @@ class FinetuneConfig(DenoisingConfig):
 
     denoiser: bool = Field(False, description="train the denoiser too, which stage 1 made")
     text_encoder: bool = Field(True, description="train the caption encoder")
+    watch_every_images: PositiveInt | None = Field(
+        None,
+        description="images between looks at what the model makes of validation masks; the weights "
+        "that look best are used; null = the last ones",
+    )
     caption_dropout: float = Field(0.15, ge=0, le=1, description="captions left empty")
     foreground_weight: float | None = Field(
         1.0,

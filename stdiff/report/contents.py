@@ -191,7 +191,16 @@ def _curves(run: Path, config: Config, folder: Path) -> str | None:
     found = {title: log for title, log in logs.items() if log.is_file()}
     if not found:
         return None
-    figures.training_curves(found, folder / "training_curves.png")
+    models = {
+        percent: run / f"labels{percent}" / "model"
+        for percent in config.segmentation.label_percents
+    }
+    watched = {
+        f"{percent} %, validation": model / "watch.jsonl"
+        for percent, model in models.items()
+        if (model / "watch.jsonl").is_file()
+    }
+    figures.training_curves(found, watched, folder / "training_curves.png")
     return embedded(folder / "training_curves.png")
 
 

@@ -24,26 +24,28 @@ from stdiff.files import InputError, decode_png
 from stdiff.labels import training_cases
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 from stdiff.segmentation.train import lesions_for_test
+from stdiff.training.watch import best_of
 
 _PANEL_IN = (3.6, 2.9)  # width and height of one small plot
 _PANELS_IN_A_ROW = 3
 
 
-def training_curves(logs: dict[str, Path], out: Path) -> None:
-    """Loss against images seen, one panel a training.
+def training_curves(logs: dict[str, Path], watched: dict[str, Path], out: Path) -> None:
+    """Loss against images seen, one panel a training, and what was seen of those watched.
 
     Args:
         logs: Title of each panel and the JSONL log of :func:`stdiff.training.loop.train`.
+        watched: Title of each further panel and the log of :mod:`stdiff.training.watch`.
         out: PNG to write.
 
     Raises:
         InputError: a log holds no entry.
     """
-    figure, panels = _panels(len(logs))
-    for axes, (title, log) in zip(panels, logs.items(), strict=True):
-        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        if not entries:
-            raise InputError(f"{log}: holds no entry; train again")
+    figure, panels = _panels(len(logs) + len(watched))
+    for axes, (title, log) in zip(panels[len(logs) :], watched.items(), strict=True):
+        _draw_watched(axes, title, _entries(log))
+    for axes, (title, log) in zip(panels[: len(logs)], logs.items(), strict=True):
+        entries = _entries(log)
         images, losses = ([entry[key] for entry in entries] for key in ("images", "loss"))
         # A short training has few entries; without markers a single one is not seen.
         axes.plot(images, losses, color=COLOURS[0], marker="o" if len(images) < 30 else None, ms=3)
@@ -54,6 +56,32 @@ def training_curves(logs: dict[str, Path], out: Path) -> None:
         axes.set_ylabel("loss", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     write_figure(figure, out)
+
+
+def _entries(log: Path) -> list[dict[str, Any]]:
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    if not entries:
+        raise InputError(f"{log}: holds no entry; train again")
+    return entries
+
+
+def _draw_watched(axes: Axes, title: str, entries: list[dict[str, Any]]) -> None:
+    """KID (left axis) and mask Dice (right axis) on validation masks, the weights used marked."""
+    images = [entry["images"] for entry in entries]
+    chosen = best_of(entries)["images"]
+    right = axes.twinx()
+    for side, key, name, number in ((axes, "kid", "KID", 0), (right, "mask_dice", "mask Dice", 1)):
+        values = [entry[key] for entry in entries]
+        side.plot(images, values, color=COLOURS[number], marker=MARKERS[number], ms=4)
+        side.set_ylabel(name, fontsize=9, color=COLOURS[number])
+        side.tick_params(labelsize=8)
+        side.set_ylim(min(0.0, *values), 1.08 * max(*values, 0.01))
+    right.spines["top"].set_visible(False)
+    axes.axvline(chosen, color="0.5", linestyle=":", linewidth=1)
+    axes.set_title(f"{title}: used are the weights at {chosen:,}", fontsize=9)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("images seen", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def dice_by_arm(gain_json: Path, out: Path) -> None:

@@ -21,7 +21,8 @@ from stdiff.segmentation.arms import Arm, parse_arm
 from stdiff.segmentation.augmentation import augment
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import build_segmenter, lesion_logits, save_segmenter, segment
-from stdiff.training.loop import Batch, train
+from stdiff.training.loop import train
+from stdiff.training.progress import Batch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from diffusers import AutoencoderTiny
 from torch import nn
 
 from stdiff.diffusion.autoencoder import to_unit
-from stdiff.training.loop import Batch
+from stdiff.training.progress import Batch
 
 
 class DecoderStage:

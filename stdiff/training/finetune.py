@@ -20,7 +20,7 @@ from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, gate_at, soft_gates
 from stdiff.diffusion.denoiser import NoiseSchedule
 from stdiff.diffusion.model import DiffusionModel
-from stdiff.training.loop import Batch
+from stdiff.training.progress import Batch
 
 _NO_CAPTION = -1
 

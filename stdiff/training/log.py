@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from stdiff.files import write_text
+from stdiff.training.watch import Look
 
 LOG_EVERY_S = 5.0
 
@@ -57,6 +58,12 @@ class TrainingLog:
         self.bar.update(images - self.bar.n)
         if time.monotonic() - self.last_s > LOG_EVERY_S:
             self._flush(images)
+
+    def show(self, images: int, look: Look) -> None:
+        """What was seen of the model, for TensorBoard."""
+        self.board.add_scalar("validation_kid", look.kid, images)
+        self.board.add_scalar("mask_dice", look.mask_dice, images)
+        self.board.add_image("samples", look.grid_HW, images, dataformats="HW")
 
     def _flush(self, images: int) -> None:
         if not self.since:

@@ -12,7 +12,7 @@ from stdiff.config_training import PretrainConfig
 from stdiff.diffusion.decoupling import denoise_gated
 from stdiff.diffusion.denoiser import NoiseSchedule
 from stdiff.diffusion.model import DiffusionModel
-from stdiff.training.loop import Batch
+from stdiff.training.progress import Batch
 
 
 class PretrainStage:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from stdiff.training import ranks
 from stdiff.training.autoencoder import DecoderStage
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
-from stdiff.training.loop import Stage, train
+from stdiff.training.loop import train
 from stdiff.training.pretrain import PretrainStage
+from stdiff.training.progress import Stage
+from stdiff.training.watch import Look, Watch
 
 # How often a training is saved, and how much of that is kept, changes no weight.
 _NO_MATTER = {"checkpoint_every_images", "keep_latest"}
@@ -128,8 +131,13 @@ def train_finetune(
     out: Path,
     state: Path,
     stop_after_s: float | None = None,
+    look: Callable[[DiffusionModel], Look] | None = None,
 ) -> None:
-    """Stage 2: train ControlNet and caption encoder on ``label_percent`` % of the labels."""
+    """Stage 2: train ControlNet and caption encoder on ``label_percent`` % of the labels.
+
+    Args:
+        look: looks at the model in training, every ``training.finetune.watch_every_images``.
+    """
     model = load_model(base)
     if model.about.get("stage") != "pretrain":
         raise ModelFolderError(f"{base}: is not a stage-1 model; give that of `train pretrain`")
@@ -143,6 +151,13 @@ def train_finetune(
         _add_controlnet(model, config)
     add_adapters(model, config.model, config.seed)
     model.to(compute_device())
+    every = config.training.finetune.watch_every_images
+    if (every is None) != (look is None):
+        raise InputError(
+            f"training.finetune.watch_every_images is {every}, but a segmenter to watch with was "
+            f"{'not ' if look is None else ''}given; name --segmenter and --weights, or set it to "
+            "null"
+        )
     log = _train(
         _finetune_stage(model, rows, config, state),
         config.training.finetune,
@@ -155,6 +170,7 @@ def train_finetune(
         | {"text_lora": str(config.model.text_lora), "unet_lora": str(config.model.unet_lora)}
         | {"base": sha256_folder(base)},
         stop_after_s=stop_after_s,
+        watch=Watch(every, partial(look, model)) if every and look else None,
     )
     model.about |= {
         "stage": "finetune",
@@ -162,6 +178,7 @@ def train_finetune(
         "finetune_cases": list(rows["case_id"]),
     }
     logs = {"pretrain.jsonl": base / "pretrain.jsonl", "finetune.jsonl": log}
+    logs["watch.jsonl"] = log.with_name("watch.jsonl")
     if ranks.is_first():
         save_model(model, out, {name: file for name, file in logs.items() if file.is_file()})
 

@@ -530,7 +530,7 @@ def test_figures_depend_on_their_inputs_only(finished, tmp_path):
 def test_nothing_to_draw_is_an_error(finished, tmp_path):
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(InputError, match="holds no entry"):
-        training_curves({"empty": tmp_path / "log.jsonl"}, tmp_path / "curves.png")
+        training_curves({"empty": tmp_path / "log.jsonl"}, {}, tmp_path / "curves.png")
     write_cases([], tmp_path / "empty.parquet")
     real = [finished / "cases" / "busi.parquet"], read_splits(finished / "splits.parquet")
     with pytest.raises(InputError, match="corpus holds no image"):

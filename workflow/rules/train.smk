@@ -1,5 +1,6 @@
 # The three stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
 # before it runs again, its state is not, so a stopped training goes on where it was.
+WATCHED = CONFIG.training.finetune.watch_every_images is not None
 OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
 
@@ -69,7 +70,13 @@ rule finetune:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         base=f"{RUN}/pretrain",
-        code=modules_of("stdiff.training.stages"),
+        # A segmenter of the same label budget, trained on real images.
+        judge=(
+            f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{percent}}/seed0.safetensors"
+            if WATCHED
+            else []
+        ),
+        code=modules_of("stdiff.training.stages", "stdiff.evaluation.watching"),
     output:
         directory(f"{RUN}/labels{{percent}}/model"),
     log:
@@ -86,8 +93,12 @@ rule finetune:
         state=f"{RUN}/state/finetune-{{percent}}",
         settings=CONFIG.training.finetune.model_dump_json(),
         model=CONFIG.model.model_dump_json(include=OF_STAGE_2),
+        judge=lambda _, input: (
+            f"--segmenter {SEGMENTERS[0]} --weights {input.judge}" if WATCHED else ""
+        ),
         seed=CONFIG.seed,
     shell:
         "stdiff train finetune --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --base {input.base} --label-percent {wildcards.percent}"
-        " --out {output} --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
+        " --out {output} --state {params.state} {params.judge} --threads {threads}"
+        " 2>&1 | tee -i {log}"
