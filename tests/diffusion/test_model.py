@@ -6,11 +6,11 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionControlNetPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from tiny import lesion_scene, tiny_config, tiny_model
 
 from stdiff.config_generator import NoiseConfig, SamplerConfig, TextConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
+from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.denoiser import NoiseSchedule, build_scheduler
 from stdiff.diffusion.folder import check_model_matches, load_model, save_model
 from stdiff.diffusion.parts import ModelFolderError
@@ -162,7 +162,7 @@ def test_plain_diffusers_opens_the_folder(folder, scenes):
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline(
         "malignant: irregular shape",
-        image=Image.fromarray(scenes[1][0]),
+        image=condition_image(scenes[1][:1], ["mask", "distance", "boundary"]),
         num_inference_steps=2,
         guidance_scale=2.0,
         generator=torch.Generator().manual_seed(0),
