@@ -33,7 +33,7 @@ ablation: $(READY)
 
 # Side-by-side measurements; figures that are kept stand in docs/results.md.
 bench: $(READY)
-	for script in bench/*.py; do python $$script; done
+	for script in $(filter-out bench/ablation.py,$(wildcard bench/*.py)); do python $$script; done
 
 lint: $(READY)
 	ruff check .
