@@ -109,17 +109,21 @@ def adherence(asked, found):
     return scores
 
 
+def judged(config, run):
+    """The segmenter that saw real images only, the test cases, and their pixels."""
+    weights = run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
+    table = read_cases(sorted((run / "cases").glob("*.parquet")))
+    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
+    network = load_segmenter(segmenter_config(config, SEGMENTER), weights)
+    return network, test, labelled_images(test, config.image.size_px)
+
+
 def measure(config, model_folder, plan, run, seed):
     """All figures of one model and generation seed."""
     model = Generator.load(model_folder)
     images = generated(model, plan, seed, config.sampler)
     masks = images_of(plan["mask"])
-    network = load_segmenter(
-        segmenter_config(config, SEGMENTER), run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
-    )
-    table = read_cases(sorted((run / "cases").glob("*.parquet")))
-    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
-    test_images = labelled_images(test, config.image.size_px)
+    network, _, test_images = judged(config, run)
     settings = config.evaluation
     distance, _, _ = kid(
         image_features(network, images),
@@ -142,12 +146,7 @@ def measure(config, model_folder, plan, run, seed):
 
 def ceiling(config, run):
     """What real test images give, where that makes sense."""
-    network = load_segmenter(
-        segmenter_config(config, SEGMENTER), run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
-    )
-    table = read_cases(sorted((run / "cases").glob("*.parquet")))
-    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
-    images = labelled_images(test, config.image.size_px)
+    network, test, images = judged(config, run)
     dice = case_metrics(segment(network, images.images_NHW), images.masks_NHW)["dice"].mean()
     found = measured_terms(images.images_NHW, images.masks_NHW)
     return {"mask_dice": float(dice), **adherence(test, found)}

@@ -46,6 +46,12 @@ CAPTIONS = (
 )
 
 
+def preset(size):
+    """The scratch preset at another size of images."""
+    config = load_config(ROOT / "config" / "busi_cpu.yaml")
+    return config.model_copy(update={"image": config.image.model_copy(update={"size_px": size})})
+
+
 def scenes(count, size):
     """Noise with a dark disc, and the disc."""
     rng = np.random.default_rng(0)
@@ -189,10 +195,7 @@ def gradients_agree(config, kind, images, masks, batch):
 
 def compare(o):
     """Time the steps of both loops in turns."""
-    config = load_config(ROOT / "config" / "busi_cpu.yaml")
-    config = config.model_copy(
-        update={"image": config.image.model_copy(update={"size_px": o.size})}
-    )
+    config = preset(o.size)
     images, masks = scenes(2 * o.batch, o.size)
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(images))]
     print(
@@ -261,10 +264,7 @@ def peak_memory(o):
 
 def alone(o):
     """Three steps of one loop, and the memory of this process."""
-    config = load_config(ROOT / "config" / "busi_cpu.yaml")
-    config = config.model_copy(
-        update={"image": config.image.model_copy(update={"size_px": o.size})}
-    )
+    config = preset(o.size)
     images, masks = scenes(o.batch, o.size)
     (kind,) = o.stages
     captions = captions_of(kind, len(images))

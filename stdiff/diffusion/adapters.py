@@ -6,7 +6,6 @@ They stand in the model folder as ``lora/pytorch_lora_weights.safetensors``, whi
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import peft
@@ -47,7 +46,8 @@ def without_adapters(network: nn.Module) -> nn.Module:
     """The network as it was before it was given adapters; itself if it has none."""
     if not has_adapters(network):
         return network
-    plain = type(network)(network.config) if _is_transformer(network) else _from_config(network)
+    # Classes of diffusers are built by `from_config`, those of transformers by themselves.
+    plain = getattr(type(network), "from_config", type(network))(network.config)
     weights = {
         name.replace(".base_layer.", "."): value
         for name, value in network.state_dict().items()
@@ -114,11 +114,3 @@ def _add(network: nn.Module, config: AdapterConfig, where: list[str] | str, seed
 def _metadata(network: nn.Module) -> dict[str, object]:
     (config,) = network.peft_config.values()
     return config.to_dict()
-
-
-def _is_transformer(network: nn.Module) -> bool:
-    return hasattr(network.config, "to_dict")
-
-
-def _from_config(network: nn.Module) -> nn.Module:
-    return type(network).from_config(copy.deepcopy(dict(network.config)))

@@ -92,10 +92,9 @@ def build_scheduler(config: NoiseConfig) -> DPMSolverMultistepScheduler:
 
 @dataclass(frozen=True)
 class Noised:
-    """Noisy latents (B, C, h, w), their time steps (B,) and what the denoiser should predict."""
+    """Noisy latents (B, C, h, w) and what the denoiser should predict of them."""
 
     z_BCHW: torch.Tensor
-    t_B: torch.Tensor
     target_BCHW: torch.Tensor
 
 
@@ -118,7 +117,7 @@ class NoiseSchedule:
         noisy = self._ddpm.add_noise(clean_BCHW, noise, t_B)
         velocity = self._ddpm.config.prediction_type == "v_prediction"
         target = self._ddpm.get_velocity(clean_BCHW, noise, t_B) if velocity else noise
-        return Noised(noisy, t_B, target)
+        return Noised(noisy, target)
 
     def weights(self, t_B: torch.Tensor, min_snr_gamma: float | None) -> torch.Tensor:
         """(B,) weights of the squared error: min(SNR, gamma) as if the image were predicted.

@@ -101,6 +101,9 @@ def train_pretrain(
     model = new_model(config, vae).to(compute_device())
     if settings.trains == "controlnet on black masks":
         _add_controlnet(model, config)
+        of_controlnet = _identity(rows, config.model.condition)
+    else:
+        of_controlnet = {}
     logs = {}
     if settings.trains != "nothing":
         latents = cached_latents(vae, images_of(rows["image"]), state / "latents")
@@ -112,6 +115,7 @@ def train_pretrain(
             state=state,
             identity=_identity(rows, settings, config.model.unet, config.model.text)
             | _identity(rows, config.model.noise)
+            | of_controlnet
             | {"checkpoint": _checkpoint_hash(config)}
             | {"autoencoder": sha256_folder(autoencoder)},
             stop_after_s=stop_after_s,
@@ -147,7 +151,9 @@ def train_finetune(
     rows = labelled_training_cases(table, roles, label_percent / 100)
     # Gate and conditions are stage 2's own; the rest must be what stage 1 was made with.
     model.about["model"] = config.model.model_dump(mode="json")
-    if config.model.condition.mask and model.controlnet is None:
+    if not config.model.condition.mask:
+        model.controlnet = None  # that of a published stage 1
+    elif model.controlnet is None:
         _add_controlnet(model, config)
     add_adapters(model, config.model, config.seed)
     model.to(compute_device())

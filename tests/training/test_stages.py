@@ -302,3 +302,28 @@ def test_all_stages_train_on_a_checkpoint(tmp_path):
         lesion_scene(0, 64)[1][None], ["benign"], [0], config.sampler
     )
     assert images.shape == (1, 64, 64)
+
+
+def test_without_a_mask_there_is_no_controlnet_even_if_stage_1_made_one(tmp_path, tables):
+    config = tiny_config()
+    told = {"condition": {"embedder_channels": [4, 8, 16], "mask": False}}
+    model = config.model.model_dump(mode="json") | told | {"gate": {"everywhere": True}}
+    text_only = tiny_config(model=model)
+    base = tiny_model(config)
+    base.about["stage"] = "pretrain"
+    save_model(base, tmp_path / "base", {})
+    train_finetune(
+        text_only,
+        base=tmp_path / "base",
+        label_percent=100,
+        cases=[tables["cases"]],
+        splits=tables["splits"],
+        out=tmp_path / "model",
+        state=tmp_path / "state",
+    )
+    generator = Generator.load(tmp_path / "model")
+    assert generator.model.controlnet is None
+    masks = np.stack([lesion_scene(i)[1] for i in range(2)])
+    images = generator.generate(masks, ["benign"] * 2, [1, 2], config.sampler)
+    other = generator.generate(masks[::-1].copy(), ["benign"] * 2, [1, 2], config.sampler)
+    assert np.array_equal(images, other)
