@@ -11,6 +11,9 @@ same noise. Tables, autoencoder and segmenter are the run's. Stopped, the same c
     python bench/ablation.py --run results/ablation
 """
 
+import stdiff  # before torch, so that its waiting threads leave the processor to others
+
+# isort: split
 import argparse
 import json
 from pathlib import Path

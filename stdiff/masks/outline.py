@@ -51,6 +51,11 @@ def edge_of(lesion_HW: np.ndarray) -> np.ndarray:
     return contours[0][:, 0]
 
 
+def traced(edge_N2: np.ndarray, lesion_HW: np.ndarray) -> np.ndarray:
+    """(N,) complex x + iy in pixels (pixel centres are whole): the edge without its staircase."""
+    return _sub_pixel(edge_N2, lesion_HW) @ np.array([1, 1j])
+
+
 def outline_of(lesion_HW: np.ndarray, edge_N2: np.ndarray) -> Outline:
     """Measures of a lesion's outline after smoothing over a hundredth of its length.
 
@@ -61,7 +66,7 @@ def outline_of(lesion_HW: np.ndarray, edge_N2: np.ndarray) -> Outline:
         lesion_HW: (height, width) uint8, 0 or 1, at least 3 pixels each way.
         edge_N2: its :func:`edge_of`.
     """
-    edge = _sub_pixel(edge_N2, lesion_HW) @ np.array([1, 1j])
+    edge = traced(edge_N2, lesion_HW)
     closed = np.append(edge, edge[0])
     along_px = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(closed)))])
     even_px = np.arange(_POINTS) * (along_px[-1] / _POINTS)

@@ -84,7 +84,7 @@ def largest_lesion(mask_HW: np.ndarray) -> np.ndarray:
 def separate(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
     """The largest 8-connected component as a boolean array, and the number of components."""
     bytes_HW = _as_bytes(mask_HW)
-    window = _window(bytes_HW)
+    window = window_of(bytes_HW)
     contours, hierarchy = cv2.findContours(
         bytes_HW[window], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
@@ -98,6 +98,12 @@ def separate(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
     return lesion_HW, count
 
 
+def lesion_parts(mask_HW: np.ndarray) -> list[np.ndarray]:
+    """Each 8-connected component above zero as a (height, width) boolean array."""
+    count, labels = cv2.connectedComponents(_as_bytes(mask_HW), connectivity=8)
+    return [labels == number for number in range(1, count)]
+
+
 def measure(mask_HW: np.ndarray) -> Shape:
     """Descriptors of the largest lesion of a mask (any dtype, above zero = lesion).
 
@@ -109,7 +115,7 @@ def measure(mask_HW: np.ndarray) -> Shape:
 
 def measure_lesion(lesion_HW: np.ndarray) -> Shape:
     """Descriptors of a (height, width) bool mask of one lesion, see :func:`measure`."""
-    window = _window(lesion_HW.view(np.uint8))
+    window = window_of(lesion_HW)
     lesion = np.ascontiguousarray(lesion_HW[window]).view(np.uint8)
     if not lesion.size:
         raise ValueError("the mask holds no lesion to measure")
@@ -195,8 +201,9 @@ def _as_bytes(mask_HW: np.ndarray) -> np.ndarray:
     return (mask_HW > 0).view(np.uint8)
 
 
-def _window(bytes_HW: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the box around all lesions; empty if there is none."""
+def window_of(lesion_HW: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the box around all lesions (bool or uint8); empty if there is none."""
+    bytes_HW = lesion_HW.view(np.uint8)
     left, top, width, height = cv2.boundingRect(bytes_HW)
     return slice(top, top + height), slice(left, left + width)
 

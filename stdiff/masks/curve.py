@@ -1,0 +1,185 @@
+"""Closed curves: from curvature to points, from points to moments, from points to a mask.
+
+A curve is a complex array (N,), x + iy, y downwards; its last point is followed by its first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+POINTS = 512
+
+_ORDERS = np.fft.fftfreq(POINTS, 1 / POINTS)
+_TURN = 2 * np.pi * np.arange(POINTS) / POINTS
+_FIRST_HARMONIC = np.stack([np.cos(_TURN), np.sin(_TURN)])
+# Integration of a Fourier series term by term; its mean is left out.
+_INTEGRAL = np.where(_ORDERS == 0, 0, 1 / (2j * np.pi * np.where(_ORDERS == 0, 1, _ORDERS)))
+_NEWTON_STEPS = 20
+_CLOSED = 1e-10
+
+
+def closed_curve(curvature: np.ndarray) -> np.ndarray | None:
+    """The closed curve of unit length with a given curvature, as nearly as it can be closed.
+
+    The tangent angle is θ(s) = 2πs + ∫(κ − mean κ) ds, one full turn, and the curve z(s) = ∫ e^{iθ}
+    ds (Zahn and Roskies 1972). It ends where it began if ∫₀¹ e^{iθ} ds = 0: two equations, met by
+    adding α cos 2πs + β sin 2πs to θ with Newton's method.
+
+    Args:
+        curvature: (512,) at evenly spaced points of the arc; 2π is that of the circle.
+
+    Returns:
+        (512,) complex, evenly spaced along the arc; None if it cannot be closed that way.
+    """
+    theta = _TURN + np.fft.ifft(np.fft.fft(curvature) * _INTEGRAL).real
+    for _ in range(_NEWTON_STEPS):
+        tangent = np.exp(1j * theta)
+        gap = tangent.mean()
+        if abs(gap) < _CLOSED:
+            return np.fft.ifft(np.fft.fft(tangent) * _INTEGRAL)
+        along, across = (1j * tangent * _FIRST_HARMONIC).mean(axis=1)
+        determinant = (along.conjugate() * across).imag
+        if abs(determinant) < 1e-9:
+            return None
+        step = np.array([-(gap.conjugate() * across).imag, (gap.conjugate() * along).imag])
+        step /= determinant
+        # A full Newton step from far away would overshoot; a radian at a time is enough.
+        theta = theta + (step / max(1.0, np.abs(step).max())) @ _FIRST_HARMONIC
+    return None
+
+
+def curvature_series(curve: np.ndarray, smoothing: float) -> np.ndarray:
+    """(256,) Fourier coefficients of a curve's curvature, in units of that of a circle.
+
+    Coefficient k is that of e^{2πiks} along the arc; for a circle they are 1, 0, 0, …
+
+    Args:
+        curve: any number of points.
+        smoothing: standard deviation of the Gaussian it is smoothed with, in units of its length.
+    """
+    points = _even_spacing(curve)
+    damping = np.exp(-2 * (np.pi * _ORDERS * smoothing) ** 2)
+    series = np.fft.fft(points) * damping * (2j * np.pi * _ORDERS)
+    slope, bend = np.fft.ifft([series, series * (2j * np.pi * _ORDERS)])
+    speed = np.maximum(np.abs(slope), 1e-9)
+    way = np.sign(_area_moments(points)[0])
+    curvature = way * (slope.conj() * bend).imag / speed**3 * (speed.mean() / (2 * np.pi))
+    return np.fft.fft(curvature)[: POINTS // 2] / POINTS
+
+
+def area_and_axes(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:
+    """Area within a curve, its centroid, and the (2, 2) covariance of the points in it."""
+    area, centre, covariance_22 = _area_moments(curve)
+    return abs(area), centre, covariance_22
+
+
+def elongation(covariance_22: np.ndarray) -> tuple[float, float]:
+    """ln(long / short axis) times (cos 2φ, sin 2φ), φ the angle of the long axis from the x axis.
+
+    (0, 0) for a disc, whose long axis has no angle; the first is > 0 for a lesion wider than tall.
+    """
+    (xx, xy), (_, yy) = covariance_22
+    spread = np.hypot(xx - yy, 2 * xy)
+    if spread == 0:
+        return 0.0, 0.0
+    log_ratio = 0.5 * np.log((xx + yy + spread) / max(xx + yy - spread, 1e-12))
+    return float(log_ratio * (xx - yy) / spread), float(log_ratio * 2 * xy / spread)
+
+
+def rounded(curve: np.ndarray) -> np.ndarray:
+    """The curve moved to centroid 0 and stretched until its axes are equal, at the same area."""
+    _, centre, covariance_22 = _area_moments(curve)
+    return _mapped(curve - centre, _root(covariance_22, -0.5))
+
+
+def stretched(
+    curve: np.ndarray, area: float, elongation_2: tuple[float, float], centre: complex
+) -> np.ndarray:
+    """A curve of equal axes around 0 (see :func:`rounded`) given an area, axes and a centre."""
+    log_ratio = np.hypot(*elongation_2)
+    half_angle = 0.5 * np.arctan2(elongation_2[1], elongation_2[0])
+    cos, sin = np.cos(half_angle), np.sin(half_angle)
+    turn_22 = np.array([[cos, -sin], [sin, cos]])
+    axes_22 = np.diag([np.exp(log_ratio / 2), np.exp(-log_ratio / 2)])
+    scale = np.sqrt(area / abs(_area_moments(curve)[0]))
+    return _mapped(curve, scale * (turn_22 @ axes_22 @ turn_22.T)) + centre
+
+
+def rasterised(curve: np.ndarray, height_px: int, width_px: int) -> np.ndarray | None:
+    """(height, width) bool: pixels whose centre lies within; None if the curve crosses itself.
+
+    Crossings are seen by the winding number of pixel centres, which is 0 or 1 for a curve that
+    does not cross itself, either way round.
+
+    Args:
+        curve: in pixels; pixel (row, column) covers [column, column + 1) x [row, row + 1).
+        height_px, width_px: what lies outside is cut off.
+    """
+    x, y = curve.real - 0.5, curve.imag - 0.5
+    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+    first = np.clip(np.ceil(np.minimum(y, next_y)), 0, height_px).astype(int)
+    last = np.clip(np.ceil(np.maximum(y, next_y)), 0, height_px).astype(int)
+    rows_of_side = last - first
+    side = np.repeat(np.arange(len(curve)), rows_of_side)
+    lesion_HW = np.zeros((height_px, width_px), dtype=bool)
+    if not side.size:
+        return lesion_HW
+    row = (
+        first[side]
+        + np.arange(len(side))
+        - np.repeat(np.cumsum(rows_of_side) - rows_of_side, rows_of_side)
+    )
+    across = x[side] + (row - y[side]) * (next_x[side] - x[side]) / (next_y[side] - y[side])
+    column = np.clip(np.ceil(across), 0, width_px).astype(int)
+    top, left = row.min(), column.min()
+    height, width = row.max() - top + 1, column.max() - left + 1
+    steps = np.bincount(
+        (row - top) * width + column - left,
+        weights=np.sign(next_y - y)[side],
+        minlength=height * width,
+    )
+    winding = np.cumsum(steps.reshape(height, width), axis=1)[:, :-1]
+    if winding.size:
+        low, high = winding.min(), winding.max()
+        if high - low > 1 or low * high < 0 or max(high, -low) > 1:
+            return None
+        lesion_HW[top : top + height, left : left + width - 1] = winding != 0
+    return lesion_HW
+
+
+def _even_spacing(curve: np.ndarray) -> np.ndarray:
+    """512 points evenly spaced along a polygon."""
+    closed = np.append(curve, curve[0])
+    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(closed)))])
+    return np.interp(_TURN * (along[-1] / (2 * np.pi)), along, closed)
+
+
+def _area_moments(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:
+    """Signed area, centroid and covariance of the polygon's inside (Green's theorem)."""
+    origin = curve.mean()
+    x, y = (curve - origin).real, (curve - origin).imag
+    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+    cross = x * next_y - next_x * y
+    area = float(cross.sum()) / 2
+    centre_x = float(((x + next_x) * cross).sum()) / (6 * area)
+    centre_y = float(((y + next_y) * cross).sum()) / (6 * area)
+    xx = float(((x * x + x * next_x + next_x * next_x) * cross).sum()) / (12 * area)
+    yy = float(((y * y + y * next_y + next_y * next_y) * cross).sum()) / (12 * area)
+    mixed = x * next_y + 2 * x * y + 2 * next_x * next_y + next_x * y
+    xy = float((mixed * cross).sum()) / (24 * area)
+    covariance_22 = np.array([[xx, xy], [xy, yy]]) - np.outer(
+        (centre_x, centre_y), (centre_x, centre_y)
+    )
+    return area, complex(origin) + complex(centre_x, centre_y), covariance_22
+
+
+def _root(covariance_22: np.ndarray, power: float) -> np.ndarray:
+    """A power of a covariance matrix, scaled to determinant 1."""
+    values, vectors = np.linalg.eigh(covariance_22)
+    values = np.maximum(values, 1e-12)
+    return vectors @ np.diag((values / np.sqrt(values.prod())) ** power) @ vectors.T
+
+
+def _mapped(curve: np.ndarray, map_22: np.ndarray) -> np.ndarray:
+    x, y = map_22 @ np.stack([curve.real, curve.imag])
+    return x + 1j * y

@@ -1,0 +1,225 @@
+"""Fit the clinical prior to the masks of a bank."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from stdiff.files import InputError, decode_png
+from stdiff.lexicon import Findings
+from stdiff.masks.bank import MaskBank
+from stdiff.masks.curve import area_and_axes, elongation
+from stdiff.masks.outline import edge_of, traced
+from stdiff.masks.prior import FEATURES, ROOT, Border, Entry, Group, Lesions, Prior
+from stdiff.masks.roughness import roughness
+from stdiff.masks.shape import MIN_AREA_PX, Shape, lesion_parts, measure_lesion, window_of
+
+# Pseudo-masks that a group borrows from the one above it, for its mean and for its covariance.
+_BORROWED_MEAN, _BORROWED_SPREAD = 5, 20
+_LEAST_SCALE, _CORRELATION_KEPT = 0.05, 0.99
+_SCORE_DIGITS = 2
+_KNOTS, _FEW_KNOTS = 41, 5
+_SHARP = ("spiculated", "microlobulated", "angular")
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """What one mask tells."""
+
+    features: np.ndarray
+    entry: Entry
+    areas_px: list[int]
+    contact_fraction: dict[str, float]
+
+
+def fit_prior(bank: MaskBank, about: str, *, keep_scores: bool = True) -> Prior:
+    """The prior of a bank's masks, each with its largest lesion.
+
+    Args:
+        bank: labelled training masks.
+        about: what they are, in words; kept in the file.
+        keep_scores: keep a line of numbers for each mask; else summary statistics only.
+
+    Raises:
+        InputError: fewer than two masks whose largest lesion has pixels enough for an outline.
+    """
+    found = [
+        described
+        for mask in bank.masks
+        if (described := _describe(decode_png(mask.png) > 0, mask.findings))
+    ]
+    if len(found) < 2:
+        raise InputError(
+            f"a prior cannot be fitted: {len(found)} of {len(bank)} masks have a lesion of at "
+            f"least {MIN_AREA_PX} pixels, expected 2 or more; label more cases, or use the prior "
+            "that comes with the package (leave --prior away)"
+        )
+    features = np.stack([mask.features for mask in found])
+    ranks = np.apply_along_axis(rankdata, 0, features)
+    scores = ndtri((ranks - 0.5) / len(found))
+    quantiles = np.quantile(features, np.linspace(0, 1, _KNOTS), axis=0)
+    entries = Counter(mask.entry for mask in found)
+    return Prior(
+        about=about,
+        masks=len(found),
+        features={name: _rounded(quantiles[:, j]) for j, name in enumerate(FEATURES)},
+        groups=_nested_groups(scores, [_path(mask.entry) for mask in found], keep_scores),
+        border=_border(found),
+        lesions=_lesions(found),
+        findings=tuple(
+            entry.model_copy(update={"masks": count})
+            for entry, count in sorted(entries.items(), key=lambda item: (-item[1], str(item[0])))
+        ),
+    )
+
+
+def outlined(findings: Findings, shape: Shape) -> tuple[Findings, str]:
+    """(findings that agree with a mask, margin class of its outline).
+
+    Terms of shape and orientation that are known become those measured on the mask as stored, and
+    so does the margin as far as an outline can show it: `indistinct` is not in a mask, and stays
+    unless the outline has sharp features.
+    """
+    margin = (shape.margin,) if shape.margin and findings.margin else ()
+    if "indistinct" in findings.margin and shape.margin not in _SHARP:
+        margin = ("indistinct",)
+    agreeing = replace(
+        findings,
+        shape=findings.shape and shape.shape,
+        orientation=findings.orientation and shape.orientation,
+        margin=margin,
+    )
+    return agreeing, shape.margin or "unclear"
+
+
+def _describe(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
+    parts = lesion_parts(lesion_HW)
+    largest_HW = max(parts, key=np.count_nonzero)
+    shape = measure_lesion(largest_HW)
+    if shape.curvature_energy is None:
+        return None
+    window = window_of(largest_HW)
+    lesion = np.ascontiguousarray(largest_HW[window]).view(np.uint8)
+    curve = traced(edge_of(lesion), lesion) + complex(window[1].start + 0.5, window[0].start + 0.5)
+    _, centre, covariance_22 = area_and_axes(curve)
+    height_px, width_px = lesion_HW.shape
+    agreeing, margin_class = outlined(findings, shape)
+    return _Mask(
+        features=np.array(
+            [
+                shape.area_fraction,
+                *elongation(covariance_22),
+                centre.real / width_px,
+                centre.imag / height_px,
+                *roughness(curve),
+            ]
+        ),
+        entry=Entry(masks=1, margin_class=margin_class, **asdict(agreeing)),
+        areas_px=sorted((int(np.count_nonzero(part)) for part in parts), reverse=True),
+        contact_fraction=_contact(largest_HW),
+    )
+
+
+def _path(entry: Entry) -> list[str | None]:
+    """Names from the widest to the narrowest group of a mask."""
+    margin = entry.margin_class if entry.margin_class not in _SHARP else None
+    return [entry.pathology, entry.shape, entry.orientation, margin]
+
+
+def _nested_groups(
+    scores: np.ndarray, paths: list[list[str | None]], keep_scores: bool
+) -> dict[str, Group]:
+    """Moments of the scores of all groups, each borrowing from the one above it."""
+    moments = {ROOT: (scores.mean(axis=0), np.cov(scores.T, bias=True))}
+    groups = {ROOT: _group(len(scores), *moments[ROOT])}
+    above = [ROOT] * len(scores)
+    for depth in range(1, len(paths[0]) + 1):
+        members: dict[str, list[int]] = {}
+        for number, path in enumerate(paths):
+            if None not in path[:depth]:
+                members.setdefault(", ".join(path[:depth]), []).append(number)
+        for name, numbers in sorted(members.items()):
+            above_mean, above_covariance = moments[above[numbers[0]]]
+            part, n = scores[numbers], len(numbers)
+            mean = (part.sum(axis=0) + _BORROWED_MEAN * above_mean) / (n + _BORROWED_MEAN)
+            products = (part - mean).T @ (part - mean) + _BORROWED_SPREAD * above_covariance
+            moments[name] = mean, products / (n + _BORROWED_SPREAD)
+            groups[name] = _group(n, *moments[name])
+            for number in numbers:
+                above[number] = name
+    if not keep_scores:
+        return groups
+    return {
+        name: group.model_copy(update={"scores": _less(scores, above, name, moments[name][0])})
+        for name, group in groups.items()
+    }
+
+
+def _less(
+    scores: np.ndarray, narrowest: list[str], name: str, mean: np.ndarray
+) -> tuple[tuple[float, ...], ...]:
+    """Scores of the masks whose narrowest group has this name, less its mean."""
+    own = np.array([group == name for group in narrowest])
+    return tuple(tuple(np.round(row - mean, _SCORE_DIGITS).tolist()) for row in scores[own])
+
+
+def _group(masks: int, mean: np.ndarray, covariance: np.ndarray) -> Group:
+    """Mean, scale and correlation, the last a little nearer independence: it must have a root."""
+    scale = np.sqrt(np.maximum(np.diag(covariance), _LEAST_SCALE**2))
+    correlation = covariance / np.outer(scale, scale) * _CORRELATION_KEPT
+    np.fill_diagonal(correlation, 1)
+    return Group(
+        masks=masks,
+        mean=dict(zip(FEATURES, _rounded(mean), strict=True)),
+        scale=dict(zip(FEATURES, _rounded(scale), strict=True)),
+        correlation=tuple(tuple(np.round(row, 3).tolist()) for row in correlation),
+    )
+
+
+def _contact(lesion_HW: np.ndarray) -> dict[str, float]:
+    """Sides of the image that a lesion touches → length on the border over extent along it."""
+    rows, columns = lesion_HW.any(axis=1).sum(), lesion_HW.any(axis=0).sum()
+    on_border = {
+        "top": lesion_HW[0].sum() / columns,
+        "right": lesion_HW[:, -1].sum() / rows,
+        "bottom": lesion_HW[-1].sum() / columns,
+        "left": lesion_HW[:, 0].sum() / rows,
+    }
+    return {side: float(fraction) for side, fraction in on_border.items() if fraction}
+
+
+def _border(found: list[_Mask]) -> Border:
+    touching = [mask.contact_fraction for mask in found if mask.contact_fraction]
+    sides = Counter(side for contact in touching for side in contact)
+    fractions = [fraction for contact in touching for fraction in contact.values()]
+    return Border(
+        rate=round(len(touching) / len(found), 4),
+        sides={side: round(sides[side] / max(1, sides.total()), 4) for side in _contact_sides()},
+        contact_fraction=_quantiles(fractions, (0.0, 0.5)),
+    )
+
+
+def _contact_sides() -> tuple[str, ...]:
+    return ("top", "right", "bottom", "left")
+
+
+def _lesions(found: list[_Mask]) -> Lesions:
+    counts = Counter(len(mask.areas_px) for mask in found)
+    ratios = [area / mask.areas_px[0] for mask in found for area in mask.areas_px[1:]]
+    return Lesions(
+        shares={number: round(counts[number] / len(found), 4) for number in sorted(counts)},
+        area_ratio=_quantiles(ratios, (0.1, 0.9)),
+    )
+
+
+def _quantiles(values: list[float], if_none: tuple[float, ...]) -> tuple[float, ...]:
+    return _rounded(np.quantile(values, np.linspace(0, 1, _FEW_KNOTS))) if values else if_none
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    """Four significant digits: the file is for people too."""
+    return tuple(float(f"{value:.4g}") for value in values)
