@@ -7,13 +7,15 @@ paper gives no numbers for the bands and the deformation: those below are ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 
 from stdiff.files import InputError
-from stdiff.masks.bank import MaskBank
+from stdiff.lexicon import Findings
+from stdiff.masks.requests import Where, probabilities
 from stdiff.masks.sampling import (
     SampledMask,
     as_mask,
@@ -30,38 +32,69 @@ AXIS_RATIO = (0.5, 0.9)
 # In units of the ellipse's equivalent diameter.
 ELASTIC_AMPLITUDE = {"benign": 0.03, "malignant": 0.10}
 ELASTIC_SMOOTHNESS = 0.15
+_MEASURED = ("shape", "orientation")
+_ELLIPSES_TRIED = 500
 
 
 class EllipseSource:
-    """Ellipses for the benign and malignant rows of a bank.
+    """Ellipses with findings that occur together, those of benign and malignant lesions.
 
-    A row of the bank is drawn first, so pathologies come in the bank's frequencies and the other
-    terms in combinations that exist; orientation and shape are then those measured on the mask.
+    Pathologies come as often as in the table and the other terms in combinations that exist;
+    orientation and shape are then those measured on the mask. What the conditions ask of the mask
+    is met by drawing again, for an ellipse obeys no term.
 
     Raises:
-        InputError: no row of the bank is benign or malignant.
+        InputError: no entry is benign or malignant and has the terms asked for.
     """
 
-    def __init__(self, bank: MaskBank) -> None:
-        """Keep the findings of the bank's benign and malignant rows."""
-        self.height_px, self.width_px = bank.height_px, bank.width_px
-        self.findings = [
-            mask.findings for mask in bank.masks if mask.findings.pathology in ELASTIC_AMPLITUDE
+    def __init__(
+        self,
+        findings: Sequence[Findings],
+        masks: Sequence[float],
+        height_px: int,
+        width_px: int,
+        where: Where | None = None,
+        balance: Mapping[str, float] | None = None,
+    ) -> None:
+        """Choose the entries that meet the conditions; ``masks``: how many each stands for."""
+        self.height_px, self.width_px, self.where = height_px, width_px, where or Where()
+        measured = {name: self.where.terms[name] for name in _MEASURED if name in self.where.terms}
+        self.measured = Where(measured, self.where.ranges)
+        others = {k: terms for k, terms in self.where.terms.items() if k not in _MEASURED}
+        kept = [
+            number
+            for number, entry in enumerate(findings)
+            if entry.pathology in ELASTIC_AMPLITUDE
+            and Where(others).met_terms(entry) == len(others)
         ]
-        if not self.findings:
+        if not kept:
             raise InputError(
-                f"masks.kind ellipse needs cases of known pathology: none of the {len(bank)} masks "
-                "of the bank is benign or malignant; use masks.kind: bank"
+                "ellipse masks need cases of known pathology: none of the "
+                f"{len(findings)} findings is benign or malignant and has the terms asked for; "
+                "use bank or curvature masks"
             )
+        self.findings = [findings[number] for number in kept]
+        self.likely = probabilities(self.findings, [masks[k] for k in kept], balance or {})
 
     def sample(self, rng: np.random.Generator) -> SampledMask:
-        """A deformed ellipse with findings to suit."""
-        findings = self.findings[rng.integers(len(self.findings))]
-        ellipse_HW = _ellipse(self.height_px, self.width_px, findings.pathology, rng)
-        mask_HW = as_mask(_deform(ellipse_HW, ELASTIC_AMPLITUDE[findings.pathology], rng))
-        measured = measure(mask_HW)
-        findings = replace(findings, orientation=measured.orientation, shape=measured.shape)
-        return SampledMask(mask_HW, findings, "ellipse")
+        """A deformed ellipse with findings to suit.
+
+        Raises:
+            InputError: none of many had the shape, orientation or range asked for.
+        """
+        for _ in range(_ELLIPSES_TRIED):
+            findings = self.findings[rng.choice(len(self.findings), p=self.likely)]
+            ellipse_HW = _ellipse(self.height_px, self.width_px, findings.pathology, rng)
+            mask_HW = as_mask(_deform(ellipse_HW, ELASTIC_AMPLITUDE[findings.pathology], rng))
+            measured = measure(mask_HW)
+            findings = replace(findings, orientation=measured.orientation, shape=measured.shape)
+            is_met = self.measured.met_terms(findings) == len(self.measured.terms)
+            if is_met and not self.where.violations(measured, 1):
+                return SampledMask(mask_HW, findings, "ellipse")
+        raise InputError(
+            f"none of {_ELLIPSES_TRIED} ellipses had the shape, orientation and ranges asked for; "
+            "use curvature masks, which obey them"
+        )
 
 
 def _ellipse(height_px: int, width_px: int, pathology: str, rng: np.random.Generator) -> np.ndarray:
