@@ -11,9 +11,6 @@ same noise. Tables, autoencoder and segmenter are the run's. Stopped, the same c
     python bench/ablation.py --run results/ablation
 """
 
-import stdiff  # before torch, so that its waiting threads leave the processor to others
-
-# isort: split
 import argparse
 import json
 from pathlib import Path
@@ -195,7 +192,7 @@ def main():
         write_plan(
             *(sorted((o.run / "cases").glob("*.parquet")), o.run / "splits.parquet", plan_file),
             corpus="ablation",
-            kind="bank",
+            weights={"bank": 1},
             label_fraction=o.label_percent / 100,
             count=o.images,
             seed=base.seed,

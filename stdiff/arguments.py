@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from stdiff.arguments_masks import add_mask_actions
+
 COLLECTIONS = ("busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder")
 
 
@@ -113,10 +115,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--stop-after", type=duration_s, help="stop and save after e.g. 9m; exit 130")
     _threads(p)
 
+    p = step("masks", "lesion masks: fit a prior, sample, compare with real ones, look at them")
+    add_mask_actions(p)
+
     p = step("plan", "masks, captions and seeds of a corpus, before any image is made")
     _config_file(p)
     _data(p)
     p.add_argument("--label-percent", type=int, default=100, help="labels it may see, %%")
+    p.add_argument("--prior", type=Path, help="fitted to the same labels; else fitted here")
     p.add_argument("--count", type=int, required=True, help="images")
     _seed(p)
     _out(p, "plan (Parquet)")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pydantic import ValidationError
 
 from stdiff.arguments import build_parser
+from stdiff.cli_masks import run_masks
 from stdiff.files import InputError
 
 # Imports of heavy packages stand inside the commands, so that `stdiff --help` and the light steps
@@ -161,7 +162,10 @@ def _plan(o: argparse.Namespace) -> None:
         o.splits,
         o.out,
         corpus=f"{config.run}-labels{o.label_percent}",
-        kind=config.masks.kind,
+        weights=config.masks.weights,
+        prior=o.prior,
+        where=config.masks.where,
+        balance=config.masks.balance,
         label_fraction=o.label_percent / 100,
         count=o.count,
         seed=o.seed,
@@ -287,6 +291,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "evaluate-descriptors": _evaluate_descriptors,
     "split": _split,
     "train": _train,
+    "masks": run_masks,
     "plan": _plan,
     "generate": _generate,
     "generate-one": _generate_one,

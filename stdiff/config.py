@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from stdiff.config_errors import explain
 from stdiff.config_generator import ModelConfig, SamplerConfig, Section
+from stdiff.config_masks import MasksConfig
 from stdiff.config_training import SegmenterTrainingConfig, TrainingConfig
 from stdiff.files import InputError
 
@@ -108,14 +109,6 @@ class SplitConfig(Section):
                 "folds: 5, published: 5-fold-cv.csv"
             )
         return self
-
-
-class MasksConfig(Section):
-    """Where the masks of a corpus come from."""
-
-    kind: Literal["bank", "ellipse"] = Field(
-        "bank", description="augmented real training masks, or ellipses with elastic deformation"
-    )
 
 
 class CorpusConfig(Section):

@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from stdiff.cases import SCHEMA, case_row, png_cell, read_cases
+from stdiff.conditions import parse_where
 from stdiff.files import InputError, sha256_bytes, written_whole
 from stdiff.labels import labelled_training_cases, read_splits
 from stdiff.lexicon import VOCABULARY, render
 from stdiff.masks.bank import MaskBank
-from stdiff.masks.ellipse import EllipseSource
+from stdiff.masks.fitting import fit_prior
+from stdiff.masks.prior import Prior
 from stdiff.masks.sampling import MaskSource
 from stdiff.masks.shape import count_lesions
+from stdiff.masks.sources import mask_source
 from stdiff.randomness import generator, integer_seed
 
 # Filled in when the image is made; everything else of a row is the plan's.
@@ -74,11 +78,14 @@ def write_plan(
     out: Path,
     *,
     corpus: str,
-    kind: Literal["bank", "ellipse"],
+    weights: Mapping[str, float],
     label_fraction: float,
     count: int,
     seed: int,
     fold: int = 0,
+    prior: Path | None = None,
+    where: str = "",
+    balance: Mapping[str, float] | None = None,
 ) -> None:
     """Write a plan whose masks come from the labelled training cases, in constant memory.
 
@@ -87,24 +94,64 @@ def write_plan(
         splits: ``splits.parquet`` with a row for every case.
         out: the plan, written whole or not at all.
         corpus: name of the corpus.
-        kind: "bank" (augmented real masks) or "ellipse" (the published baseline).
+        weights: kind of mask → weight, see :func:`stdiff.masks.sources.mask_source`.
         label_fraction: in (0, 1]; the label budget of the arm.
         count: number of images, >= 1.
         seed: corpus seed, >= 0.
         fold: of the splits.
+        prior: fitted to the same cases; without it, it is fitted here where it is needed.
+        where: conditions, see :func:`stdiff.conditions.parse_where`.
+        balance: see :func:`stdiff.masks.requests.probabilities`.
 
     Raises:
-        InputError: no labelled lesion to draw from, masks that cannot be used, or bad numbers.
+        InputError: no labelled lesion to draw from, masks that cannot be used or had, or bad
+            numbers.
+    """
+    bank = training_bank(cases, splits, label_fraction, fold)
+    known = Prior.load(prior) if prior else None
+    if known is None and weights.get("curvature"):
+        known = fit_prior(bank, about=corpus)
+    source = mask_source(
+        weights,
+        known,
+        bank.height_px,
+        bank.width_px,
+        bank=bank,
+        where=parse_where(where),
+        balance=balance,
+    )
+    write_masks(source, out, corpus=corpus, count=count, seed=seed)
+
+
+def training_bank(
+    cases: Sequence[Path], splits: Path, label_fraction: float, fold: int = 0
+) -> MaskBank:
+    """The labelled training masks of a label budget."""
+    columns = ("case_id", "mask", "lesion_count", *VOCABULARY)
+    return MaskBank(
+        labelled_training_cases(
+            read_cases(cases, columns), read_splits(splits, fold), label_fraction
+        )
+    )
+
+
+def write_masks(source: MaskSource, out: Path, *, corpus: str, count: int, seed: int) -> None:
+    """Write rows 0 … count - 1 of a plan as they are drawn, whole or not at all.
+
+    Raises:
+        InputError: a count below 1 or a seed below 0.
     """
     if count < 1 or seed < 0:
         raise InputError(f"count {count}, seed {seed}: expected count >= 1 and seed >= 0")
-    columns = ("case_id", "mask", "lesion_count", *VOCABULARY)
-    labelled = labelled_training_cases(
-        read_cases(cases, columns), read_splits(splits, fold), label_fraction
+    rows = iter(
+        tqdm(
+            make_plan(source, corpus=corpus, count=count, seed=seed),
+            total=count,
+            desc="masks",
+            unit="mask",
+            mininterval=1,
+        )
     )
-    bank = MaskBank(labelled)
-    source = EllipseSource(bank) if kind == "ellipse" else bank
-    rows = make_plan(source, corpus=corpus, count=count, seed=seed)
     with written_whole(out) as aside, pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
         while group := list(itertools.islice(rows, _ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))

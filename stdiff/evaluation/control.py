@@ -50,6 +50,8 @@ def evaluate_control(
         ``by_pathology`` and ``ceiling_by_pathology``, such records by value.
     """
     origins = generated["mask_origin"].fillna("unknown").to_numpy(dtype=str)
+    # What was done to a mask of the bank follows its case_id.
+    origins = np.array([origin.partition(";")[0] for origin in origins], dtype=str)
     groups = np.where(
         np.char.find(origins, ":") >= 0, origins, generated["case_id"].to_numpy(dtype=str)
     )

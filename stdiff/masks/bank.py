@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stdiff.conditions import Where
 from stdiff.files import InputError, decode_png
 from stdiff.lexicon import Findings, render
-from stdiff.masks.requests import Where, nearest_entries, probabilities
+from stdiff.masks.requests import nearest_entries, probabilities
 from stdiff.masks.sampling import (
     SampledMask,
     as_mask,

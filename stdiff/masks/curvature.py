@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from stdiff.conditions import Where
 from stdiff.files import InputError
 from stdiff.lexicon import Findings
 from stdiff.masks.curve import closed_curve, rasterised, rounded, stretched
 from stdiff.masks.prior import FEATURES, Entry, Prior
-from stdiff.masks.requests import Where, nearest_entries, probabilities, with_terms
+from stdiff.masks.requests import nearest_entries, probabilities, with_terms
 from stdiff.masks.roughness import random_curvature, with_margin
 from stdiff.masks.sampling import SampledMask, as_mask
 from stdiff.masks.shape import (

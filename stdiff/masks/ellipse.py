@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from stdiff.conditions import Where
 from stdiff.files import InputError
 from stdiff.lexicon import Findings
-from stdiff.masks.requests import Where, probabilities
+from stdiff.masks.requests import probabilities
 from stdiff.masks.sampling import (
     SampledMask,
     as_mask,

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from stdiff.conditions import Where
 from stdiff.files import InputError
 from stdiff.masks.bank import BankSource, MaskBank
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.ellipse import EllipseSource
 from stdiff.masks.prior import Prior
-from stdiff.masks.requests import Where
 from stdiff.masks.sampling import MaskSource, SampledMask
 
 KINDS = ("bank", "curvature", "ellipse")
