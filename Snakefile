@@ -39,6 +39,9 @@ SHARDS = {
     )
     for percent in PERCENTS
 }
+# Kinds of mask that the report compares with real ones, where the configuration asks for it.
+MASK_KINDS = ["curvature", "bank", "ellipse"]
+COMPARED_MASKS = f"{RUN}/labels{max(PERCENTS)}"
 # What each arm is trained on besides the real images.
 ARM_SHARDS = {
     (name, str(percent)): SHARDS[percent] if arm.synthetic_share > 0 else []
@@ -53,6 +56,7 @@ wildcard_constraints:
     collection="[a-z_]+",
     percent=r"\d+",
     shard=r"\d{5}",
+    kind="|".join(MASK_KINDS),
     segmenter="[a-z0-9_]+",
     arm="[a-z0-9_]+",
     seed=r"\d+",

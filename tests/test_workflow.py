@@ -100,9 +100,11 @@ FLOORS = [
         "device",
         "files",
         "lexicon",
+        "conditions",
         "config",
         "config_errors",
         "config_generator",
+        "config_masks",
         "config_training",
         "randomness",
         "provenance",
@@ -117,7 +119,7 @@ FLOORS = [
     {"segmentation"},
     {"evaluation"},
     {"report"},
-    {"arguments", "cli"},
+    {"arguments", "arguments_masks", "cli", "cli_masks"},
 ]
 
 

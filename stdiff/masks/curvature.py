@@ -38,6 +38,8 @@ _SHARP = ("spiculated", "microlobulated", "angular")
 _BATCH = 32
 _OUTLINES_PER_ENTRY, _ENTRIES = 400, 4
 _PLACES = 20
+# Of a lesion's area, after rasterising and cutting.
+_LEAST_LEFT = 0.5
 _AREA, _ELONGATION, _CENTRE = 0, slice(1, 3), slice(3, 5)
 _ROUGHNESS = slice(5, len(FEATURES))
 
@@ -141,9 +143,11 @@ class CurvatureSource:
         )
         curve = self._moved(curve, side, rng)
         lesion_HW = rasterised(curve, self.height_px, self.width_px)
-        if lesion_HW is None or not lesion_HW.any() or lesion_HW.all():
+        if lesion_HW is None or lesion_HW.all() or _touches(lesion_HW) != (side is not None):
             return None
-        return lesion_HW if _touches(lesion_HW) == (side is not None) else None
+        # A curve all but folded onto itself leaves fragments, or next to nothing.
+        is_whole = np.count_nonzero(lesion_HW) > _LEAST_LEFT * features[_AREA] * lesion_HW.size
+        return lesion_HW if is_whole and count_lesions(lesion_HW) == 1 else None
 
     def _moved(self, curve: np.ndarray, side: str | None, rng: np.random.Generator) -> np.ndarray:
         """The curve moved into the image, or across one of its sides.

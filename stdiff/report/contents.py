@@ -18,8 +18,10 @@ import pandas as pd
 import stdiff
 from stdiff.config import Config
 from stdiff.datasets.integrity import found_in_run
+from stdiff.evaluation.masks import held_out_masks, masks_of
 from stdiff.labels import read_splits
-from stdiff.report import figures
+from stdiff.masks.prior import Prior
+from stdiff.report import figures, mask_figures
 from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
 from stdiff.report.tables import (
@@ -77,6 +79,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
             _corpus(run, config, percent, None if roles is None else (cases, roles), folder)
             for percent in config.segmentation.label_percents
         ],
+        "masks": _masks(run, config, cases, folder),
         "curves": _curves(run, config, folder),
         "steps": steps if steps.rows else None,
     }
@@ -177,6 +180,31 @@ def _corpus(
         figures.sample_grid(shards, *real, samples)
         figures.real_and_generated(shards, *real, sheet)
         contents |= {"samples": embedded(samples), "sheet": embedded(sheet)}
+    return contents
+
+
+def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[str, Any] | None:
+    """The clinical prior of the largest label fraction, and how real its masks are."""
+    home = run / f"labels{max(config.segmentation.label_percents)}"
+    if not (home / "mask_prior.json").is_file():
+        return None
+    prior, sheet = folder / "mask_prior.png", folder / "masks.png"
+    mask_figures.prior_figure(Prior.load(home / "mask_prior.json"), prior)
+    contents: dict[str, Any] = {"prior": embedded(prior), "realism": None, "sheet": None}
+    if config.masks.compared and (home / "mask_realism.json").is_file():
+        measured = read_json(home / "mask_realism.json")
+        contents["realism"] = [
+            records_table(
+                [{"": name, **record} for name, record in measured.items()], ["energy_distances"]
+            ),
+            records_table(
+                [{"": name, **record["energy_distances"]} for name, record in measured.items()]
+            ),
+        ]
+        real, _ = held_out_masks(cases, run / "splits.parquet", config.split.fold)
+        new = masks_of(home / "masks" / "curvature.parquet", len(real))
+        mask_figures.side_by_side(real, new, "curvature", sheet)
+        contents["sheet"] = embedded(sheet)
     return contents
 
 

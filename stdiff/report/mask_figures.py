@@ -11,10 +11,16 @@ from matplotlib.figure import Figure
 
 from stdiff.cases import images_of
 from stdiff.files import InputError
-from stdiff.report.canvas import write_figure
+from stdiff.lexicon import PATHOLOGIES
+from stdiff.masks.prior import FEATURES, Prior
+from stdiff.masks.roughness import BANDS
+from stdiff.masks.roughness import NAMES as ROUGHNESS
+from stdiff.randomness import generator
+from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 
 _COLUMNS = 8
 _LINE_LENGTH = 30
+_DRAWS = 2000
 
 
 def contact_sheet(masks: pd.DataFrame, out: Path) -> None:
@@ -51,6 +57,33 @@ def side_by_side(real_NHW: np.ndarray, new_NHW: np.ndarray, new_name: str, out: 
     for axes, title, masks in pairs:
         _show(axes, _tiled(masks[:count]))
         axes.set_title(title, fontsize=11)
+    write_figure(figure, out)
+
+
+def prior_figure(prior: Prior, out: Path) -> None:
+    """What masks of a prior are like, by pathology; from 2,000 draws of each."""
+    figure = Figure(figsize=(13, 3.2), layout="constrained")
+    area, axes, centre, rough = figure.subplots(1, 4)
+    for number, pathology in enumerate(PATHOLOGIES):
+        if pathology not in prior.groups:
+            continue
+        drawn = prior.draw(pathology, _DRAWS, generator(0, "prior figure", number))
+        values = dict(zip(FEATURES, drawn.T, strict=True))
+        look = {"color": COLOURS[number], "label": pathology}
+        area.hist(np.log10(values["area_fraction"]), 40, histtype="step", **look)
+        axes.hist(values["elongation"], 40, histtype="step", **look)
+        centre.scatter(values["centre_x"][:300], values["centre_y"][:300], s=4, **look)
+        low, middle, high = np.quantile(
+            [values[name] for name in ROUGHNESS], (0.25, 0.5, 0.75), axis=1
+        )
+        orders = [np.sqrt(first * (stop - 1)) for first, stop in BANDS]
+        rough.plot(orders, middle, marker=MARKERS[number], **look)
+        rough.fill_between(orders, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
+    area.set(xlabel="log₁₀ of the area fraction", ylabel="masks")
+    axes.set(xlabel="elongation, ln(long / short axis)")
+    centre.set(xlabel="centre, x", ylabel="y (down)", xlim=(0, 1), ylim=(1, 0), aspect="equal")
+    rough.set(xlabel="order (waves around the outline)", ylabel="roughness", xscale="log")
+    rough.legend(frameon=False)
     write_figure(figure, out)
 
 

@@ -14,6 +14,8 @@ rule report:
         shards=[shard for shards in SHARDS.values() for shard in shards],
         evaluations=expand(f"{RUN}/labels{{percent}}/evaluation.json", percent=PERCENTS),
         gain=f"{RUN}/gain.json",
+        priors=expand(f"{RUN}/labels{{percent}}/mask_prior.json", percent=PERCENTS),
+        mask_realism=[f"{COMPARED_MASKS}/mask_realism.json"] * bool(CONFIG.masks.compared),
         code=modules_of("stdiff.report.page"),
         template="stdiff/report/page.html.j2",
     output:
