@@ -91,12 +91,13 @@ class ConditionConfig(Section):
     mask: bool = Field(True, description="where it is (ControlNet)")
     text: bool = Field(True, description="what it is like (captions)")
     # Three channels always, so that any ControlNet pipeline takes the condition as an RGB picture.
-    image: tuple[Literal["mask", "distance", "boundary"], ...] = Field(
+    image: tuple[Literal["mask", "soft mask", "distance", "boundary"], ...] = Field(
         ("mask", "distance", "boundary"),
         min_length=1,
         max_length=3,
         description="channels of the ControlNet's picture; fewer than three are repeated, "
-        "`[mask]` is the published form",
+        "`[mask]` is the published form, `soft mask` blurs the edge where the caption says "
+        "indistinct margin",
     )
     embedder_channels: tuple[PositiveInt, ...] | None = Field(
         None,

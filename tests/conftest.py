@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny import tiny_config, tiny_model, write_tables
 from tqdm import tqdm
 
 from stdiff.config import Config
 from stdiff.diffusion.model import DiffusionModel
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 torch.set_num_threads(1)
 # tqdm's own lock is shared between forked processes: one that is killed while it holds the lock,

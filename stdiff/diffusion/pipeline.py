@@ -105,7 +105,7 @@ class _GuidedDenoiser:
         if not model.gate.everywhere:
             self.gate = soft_gates(masks_NHW, model.gate).to(model.device)
         if told.mask:
-            self.condition = condition_image(masks_NHW, told.image).to(model.device)
+            self.condition = condition_image(masks_NHW, told.image, captions).to(model.device)
         self.empty_BLD = model.empty_1LD.expand(len(captions), -1, -1)
         self.caption_BLD = model.embed(list(captions)) if told.text else self.empty_BLD
 

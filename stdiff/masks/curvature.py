@@ -196,7 +196,7 @@ class CurvatureSource:
                 features[_AREA] = share * ratio
                 features[_CENTRE] = rng.uniform(0.1, 0.9, 2)
                 other_HW = self._lesion(features, "", None, rng)
-                if other_HW is None or other_HW.sum() > largest_HW.sum():
+                if other_HW is None or other_HW.sum() >= largest_HW.sum():
                     continue
                 if count_lesions(mask_HW | other_HW) == number:
                     mask_HW = mask_HW | other_HW

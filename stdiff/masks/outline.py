@@ -6,6 +6,7 @@ Every number is the same whatever the pixel size, as long as the lesion has pixe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -110,6 +111,7 @@ def _energy(speed: np.ndarray, curvature: np.ndarray) -> float:
     return float(speed.mean() * (curvature**2 * speed).mean()) / (4 * np.pi**2)
 
 
+@lru_cache(maxsize=64)
 def ellipse_bending(axis_ratio: float) -> float:
     """Curvature energy of an ellipse of this axis ratio; 1 for a circle, more the slimmer.
 

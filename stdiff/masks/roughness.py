@@ -33,6 +33,12 @@ _LEAST_DAMPING = 0.1
 _UNEVENNESS, _UNEVEN_ORDERS = 0.3, 3
 
 _ARC = np.arange(POINTS) / POINTS
+_LOW_WAVES = (_UNEVENNESS / np.sqrt(_UNEVEN_ORDERS)) * np.concatenate(
+    [
+        wave(2 * np.pi * np.outer(np.arange(1, _UNEVEN_ORDERS + 1), _ARC))
+        for wave in (np.cos, np.sin)
+    ]
+)
 
 
 _ORDERS = np.arange(_HIGHEST)
@@ -65,12 +71,7 @@ def random_curvature(bands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     fall_off = np.exp(-0.5 * (beyond / _FALL_OFF_ORDERS) ** 2)
     series[_HIGHEST : 2 * _HIGHEST] = bands[-1] * fall_off * _complex_normal(_HIGHEST, rng)
     departure = np.fft.irfft(series, POINTS) * POINTS
-    envelope = np.zeros(POINTS)
-    for order in range(1, _UNEVEN_ORDERS + 1):
-        cosine, sine = rng.standard_normal(2)
-        envelope += cosine * np.cos(2 * np.pi * order * _ARC)
-        envelope += sine * np.sin(2 * np.pi * order * _ARC)
-    uneven = departure * np.exp(_UNEVENNESS * envelope / np.sqrt(_UNEVEN_ORDERS))
+    uneven = departure * np.exp(rng.standard_normal(2 * _UNEVEN_ORDERS) @ _LOW_WAVES)
     uneven -= uneven.mean()
     return 2 * np.pi * (1 + uneven * (departure.std() / uneven.std()))
 

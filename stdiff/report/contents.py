@@ -79,7 +79,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
             _corpus(run, config, percent, None if roles is None else (cases, roles), folder)
             for percent in config.segmentation.label_percents
         ],
-        "masks": _masks(run, config, cases, folder),
+        "masks": _masks(run, config, cases if have_cases else [], folder),
         "curves": _curves(run, config, folder),
         "steps": steps if steps.rows else None,
     }
@@ -201,10 +201,11 @@ def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[s
                 [{"": name, **record["energy_distances"]} for name, record in measured.items()]
             ),
         ]
-        real, _ = held_out_masks(cases, run / "splits.parquet", config.split.fold)
-        new = masks_of(home / "masks" / "curvature.parquet", len(real))
-        mask_figures.side_by_side(real, new, "curvature", sheet)
-        contents["sheet"] = embedded(sheet)
+        if cases:
+            real, _ = held_out_masks(cases, run / "splits.parquet", config.split.fold)
+            new = masks_of(home / "masks" / "curvature.parquet", len(real))
+            mask_figures.side_by_side(real, new, "curvature", sheet)
+            contents["sheet"] = embedded(sheet)
     return contents
 
 

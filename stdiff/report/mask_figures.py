@@ -83,6 +83,8 @@ def prior_figure(prior: Prior, out: Path) -> None:
     axes.set(xlabel="elongation, ln(long / short axis)")
     centre.set(xlabel="centre, x", ylabel="y (down)", xlim=(0, 1), ylim=(1, 0), aspect="equal")
     rough.set(xlabel="order (waves around the outline)", ylabel="roughness", xscale="log")
+    rough.set_xticks([3, 5, 10, 20, 30], ["3", "5", "10", "20", "30"], minor=False)
+    rough.minorticks_off()
     rough.legend(frameon=False)
     write_figure(figure, out)
 

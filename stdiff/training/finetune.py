@@ -61,7 +61,8 @@ class FinetuneStage:
         # maximum of a latent pixel, so that no lesion vanishes; the loss weighs its area.
         self.gates_N1HW = gate_at(gates_N1HW, size)
         self.inside_N1HW = adaptive_avg_pool2d(gates_N1HW, size)
-        self.conditions_N3HW = (condition_image(masks_NHW, told.image) * 255).round().byte()
+        pictures_N3HW = condition_image(masks_NHW, told.image, captions)
+        self.conditions_N3HW = (pictures_N3HW * 255).round().byte()
         self.texts = sorted(set(captions)) if told.text else []
         number = {text: index for index, text in enumerate(self.texts)}
         self.caption_N = torch.tensor([number.get(text, _NO_CAPTION) for text in captions])

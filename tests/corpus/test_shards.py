@@ -57,7 +57,7 @@ def plan(tmp_path_factory):
         folder / "splits.parquet",
         folder / "plan.parquet",
         corpus="syn",
-        kind="bank",
+        weights={"bank": 1},
         label_fraction=1.0,
         count=22,
         seed=0,

@@ -82,3 +82,14 @@ def test_a_condition_survives_being_a_picture():
     condition = condition_image(disc(20, 20, 9)[None], KINDS)
     picture = (condition * 255).numpy().round().astype(np.uint8)
     assert torch.equal(torch.from_numpy(picture).float() / 255, condition)
+
+
+def test_a_soft_mask_is_soft_where_the_caption_says_indistinct():
+    masks = np.stack([disc(20, 20, 9)] * 3)
+    captions = ["benign: indistinct margin", "benign: circumscribed margin", ""]
+    soft, sharp, unknown = condition_image(masks, ["soft mask"], captions)[:, 0]
+    mask = torch.from_numpy((masks[0] > 0).astype(np.float32))
+    assert torch.equal(sharp, mask) and torch.equal(unknown, mask)
+    assert ((soft > 0.05) & (soft < 0.95)).sum() > 20
+    assert float(soft.sum()) == pytest.approx(float(mask.sum()), rel=0.01)
+    assert torch.equal(condition_image(masks, ["soft mask"])[0, 0], mask)

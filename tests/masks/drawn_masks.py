@@ -1,5 +1,6 @@
 """Masks drawn on the spot, and a small bank and prior made of them."""
 
+import json
 from functools import cache
 
 import numpy as np
@@ -12,10 +13,10 @@ from stdiff.lexicon import Findings
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.fitting import fit_prior
 from stdiff.masks.prior import Prior
-from stdiff.masks.shape import count_lesions, measure
+from stdiff.masks.shape import count_lesions, largest_lesion, measure
 
 SIZE = 64
-PRIOR_SIZE = 100
+PRIOR_SIZE = 128
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -74,42 +75,71 @@ def bank_table(masks, pathologies=("benign", "malignant")):
     return rows_of(masks, findings)
 
 
-def _outline(number, rng):
-    """Benign: an ellipse; malignant: a taller one with lobes. Every tenth is cut, or has two."""
-    tall = number % 4 >= 2
-    ratio, slant = rng.uniform(0.55, 1), rng.uniform(-0.4, 0.4) + (np.pi / 2 if tall else 0)
-    lobes, depth = rng.integers(3, 7), 0.13 if number % 2 else 0.02
-    phase = rng.uniform(0, 2 * np.pi)
+def spikes(t):
+    """Radius by angle of a spiculated outline."""
+    return 0.7 + 0.6 * np.clip(1 - np.abs(np.sin(6 * t)) / 0.35, 0, 1)
+
+
+def lobes(t):
+    """Radius by angle of a microlobulated outline."""
+    return 1 + 0.12 * np.abs(np.sin(5 * t))
+
+
+def corners(t):
+    """Radius by angle of a hexagon."""
+    return np.cos(np.pi / 6) / np.cos((t + np.pi / 6) % (np.pi / 3) - np.pi / 6)
+
+
+def _radius(number, rng):
+    """Of mask 0, 2, 4, ... an ellipse, of every fourth a wavy outline, of the rest a sharp one."""
+    if number % 4 == 3:
+        return (spikes, lobes, corners)[number // 4 % 3]
+    ratio, slant = rng.uniform(0.55, 1), rng.uniform(-0.4, 0.4) + (number % 8 >= 4) * np.pi / 2
+    waves, depth = rng.integers(3, 7), 0.13 if number % 4 == 1 else 0.02
 
     def radius(t):
         flat = ratio / np.hypot(ratio * np.cos(t - slant), np.sin(t - slant))
-        return flat * (1 + depth * np.cos(lobes * t + phase))
+        return flat * (1 + depth * np.cos(waves * t))
 
-    x0, y0 = rng.uniform(38, 62), (6 if number % 10 == 4 else rng.uniform(38, 62))
-    mask = polar(radius, PRIOR_SIZE, rng.uniform(13, 26), x0, y0)
-    if number % 10 == 7:
-        mask = mask | (ellipse(6, 5, 9, 90, PRIOR_SIZE, PRIOR_SIZE) > 0)
-    return mask.astype(np.uint8) * 255
+    return radius
 
 
 @cache
-def small_table(count=40):
-    """Rows of ellipses (benign) and lobed outlines (malignant), 100 px wide."""
+def small_table(count=44):
+    """Rows of ellipses (benign) and of wavy and sharp outlines (malignant), 128 px wide.
+
+    A tenth is cut by the top, another tenth has a second lesion.
+    """
     rng = np.random.default_rng(11)
-    masks = [_outline(number, rng) for number in range(count)]
-    findings = [
-        Findings(
-            pathology=("benign", "malignant")[number % 2],
-            birads=("3", "4B")[number % 2],
-            shape=measure(mask).shape,
-            orientation=measure(mask).orientation,
-            margin=("circumscribed", "indistinct")[number % 2 : number % 2 + 1],
-        )
-        for number, mask in enumerate(masks)
-    ]
+    masks, findings = [], []
+    for number in range(count):
+        radius = _radius(number, rng)
+        x0, y0 = rng.uniform(54, 74, 2)
+        scale = rng.uniform(28, 38) if number % 4 == 3 else rng.uniform(17, 33)
+        mask = polar(radius, PRIOR_SIZE, scale, x0, 8 if number % 10 == 4 else y0)
+        mask = largest_lesion(mask).astype(np.uint8) * 255
+        if number % 10 == 8:
+            mask |= ellipse(7, 6, 12, 115, PRIOR_SIZE, PRIOR_SIZE)
+        found = measure(mask)
+        terms = {
+            "pathology": ("benign", "malignant")[number % 2],
+            "birads": ("3", "4B")[number % 2],
+            "shape": found.shape,
+            "orientation": found.orientation,
+            "margin": (found.margin if found.margin and number % 4 != 1 else "indistinct",),
+        }
+        masks.append(mask)
+        findings.append(Findings(**terms))
     return rows_of(masks, findings)
 
 
 @cache
-def small_prior(keep_scores: bool = True) -> Prior:
+def small_prior(keep_scores=True):
     return fit_prior(MaskBank(small_table()), "drawn for a test", keep_scores=keep_scores)
+
+
+def edited(prior, change):
+    """The prior after a change made to its values by a function."""
+    values = prior.model_dump(mode="json", exclude_none=True)
+    change(values)
+    return Prior.model_validate_json(json.dumps(values))

@@ -23,6 +23,7 @@ from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.files import InputError
 from stdiff.labels import read_splits
 from stdiff.lexicon import Findings, render
+from stdiff.masks.prior import Prior
 from stdiff.report.figures import dice_by_arm, sample_grid, training_curves
 from stdiff.report.page import summary_text, write_report
 from stdiff.report.tables import (
@@ -71,6 +72,7 @@ def write_config(run, **changes):
     values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
     values["collections"] = {"busi": {"path": "Dataset_BUSI_with_GT"}}
     values["image"] = {"size_px": SIDE_PX}
+    values["masks"] = {"compared": 12}
     values["corpus"] = {"count": 20, "shard_size": 10}
     values["sampler"] = {"batch": 10}
     values["segmentation"] |= {
@@ -136,6 +138,17 @@ def write_corpus(run, percent):
     (home / "evaluation.json").write_text(json.dumps(evaluation))
 
 
+def write_masks(run):
+    home = run / "labels100"
+    Prior.default().write(home / "mask_prior.json")
+    rows = [table_row(f"curvature/{i}", 500 + i) | {"image": None} for i in range(12)]
+    write_cases(rows, home / "masks" / "curvature.parquet")
+    record = {"held_out": 12, "masks": 12, "descriptor_auc": 0.6172, "network_auc": 0.5}
+    record |= {"density": 1.0, "coverage": 0.9, "near_copies": 0.0}
+    record |= {"energy_distances": {"axis_ratio": 0.0456, "solidity": None}}
+    (home / "mask_realism.json").write_text(json.dumps({"curvature": record}))
+
+
 def write_log(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = [{"images": 10 * i, "loss": 1 / i, "images_per_s": 5.0} for i in range(1, 9)]
@@ -169,6 +182,7 @@ def finished(tmp_path_factory):
     write_real_cases(run)
     for percent in PERCENTS:
         write_corpus(run, percent)
+    write_masks(run)
     write_log(run / "autoencoder" / "autoencoder.jsonl")
     write_log(run / "pretrain" / "pretrain.jsonl")
     write_gain(run)
@@ -317,6 +331,8 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
     assert sorted(beside) == [
         "dice_by_arm.png",
         "distributions_busi.png",
+        "mask_prior.png",
+        "masks.png",
         "quarantine_busi.png",
         *(f"real_and_generated_labels{percent}.png" for percent in (100, 25)),
         *(f"samples_labels{percent}.png" for percent in (100, 25)),
@@ -342,11 +358,20 @@ def test_text_of_files_is_text_on_the_page(finished):
     assert "<i>mask" not in html
 
 
+def test_the_masks_are_shown_with_their_realism(finished):
+    text = Page((finished / "report" / "index.html").read_text()).text
+    for part in ("Lesion masks", "curvature", "0.617", "0.046", "Near-copies"):
+        assert part in text
+    figures = {path.name for path in (finished / "report" / "figures").iterdir()}
+    assert {"mask_prior.png", "masks.png"} <= figures
+
+
 PARTS = {
     "gain.json": "Dice by arm and gains (no gain.json)",
     "splits.parquet": "cases by collection",
     "cases/busi.parquet": "cases by collection",
     "quarantine/busi.parquet": "files left out",
+    "labels100/mask_prior.json": "the prior of lesion masks",
     "labels25/evaluation.json": "no labels25/evaluation.json",
     "labels25/shards/00001.parquet": "1 of 2 shards are there",
     "benchmarks": "seconds and memory by step",
@@ -371,7 +396,7 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     write_report(run, run / "report")
     html = (run / "report" / "index.html").read_text()
     assert "<img" not in html
-    assert html.count("Left out:") == 5 + 2 * len(PERCENTS)
+    assert html.count("Left out:") == 6 + 2 * len(PERCENTS)
     assert list((run / "report" / "figures").iterdir()) == []
 
 
@@ -400,7 +425,7 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     with pytest.raises(InputError, match=r"gain\.json: not JSON"):
         write_report(run, out)
     assert (out / "index.html").read_bytes() == before
-    assert len(list((out / "figures").iterdir())) == 8
+    assert len(list((out / "figures").iterdir())) == 10
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 

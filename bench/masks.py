@@ -1,0 +1,72 @@
+"""Masks a second on one core: new outlines, and what drawing and storing them costs.
+
+    python bench/masks.py [--masks 300]
+
+Prior: the one of the package. Times are medians of rounds that go through all kinds in turn, so
+that a busy moment meets them alike; memory is the peak of a process that streams to Parquet.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stdiff.corpus.plan import plan_row
+from stdiff.masks.prior import Prior
+from stdiff.masks.sources import mask_source
+from stdiff.randomness import generator
+
+ROUNDS = 5
+
+
+def masks_per_s(source, first, count):
+    """Masks drawn in a second, and rows of a plan (mask, PNG, caption)."""
+    start = time.perf_counter()
+    for index in range(first, first + count):
+        source.sample(generator(0, "mask", index))
+    drawn = time.perf_counter()
+    for index in range(first, first + count):
+        plan_row(source, "bench", 0, index)
+    return count / (drawn - start), count / (time.perf_counter() - drawn)
+
+
+def peak_mb(count):
+    """Peak memory of `stdiff masks sample`."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "stdiff.cli", "masks", "sample", "--size", "256"]
+        command += ["--count", str(count), "--out", str(Path(folder) / "masks.parquet")]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        subprocess.run(command, check=True, capture_output=True)
+        return max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--masks", type=int, default=300, help="in each round")
+    parser.add_argument("--stream", type=int, nargs="*", default=[2000, 8000], help="masks")
+    o = parser.parse_args()
+    prior = Prior.default()
+    sources = {
+        f"{kind}, {size} px": mask_source({kind: 1}, prior, size, size)
+        for size in (64, 256, 512)
+        for kind in ("curvature", "ellipse")
+    }
+    rates = {name: [] for name in sources}
+    for number in range(ROUNDS):
+        for name, source in sources.items():
+            rates[name].append(masks_per_s(source, number * o.masks, o.masks))
+    print("| | masks/s | rows of a plan/s |\n|---|---|---|")
+    for name, found in rates.items():
+        drawn, planned = np.median(found, axis=0)
+        print(f"| {name} | {drawn:.0f} | {planned:.0f} |")
+    for count in sorted(o.stream):
+        print(f"peak memory of {count} masks at 256 px: {peak_mb(count):.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
