@@ -24,6 +24,10 @@ demo: $(READY)
 test: $(READY)
 	pytest
 
+# libgomp's threads spin while they wait; beside any other process that makes a step several times
+# slower. stdiff sets this itself, but a script that imports torch first comes too early.
+export GOMP_SPINCOUNT ?= 1000
+
 # What each part of ST-Diff is worth, on real files: make ablation DATA=FOLDER
 ablation: $(READY)
 	snakemake --cores all --configfile config/busi_cpu.yaml \

@@ -1,4 +1,4 @@
-"""Masks a second on one core: new outlines, and what drawing and storing them costs.
+"""Masks a second on one core, and whether masks are what was asked for.
 
     python bench/masks.py [--masks 300]
 
@@ -16,12 +16,22 @@ from pathlib import Path
 
 import numpy as np
 
+from stdiff.conditions import parse_where
 from stdiff.corpus.plan import plan_row
+from stdiff.lexicon import Findings
+from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.prior import Prior
+from stdiff.masks.shape import count_lesions, measure
 from stdiff.masks.sources import mask_source
 from stdiff.randomness import generator
 
 ROUNDS = 5
+ASKED = (
+    *("orientation=parallel", "orientation=not parallel"),
+    *("shape=oval", "shape=round", "shape=irregular"),
+    *("margin=circumscribed", "margin=microlobulated", "margin=angular", "margin=spiculated"),
+    *("area_fraction=0.02..0.04", "area_fraction=0.2..0.3", "lesion_count=2"),
+)
 
 
 def masks_per_s(source, first, count):
@@ -33,6 +43,24 @@ def masks_per_s(source, first, count):
     for index in range(first, first + count):
         plan_row(source, "bench", 0, index)
     return count / (drawn - start), count / (time.perf_counter() - drawn)
+
+
+def obeyed(prior, asked, count):
+    """Share of masks that are, measured back, as they were asked for."""
+    where = parse_where(asked)
+    source = CurvatureSource(prior, 256, 256, where)
+    met = 0
+    for index in range(count):
+        mask = source.sample(generator(1, asked, index)).mask
+        found = measure(mask)
+        terms = Findings(
+            shape=found.shape,
+            orientation=found.orientation,
+            margin=(found.margin,) if found.margin else (),
+        )
+        is_met = where.met_terms(terms) == len(where.terms)
+        met += is_met and not where.violations(found, count_lesions(mask))
+    return met / count
 
 
 def peak_mb(count):
@@ -64,6 +92,9 @@ def main():
     for name, found in rates.items():
         drawn, planned = np.median(found, axis=0)
         print(f"| {name} | {drawn:.0f} | {planned:.0f} |")
+    print(f"| asked for | {o.masks} masks measured back |\n|---|---|")
+    for asked in ASKED:
+        print(f"| {asked} | {100 * obeyed(prior, asked, o.masks):.1f} % |")
     for count in sorted(o.stream):
         print(f"peak memory of {count} masks at 256 px: {peak_mb(count):.0f} MB")
 
