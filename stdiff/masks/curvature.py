@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,7 +37,7 @@ ORIGIN = "curvature"
 _SHARP = ("spiculated", "microlobulated", "angular")
 # Drawn at a time; from these, those that can have the orientation and ranges asked for are tried.
 _BATCH = 32
-_OUTLINES_PER_ENTRY, _ENTRIES = 400, 4
+_OUTLINES_PER_ENTRY, _ENTRIES = 100, 16
 _PLACES = 20
 # Of a lesion's area, after rasterising and cutting.
 _LEAST_LEFT = 0.5
@@ -78,7 +79,7 @@ class CurvatureSource:
         nearest: tuple[int, str] | None = None
         for _ in range(_ENTRIES):
             entry = self.entries[rng.choice(len(self.entries), p=self.likely)]
-            findings = with_terms(entry.findings, self.where, rng)
+            findings = _reconciled(with_terms(entry.findings, self.where, rng), self.where)
             classes = _margin_classes(findings, entry)
             for lesion_HW, problems in self._outlines(findings, classes, rng):
                 if lesion_HW is not None and not problems:
@@ -174,9 +175,12 @@ class CurvatureSource:
 
     def _cut_side(self, rng: np.random.Generator) -> str | None:
         border = self.prior.border
+        if rng.random() >= border.rate:
+            return None
         shares = np.array(list(border.sides.values()))
-        touches = rng.random() < border.rate and shares.sum() > 0
-        return str(rng.choice(list(border.sides), p=shares / shares.sum())) if touches else None
+        # No mask of the fitted ones touched any side: none is likelier than the next.
+        likely = shares / shares.sum() if shares.any() else None
+        return str(rng.choice(list(border.sides), p=likely))
 
     def _with_others(
         self,
@@ -204,6 +208,20 @@ class CurvatureSource:
             else:
                 return None
         return mask_HW
+
+
+def _reconciled(findings: Findings, where: Where) -> Findings:
+    """The findings without a contradiction between what was asked and what was not.
+
+    An outline with sharp features is irregular, so either term gives way to the other if only the
+    other was asked for.
+    """
+    is_sharp, asks_shape = bool(set(_SHARP) & set(findings.margin)), "shape" in where.terms
+    if is_sharp and not asks_shape and findings.shape:
+        return replace(findings, shape="irregular")
+    if is_sharp and "margin" not in where.terms and findings.shape in ("oval", "round"):
+        return replace(findings, margin=("circumscribed",))
+    return findings
 
 
 def _margin_classes(findings: Findings, entry: Entry) -> tuple[str, ...]:

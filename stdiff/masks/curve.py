@@ -67,6 +67,11 @@ def curvature_series(curve: np.ndarray, smoothing: float) -> np.ndarray:
     return np.fft.fft(curvature)[: POINTS // 2] / POINTS
 
 
+def enclosed_area(curve: np.ndarray) -> float:
+    """Area within a curve (shoelace formula), 0 for one that is folded onto itself."""
+    return abs(float((curve.conj() * np.roll(curve, -1)).imag.sum())) / 2
+
+
 def area_and_axes(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:
     """Area within a curve, its centroid, and the (2, 2) covariance of the points in it."""
     area, centre, covariance_22 = _area_moments(curve)

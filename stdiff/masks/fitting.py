@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from stdiff.files import InputError, decode_png
 from stdiff.lexicon import Findings
 from stdiff.masks.bank import MaskBank
-from stdiff.masks.curve import area_and_axes, elongation
+from stdiff.masks.curve import area_and_axes, elongation, enclosed_area
 from stdiff.masks.outline import edge_of, traced
 from stdiff.masks.prior import FEATURES, ROOT, Border, Entry, Group, Lesions, Prior
 from stdiff.masks.roughness import roughness
@@ -105,6 +105,8 @@ def _describe(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
     window = window_of(largest_HW)
     lesion = np.ascontiguousarray(largest_HW[window]).view(np.uint8)
     curve = traced(edge_of(lesion), lesion) + complex(window[1].start + 0.5, window[0].start + 0.5)
+    if enclosed_area(curve) < 1:  # a hairline has no inside
+        return None
     _, centre, covariance_22 = area_and_axes(curve)
     height_px, width_px = lesion_HW.shape
     agreeing, margin_class = outlined(findings, shape)

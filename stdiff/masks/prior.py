@@ -10,13 +10,22 @@ ones are drawn around these (kernel density, the moments of the group kept), els
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from scipy.special import ndtr
 
 from stdiff.files import InputError, write_text
@@ -33,12 +42,65 @@ ROOT = "all"
 _BANDWIDTH = 0.5
 
 _DEFAULT = Path(__file__).with_name("default_prior.json")
-_LIMITS = {"area_fraction": (0.0, 1.0), "centre_x": (0.0, 1.0), "centre_y": (0.0, 1.0)}
+_LIMITS = {
+    **dict.fromkeys(("area_fraction", "centre_x", "centre_y"), (0.0, 1.0)),
+    **dict.fromkeys(ROUGHNESS, (0.0, np.inf)),
+}
+
+Row = tuple[float, ...]
+
+
+def _is_ascending(knots: Row) -> bool:
+    return len(knots) > 1 and all(a <= b for a, b in zip(knots, knots[1:], strict=False))
+
+
+def _ascending(knots: Row) -> Row:
+    if not _is_ascending(knots):
+        raise ValueError("expected two or more ascending quantiles")
+    return knots
+
+
+def _incomplete(values: dict[str, Any]) -> list[str]:
+    known = ", ".join(FEATURES)
+    missing = [f"{name} is missing" for name in FEATURES if name not in values]
+    unknown = [name for name in values if name not in FEATURES]
+    return missing + [f"{name} is no feature; expected {known}" for name in unknown]
+
+
+def _complete(values: dict[str, Any]) -> dict[str, Any]:
+    if problems := _incomplete(values):
+        raise ValueError("; ".join(problems))
+    return values
+
+
+def _of_features(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    if {len(row) for row in rows} - {len(FEATURES)}:
+        raise ValueError(f"expected {len(FEATURES)} numbers a mask")
+    return rows
+
+
+def _correlation(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    is_square = {len(row) for row in rows} == {len(FEATURES)} and len(rows) == len(FEATURES)
+    matrix = np.array(rows if is_square else np.zeros((1, 1)))
+    is_symmetric = np.allclose(np.diag(matrix), 1) and np.allclose(matrix, matrix.T)
+    if not is_symmetric or np.linalg.eigvalsh(matrix)[0] <= 0:
+        raise ValueError(
+            f"expected a symmetric, positive definite matrix of {len(FEATURES)} rows and columns "
+            "with ones on its diagonal"
+        )
+    return rows
+
+
+def _shares(shares: dict[int, float]) -> dict[int, float]:
+    if not sum(shares.values()) > 0 or min(shares) < 1:
+        raise ValueError("expected numbers of lesions, from 1, and their shares")
+    return shares
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(gt=0, le=10)]
-# Tuples of ascending quantiles at equal steps of probability, from the least to the greatest.
-Quantiles = Annotated[tuple[float, ...], Field(min_length=2)]
+# Ascending quantiles at equal steps of probability, from the least to the greatest.
+Fractions = Annotated[tuple[Share, ...], AfterValidator(_ascending)]
 
 
 class _Part(BaseModel):
@@ -49,10 +111,10 @@ class Group(_Part):
     """Normal scores of one group: their moments, the correlation in the order of FEATURES."""
 
     masks: int = Field(ge=0)
-    mean: dict[str, float]
-    scale: dict[str, Scale]
-    correlation: tuple[tuple[float, ...], ...]
-    scores: tuple[tuple[float, ...], ...] = Field(
+    mean: Annotated[dict[str, float], AfterValidator(_complete)]
+    scale: Annotated[dict[str, Scale], AfterValidator(_complete)]
+    correlation: Annotated[tuple[Row, ...], AfterValidator(_correlation)]
+    scores: Annotated[tuple[Row, ...], AfterValidator(_of_features)] = Field(
         (), description="of the masks in no narrower group, less the mean"
     )
 
@@ -87,7 +149,7 @@ class Border(_Part):
 
     rate: Share = Field(description="masks that touch the image's border")
     sides: dict[Literal["top", "right", "bottom", "left"], Share]
-    contact_fraction: Quantiles = Field(
+    contact_fraction: Fractions = Field(
         description="length on the border over the lesion's extent along it"
     )
 
@@ -95,8 +157,10 @@ class Border(_Part):
 class Lesions(_Part):
     """Several lesions in one mask."""
 
-    shares: dict[int, Share] = Field(description="number of lesions → share of masks")
-    area_ratio: Quantiles = Field(description="a further lesion's area over the largest one's")
+    shares: Annotated[dict[int, Share], AfterValidator(_shares)] = Field(
+        description="number of lesions → share of masks"
+    )
+    area_ratio: Fractions = Field(description="a further lesion's area over the largest one's")
 
 
 class Prior(_Part):
@@ -104,51 +168,35 @@ class Prior(_Part):
 
     about: str
     masks: int = Field(ge=2)
-    features: dict[str, Quantiles]
+    features: dict[str, Row]
     groups: dict[str, Group]
     border: Border
     lesions: Lesions
     findings: tuple[Entry, ...] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        problems = [*self._feature_problems(), *self._group_problems()]
-        if not sum(self.lesions.shares.values()) > 0 or min(self.lesions.shares) < 1:
-            problems.append("lesions.shares: expected numbers of lesions from 1 with their shares")
+    @field_validator("features")
+    @classmethod
+    def _are_quantiles(cls, features: dict[str, Row]) -> dict[str, Row]:
+        problems = [f"features: {problem}" for problem in _incomplete(features)]
+        for name, knots in features.items():
+            if not _is_ascending(knots):
+                problems.append(f"features.{name}: expected two or more ascending quantiles")
+            low, high = _LIMITS.get(name, (-np.inf, np.inf))
+            problems += [
+                f"features.{name}: found {found:g}, expected {low:g} to {high:g}"
+                for found in knots
+                if not low <= found <= high
+            ]
         if problems:
             raise ValueError("\n- ".join(problems))
-        return self
+        return features
 
-    def _feature_problems(self) -> list[str]:
-        problems = _names_problems("features", self.features)
-        series = {f"features.{name}": knots for name, knots in self.features.items()}
-        series["border.contact_fraction"] = self.border.contact_fraction
-        series["lesions.area_ratio"] = self.lesions.area_ratio
-        for name, knots in series.items():
-            if any(b < a for a, b in zip(knots, knots[1:], strict=False)):
-                problems.append(f"{name}: expected ascending quantiles")
-            short = name.rpartition(".")[2]
-            low, high = (0, 1) if "." not in name else _LIMITS.get(short, (-np.inf, np.inf))
-            if short in (*ROUGHNESS, "contact_fraction", "area_ratio"):
-                low, high = 0.0, (np.inf if short in ROUGHNESS else 1.0)
-            for found in knots:
-                if not low <= found <= high:
-                    problems.append(f"{name}: found {found:g}, expected {low:g} to {high:g}")
-        return problems
-
-    def _group_problems(self) -> list[str]:
-        problems = [] if ROOT in self.groups else [f"groups: {ROOT!r} is missing"]
-        for name, group in self.groups.items():
-            problems += _names_problems(f"groups.{name}.mean", group.mean)
-            problems += _names_problems(f"groups.{name}.scale", group.scale)
-            if {len(row) for row in group.scores} - {len(FEATURES)}:
-                problems.append(f"groups.{name}.scores: expected {len(FEATURES)} numbers a mask")
-            if not _is_correlation(group.correlation):
-                problems.append(
-                    f"groups.{name}.correlation: expected a symmetric, positive definite matrix of "
-                    f"{len(FEATURES)} rows and columns with ones on its diagonal"
-                )
-        return problems
+    @field_validator("groups")
+    @classmethod
+    def _have_a_root(cls, groups: dict[str, Group]) -> dict[str, Group]:
+        if ROOT not in groups:
+            raise ValueError(f"{ROOT!r} is missing")
+        return groups
 
     @classmethod
     def load(cls, path: Path) -> Prior:
@@ -193,7 +241,7 @@ class Prior(_Part):
         if len(known := self._known_scores[group]):
             around = known[rng.integers(len(known), size=count)]
             scores = mean + _BANDWIDTH * (scores - mean)
-            scores += np.sqrt(1 - _BANDWIDTH**2) * (around - mean)
+            scores += np.sqrt(1 - _BANDWIDTH**2) * (around - known.mean(axis=0))
         drawn = np.empty_like(scores)
         for j, knots in enumerate(self._knots):
             drawn[:, j] = np.interp(
@@ -236,28 +284,14 @@ def _is_within(nested: str, name: str) -> bool:
     return name in (ROOT, nested) or nested.startswith(f"{name}, ")
 
 
-def _is_correlation(rows: tuple[tuple[float, ...], ...]) -> bool:
-    if {len(row) for row in rows} != {len(FEATURES)} or len(rows) != len(FEATURES):
-        return False
-    matrix = np.array(rows)
-    symmetric = np.allclose(np.diag(matrix), 1) and np.allclose(matrix, matrix.T)
-    return bool(symmetric and np.linalg.eigvalsh(matrix)[0] > 0)
-
-
-def _names_problems(where: str, found: dict[str, Any]) -> list[str]:
-    missing = [name for name in FEATURES if name not in found]
-    unknown = [name for name in found if name not in FEATURES]
-    return [f"{where}: {name} is missing" for name in missing] + [
-        f"{where}: {name} is no feature; expected {', '.join(FEATURES)}" for name in unknown
-    ]
-
-
 def _described(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+    """One of pydantic's problems: where, what was found, what was expected."""
+    where = ".".join(str(part) for part in detail["loc"] if part != "[key]")
     message = detail["msg"].removeprefix("Value error, ")
-    if not where:
-        return message
-    return f"{where}: found {detail['input']!r}; {message[0].lower()}{message[1:]}"
+    if detail["type"] == "value_error":
+        return message if message.startswith((f"{where}.", f"{where}:")) else f"{where}: {message}"
+    found = "" if detail["type"] == "missing" else f"found {reprlib.repr(detail['input'])}; "
+    return f"{where or 'the file'}: {found}{message[0].lower()}{message[1:]}"
 
 
 def _as_text(values: dict[str, Any]) -> str:

@@ -107,12 +107,12 @@ def test_one_of_several_terms_is_had():
     assert set(seen) == {("spiculated",), ("angular",)}
 
 
-def test_terms_that_no_mask_of_the_prior_has_together_can_be_had():
-    # The prior's benign masks are oval, round or smooth, and a spiculated one is irregular.
-    asked = source("pathology=benign, margin=spiculated")
-    for sampled in draw(asked, *range(4)):
-        assert sampled.findings.pathology == "benign"
-        assert sampled.findings.margin == ("spiculated",)
+@pytest.mark.parametrize(("margin", "seeds"), [("microlobulated", (2, 3)), ("spiculated", (4, 5))])
+def test_terms_that_no_mask_of_the_prior_has_together_can_be_had(margin, seeds):
+    # Most benign masks of the prior are oval or round, which nobody asks for here and which no
+    # outline with such a margin is.
+    for sampled in draw(source(f"pathology=benign, margin={margin}"), *seeds):
+        assert (sampled.findings.pathology, sampled.findings.margin) == ("benign", (margin,))
         assert disobeyed(sampled) == []
 
 
@@ -176,7 +176,7 @@ def test_lesions_are_cut_by_the_border_as_often_as_the_prior_says(rate):
         values["border"]["rate"] = rate
         values["border"]["sides"] = {"top": 0.25, "right": 0.25, "bottom": 0.25, "left": 0.25}
 
-    for sampled in draw(source("", (96, 96), edited(small_prior(), change)), *range(25)):
+    for sampled in draw(source("", (96, 96), edited(small_prior(), change)), *range(12)):
         assert touches(sampled.mask) == bool(rate)
         assert disobeyed(sampled) == []
 
