@@ -206,7 +206,7 @@ def test_what_cannot_be_had_is_refused_with_the_nearest(monkeypatch):
     most = small_prior().features["area_fraction"][-1]
     assert f"the nearest possible is area_fraction=..{most:g}" in str(error.value)
     assert "the nearest possible is centre_x=0." in str(error.value)
-    monkeypatch.setattr("stdiff.masks.curvature._OUTLINES_PER_ENTRY", 60)
+    monkeypatch.setattr("stdiff.masks.curvature._OUTLINES_PER_ENTRY", 15)
     with pytest.raises(InputError, match="nearest had (shape|margin) '.*' instead of 'round|spic"):
         draw(source("shape=round, margin=spiculated"), 0)
     with pytest.raises(InputError, match="nearest had solidity .* instead of 0.01..0.1"):

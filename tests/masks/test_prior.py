@@ -183,6 +183,16 @@ def test_all_masks_together_are_drawn_with_their_own_quantiles(keep_scores):
         assert found == pytest.approx(knots[[10, 20, 30]], abs=0.08 * spread), name
 
 
+@pytest.mark.parametrize("group", ["all", "malignant", "malignant, irregular, parallel", LEAF])
+def test_a_group_is_drawn_around_its_mean_with_or_without_scores(group):
+    masks, gaussian = (
+        small_prior(keep).draw(group, 3000, np.random.default_rng(0)) for keep in (True, False)
+    )
+    spread = small_prior().draw("all", 3000, np.random.default_rng(1)).std(axis=0)
+    assert not np.array_equal(masks, gaussian)
+    assert (np.abs(masks.mean(axis=0) - gaussian.mean(axis=0)) / spread).max() < 0.25
+
+
 @pytest.mark.parametrize("keep_scores", [True, False])
 @pytest.mark.parametrize("group", [LEAF, "malignant, irregular, parallel", "benign", "all"])
 def test_a_group_moved_to_larger_areas_has_larger_lesions(group, keep_scores):
