@@ -14,6 +14,8 @@ _TURN = 2 * np.pi * np.arange(POINTS) / POINTS
 _FIRST_HARMONIC = np.stack([np.cos(_TURN), np.sin(_TURN)])
 # Integration of a Fourier series term by term; its mean is left out.
 _INTEGRAL = np.where(_ORDERS == 0, 0, 1 / (2j * np.pi * np.where(_ORDERS == 0, 1, _ORDERS)))
+# From integrals over a step between points to values at the points.
+_OF_A_STEP = np.exp(-1j * np.pi * _ORDERS / POINTS) / np.sinc(_ORDERS / POINTS)
 _NEWTON_STEPS = 20
 _CLOSED = 1e-10
 
@@ -59,12 +61,12 @@ def curvature_series(curve: np.ndarray, smoothing: float) -> np.ndarray:
     """
     points = _even_spacing(curve)
     damping = np.exp(-2 * (np.pi * _ORDERS * smoothing) ** 2)
-    series = np.fft.fft(points) * damping * (2j * np.pi * _ORDERS)
-    slope, bend = np.fft.ifft([series, series * (2j * np.pi * _ORDERS)])
-    speed = np.maximum(np.abs(slope), 1e-9)
+    slope = np.fft.ifft(np.fft.fft(points) * damping * (2j * np.pi * _ORDERS))
     way = np.sign(_area_moments(points)[0])
-    curvature = way * (slope.conj() * bend).imag / speed**3 * (speed.mean() / (2 * np.pi))
-    return np.fft.fft(curvature)[: POINTS // 2] / POINTS
+    # Curvature is how far the tangent turns from point to point: at most half a turn, even at the
+    # tip of a spike, where the quotient of derivatives has no bound.
+    turns = way * np.angle(np.roll(slope, -1) * slope.conj())
+    return (np.fft.fft(turns) * _OF_A_STEP)[: POINTS // 2] / (2 * np.pi)
 
 
 def enclosed_area(curve: np.ndarray) -> float:

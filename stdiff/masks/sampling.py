@@ -18,7 +18,7 @@ class SampledMask:
     Attributes:
         mask: (height, width) uint8, 0 or 255, with at least one lesion pixel.
         findings: the terms of its caption.
-        mask_origin: ``bank:<case_id>`` or ``ellipse``.
+        mask_origin: ``curvature``, ``ellipse``, or ``bank:<case_id>;<what was done to it>``.
     """
 
     mask: np.ndarray

@@ -105,14 +105,14 @@ def _radius(number, rng):
 
 
 @cache
-def small_table(count=44):
+def small_table():
     """Rows of ellipses (benign) and of wavy and sharp outlines (malignant), 128 px wide.
 
     A tenth is cut by the top, another tenth has a second lesion.
     """
     rng = np.random.default_rng(11)
     masks, findings = [], []
-    for number in range(count):
+    for number in range(44):
         radius = _radius(number, rng)
         x0, y0 = rng.uniform(54, 74, 2)
         scale = rng.uniform(28, 38) if number % 4 == 3 else rng.uniform(17, 33)

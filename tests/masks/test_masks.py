@@ -145,7 +145,7 @@ def test_a_lesion_that_fills_the_mask_can_be_measured():
 
 def test_masks_know_nothing_of_torch_or_the_collections():
     code = (
-        "import sys, stdiff.masks.bank, stdiff.masks.ellipse\n"
+        "import sys, stdiff.masks.sources, stdiff.masks.fitting\n"
         "print([m for m in sys.modules if m.split('.')[0] == 'torch' or m == 'stdiff.datasets'])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
