@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
+from stdiff import options
 from stdiff.arguments_masks import add_mask_actions
 
 COLLECTIONS = ("busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder")
-
-
-def duration_s(text: str) -> float:
-    """Seconds of '90', '90s', '9m' or '2h'."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write e.g. 90s, 9m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,24 +21,19 @@ def build_parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(title="steps", dest="step", required=True, metavar="STEP")
 
     def step(name: str, text: str) -> argparse.ArgumentParser:
-        return steps.add_parser(
-            name,
-            help=text,
-            description=text,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        return options.command(steps, name, text)
 
     p = step("config", "check a configuration and write it with all defaults filled in")
     one = p.add_mutually_exclusive_group(required=True)
     one.add_argument("--file", type=Path, help="YAML file")
     one.add_argument("--json", help="the configuration itself, as JSON")
-    _out(p, "merged configuration (YAML)")
+    options.out(p, "merged configuration (YAML)")
 
     p = step("phantom", "simulate raw BUSI, BUS-BRA and BUS-CoT folders")
-    _out(p, "folder")
+    options.out(p, "folder")
     p.add_argument("--cases", type=int, required=True, help="images in each of BUSI and BUS-BRA")
     p.add_argument("--size", type=int, default=256, help="nominal side of the raw images, px")
-    _seed(p)
+    options.seed(p)
 
     p = step("fetch", "download or unpack a published collection; the same command goes on")
     p.add_argument("collection", choices=tuple(name for name in COLLECTIONS if name != "folder"))
@@ -62,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = step("harmonize", "raw collection → case table")
     p.add_argument("collection", choices=COLLECTIONS)
     p.add_argument("raw", type=Path, help="its raw folder")
-    _out(p, "case table (Parquet)")
+    options.out(p, "case table (Parquet)")
     p.add_argument("--quarantine", type=Path, help="table of files left out, with reasons")
     p.add_argument("--size", type=int, default=256, help="side of the square images become, px")
     p.add_argument("--fit", choices=("stretch", "pad", "crop"), default="stretch")
@@ -88,52 +75,54 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("collection", choices=COLLECTIONS)
     p.add_argument("raw", type=Path, help="its raw folder")
     p.add_argument("--truth", type=Path, help="phantom_truth.csv, for simulated collections")
-    _out(p, "JSON")
+    options.out(p, "JSON")
 
     p = step("split", "train, validation and test by patient and near-duplicate group")
     p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="case tables")
-    _out(p, "splits table (Parquet)")
+    options.out(p, "splits table (Parquet)")
     p.add_argument("--test", type=float, default=0.2, help="hold-out: fraction for testing")
     p.add_argument("--validation", type=float, default=0.1, help="fraction for validation")
     p.add_argument("--folds", type=int, help="k-fold instead of a hold-out: number of folds")
     p.add_argument("--published", type=Path, help="BUS-BRA's 5-fold-cv.csv: test folds as there")
     p.add_argument("--duplicates", type=Path, help="table of the pairs that show one scene")
     p.add_argument("--processes", type=int, default=1, help="worker processes")
-    _seed(p)
+    options.seed(p)
 
     p = step("train", "train one stage of the generator; the same command goes on")
     p.add_argument("stage", choices=("autoencoder", "pretrain", "finetune"))
-    _config_file(p)
-    _data(p)
-    _out(p, "folder of weights")
+    options.config_file(p)
+    options.data(p)
+    options.out(p, "folder of weights")
     p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
     p.add_argument("--autoencoder", type=Path, help="pretrain: folder of stage 0")
     p.add_argument("--base", type=Path, help="finetune: model folder of stage 1")
     p.add_argument("--label-percent", type=int, default=100, help="finetune: labels it may see, %%")
     p.add_argument("--segmenter", help="finetune: name of the segmenter that watches it")
     p.add_argument("--weights", type=Path, help="finetune: weights of that segmenter")
-    p.add_argument("--stop-after", type=duration_s, help="stop and save after e.g. 9m; exit 130")
-    _threads(p)
+    p.add_argument(
+        "--stop-after", type=options.duration_s, help="stop and save after e.g. 9m; exit 130"
+    )
+    options.threads(p)
 
     p = step("masks", "lesion masks: fit a prior, sample, compare with real ones, look at them")
     add_mask_actions(p)
 
     p = step("plan", "masks, captions and seeds of a corpus, before any image is made")
-    _config_file(p)
-    _data(p)
+    options.config_file(p)
+    options.data(p)
     p.add_argument("--label-percent", type=int, default=100, help="labels it may see, %%")
     p.add_argument("--prior", type=Path, help="fitted to the same labels; else fitted here")
     p.add_argument("--count", type=int, required=True, help="images")
-    _seed(p)
-    _out(p, "plan (Parquet)")
+    options.seed(p)
+    options.out(p, "plan (Parquet)")
 
     p = step("generate", "make one shard of a planned corpus")
-    _config_file(p)
+    options.config_file(p)
     p.add_argument("--plan", type=Path, required=True)
     p.add_argument("--model", type=Path, required=True, help="model folder")
     p.add_argument("--shard", type=int, required=True, help="number of the shard, from 0")
-    _out(p, "shard (Parquet)")
-    _threads(p)
+    options.out(p, "shard (Parquet)")
+    options.threads(p)
 
     p = step("generate-one", "one image from a mask and BI-RADS terms")
     p.add_argument("--model", type=Path, required=True, help="model folder")
@@ -141,9 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--text", default="", help='e.g. "BI-RADS 4: irregular shape, hypoechoic"')
     p.add_argument("--steps", type=int, default=10, help="DPM-Solver++ steps")
     p.add_argument("--guidance", type=float, default=2.0, help="scale of mask and caption")
-    _seed(p)
-    _out(p, "PNG")
-    _threads(p)
+    options.seed(p)
+    options.out(p, "PNG")
+    options.threads(p)
 
     p = step("corpus", "verify the shards of a corpus against its plan")
     p.add_argument("action", choices=("verify",))
@@ -156,58 +145,37 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--to", type=Path, required=True, help="folder, must not exist")
 
     p = step("segment", "train a segmenter on one arm, segment the test cases")
-    _config_file(p)
-    _data(p)
+    options.config_file(p)
+    options.data(p)
     p.add_argument("--segmenter", required=True, help="a name under segmentation.segmenters")
     p.add_argument("--arm", required=True, help="<arm>-<label percent>, e.g. mixed-10")
     p.add_argument("--corpus", type=Path, nargs="*", default=[], help="shards, for synthetic arms")
     p.add_argument("--weights", type=Path, required=True, help="where the weights go")
     p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
-    _seed(p)
-    _out(p, "per-case table (Parquet)")
-    _threads(p)
+    options.seed(p)
+    options.out(p, "per-case table (Parquet)")
+    options.threads(p)
 
     p = step("evaluate", "fidelity, mask Dice and memorisation of a corpus")
-    _config_file(p)
-    _data(p)
+    options.config_file(p)
+    options.data(p)
     p.add_argument("--corpus", type=Path, nargs="+", required=True, help="shards")
     p.add_argument("--segmenter", required=True, help="name of the segmenter of --weights")
     p.add_argument("--weights", type=Path, required=True, help="trained on real images only")
     p.add_argument("--label-percent", type=int, required=True, help="of the corpus' generator")
-    _out(p, "JSON")
-    _threads(p)
+    options.out(p, "JSON")
+    options.threads(p)
 
     p = step("gain", "Dice by arm and the gain over real images only")
-    _config_file(p)
+    options.config_file(p)
     p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="per-case tables")
-    _out(p, "JSON")
+    options.out(p, "JSON")
 
     p = step("report", "one HTML page of a run")
     p.add_argument("run", type=Path, help="run folder, results/<run>")
-    _out(p, "folder of the page")
+    options.out(p, "folder of the page")
 
     p = step("summary", "print Dice by arm of a finished run")
     p.add_argument("run", type=Path, help="run folder, results/<run>")
     p.add_argument("--markdown", action="store_true", help="all figures, as Markdown")
     return parser
-
-
-def _config_file(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--config", type=Path, required=True, help="configuration (YAML)")
-
-
-def _data(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--cases", type=Path, nargs="+", required=True, help="case tables")
-    p.add_argument("--splits", type=Path, required=True, help="splits table")
-
-
-def _out(p: argparse.ArgumentParser, what: str) -> None:
-    p.add_argument("--out", type=Path, required=True, help=what)
-
-
-def _seed(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--seed", type=int, default=0, help="everything random is drawn from it")
-
-
-def _threads(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--threads", type=int, help="threads of torch; all cores if left out")

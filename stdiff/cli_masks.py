@@ -31,8 +31,6 @@ def _sample(o: argparse.Namespace) -> None:
     from stdiff.masks.sources import mask_source
 
     weights, balance = _weights("kind", o.kind), _weights("balance", o.balance)
-    if weights.get("bank") and not (o.cases and o.splits):
-        raise InputError("bank masks are real ones: give --cases and --splits")
     bank = None
     if o.cases and o.splits:
         bank = training_bank(o.cases, o.splits, o.label_percent / 100, o.fold)

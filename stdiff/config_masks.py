@@ -9,12 +9,10 @@ from pydantic import Field, model_validator
 from stdiff.conditions import parse_where
 from stdiff.config_generator import Section
 from stdiff.files import InputError
+from stdiff.lexicon import VOCABULARY
 
-# Findings columns whose terms can be balanced, and how strongly.
-MaskTerm = Literal[
-    *("pathology", "birads", "shape", "orientation", "margin", "echo_pattern"),
-    *("posterior_features", "calcifications"),
-]
+# Findings columns, whose terms can be balanced, and how strongly.
+MaskTerm = Literal[*VOCABULARY]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,7 +43,7 @@ class MasksConfig(Section):
         0,
         ge=0,
         description="masks of each kind that are compared with real masks held out, for the "
-        "report; 0 = none (a minute of CPU for every 500)",
+        "report; 0 = none",
     )
 
     @property

@@ -126,6 +126,8 @@ def test_a_smaller_table_is_the_beginning_of_a_larger_one(data, tmp_path):
         (["--where", "area_fraction=0.9..1"], "nearest possible"),
         (["--prior", "none.json"], "none.json: no such prior"),
         (["--count", "0"], "count >= 1"),
+        (["--size", "4"], "at least 16"),
+        (["--balance", "patology=1"], "expected strengths"),
     ],
 )
 def test_what_cannot_be_had_is_refused(options, told, tmp_path, capsys):

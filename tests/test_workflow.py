@@ -119,7 +119,7 @@ FLOORS = [
     {"segmentation"},
     {"evaluation"},
     {"report"},
-    {"arguments", "arguments_masks", "cli", "cli_masks"},
+    {"options", "arguments", "arguments_masks", "cli", "cli_masks"},
 ]
 
 

@@ -50,6 +50,13 @@ def closed_curve(curvature: np.ndarray) -> np.ndarray | None:
     return None
 
 
+def evenly_spaced(curve: np.ndarray, count: int) -> tuple[np.ndarray, float]:
+    """(so many points at even steps along a polygon, its length)."""
+    closed = np.append(curve, curve[0])
+    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(closed)))])
+    return np.interp(np.arange(count) * (along[-1] / count), along, closed), float(along[-1])
+
+
 def curvature_series(curve: np.ndarray, smoothing: float) -> np.ndarray:
     """(256,) Fourier coefficients of a curve's curvature, in units of that of a circle.
 
@@ -59,7 +66,7 @@ def curvature_series(curve: np.ndarray, smoothing: float) -> np.ndarray:
         curve: any number of points.
         smoothing: standard deviation of the Gaussian it is smoothed with, in units of its length.
     """
-    points = _even_spacing(curve)
+    points, _ = evenly_spaced(curve, POINTS)
     damping = np.exp(-2 * (np.pi * _ORDERS * smoothing) ** 2)
     slope = np.fft.ifft(np.fft.fft(points) * damping * (2j * np.pi * _ORDERS))
     way = np.sign(_area_moments(points)[0])
@@ -152,13 +159,6 @@ def rasterised(curve: np.ndarray, height_px: int, width_px: int) -> np.ndarray |
             return None
         lesion_HW[top : top + height, left : left + width - 1] = winding != 0
     return lesion_HW
-
-
-def _even_spacing(curve: np.ndarray) -> np.ndarray:
-    """512 points evenly spaced along a polygon."""
-    closed = np.append(curve, curve[0])
-    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(closed)))])
-    return np.interp(_TURN * (along[-1] / (2 * np.pi)), along, closed)
 
 
 def _area_moments(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:

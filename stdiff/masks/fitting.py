@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
@@ -14,7 +14,18 @@ from stdiff.lexicon import Findings
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.curve import area_and_axes, elongation, enclosed_area
 from stdiff.masks.outline import edge_of, traced
-from stdiff.masks.prior import FEATURES, ROOT, Border, Entry, Group, Lesions, Prior
+from stdiff.masks.prior import (
+    FEATURES,
+    ROOT,
+    SHARP_MARGINS,
+    SIDES,
+    Border,
+    Entry,
+    Group,
+    Lesions,
+    Prior,
+    Row,
+)
 from stdiff.masks.roughness import roughness
 from stdiff.masks.shape import MIN_AREA_PX, Shape, lesion_parts, measure_lesion, window_of
 
@@ -23,7 +34,6 @@ _BORROWED_MEAN, _BORROWED_SPREAD = 5, 20
 _LEAST_SCALE, _CORRELATION_KEPT = 0.05, 0.99
 _SCORE_DIGITS = 2
 _KNOTS, _FEW_KNOTS = 41, 5
-_SHARP = ("spiculated", "microlobulated", "angular")
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ def fit_prior(bank: MaskBank, about: str, *, keep_scores: bool = True) -> Prior:
     )
 
 
-def outlined(findings: Findings, shape: Shape) -> tuple[Findings, str]:
+def _outlined(findings: Findings, shape: Shape) -> tuple[Findings, str]:
     """(findings that agree with a mask, margin class of its outline).
 
     Terms of shape and orientation that are known become those measured on the mask as stored, and
@@ -85,7 +95,7 @@ def outlined(findings: Findings, shape: Shape) -> tuple[Findings, str]:
     unless the outline has sharp features.
     """
     margin = (shape.margin,) if shape.margin and findings.margin else ()
-    if "indistinct" in findings.margin and shape.margin not in _SHARP:
+    if "indistinct" in findings.margin and shape.margin not in SHARP_MARGINS:
         margin = ("indistinct",)
     agreeing = replace(
         findings,
@@ -109,7 +119,7 @@ def _describe(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
         return None
     _, centre, covariance_22 = area_and_axes(curve)
     height_px, width_px = lesion_HW.shape
-    agreeing, margin_class = outlined(findings, shape)
+    agreeing, margin_class = _outlined(findings, shape)
     return _Mask(
         features=np.array(
             [
@@ -120,7 +130,7 @@ def _describe(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
                 *roughness(curve),
             ]
         ),
-        entry=Entry(masks=1, margin_class=margin_class, **asdict(agreeing)),
+        entry=Entry(masks=1, margin_class=margin_class, findings=agreeing),
         areas_px=sorted((int(np.count_nonzero(part)) for part in parts), reverse=True),
         contact_fraction=_contact(largest_HW),
     )
@@ -128,8 +138,9 @@ def _describe(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
 
 def _path(entry: Entry) -> list[str | None]:
     """Names from the widest to the narrowest group of a mask."""
-    margin = entry.margin_class if entry.margin_class not in _SHARP else None
-    return [entry.pathology, entry.shape, entry.orientation, margin]
+    margin = entry.margin_class if entry.margin_class not in SHARP_MARGINS else None
+    found = entry.findings
+    return [found.pathology, found.shape, found.orientation, margin]
 
 
 def _nested_groups(
@@ -161,9 +172,7 @@ def _nested_groups(
     }
 
 
-def _less(
-    scores: np.ndarray, narrowest: list[str], name: str, mean: np.ndarray
-) -> tuple[tuple[float, ...], ...]:
+def _less(scores: np.ndarray, narrowest: list[str], name: str, mean: np.ndarray) -> tuple[Row, ...]:
     """Scores of the masks whose narrowest group has this name, less its mean."""
     own = np.array([group == name for group in narrowest])
     return tuple(tuple(np.round(row - mean, _SCORE_DIGITS).tolist()) for row in scores[own])
@@ -200,13 +209,9 @@ def _border(found: list[_Mask]) -> Border:
     fractions = [fraction for contact in touching for fraction in contact.values()]
     return Border(
         rate=round(len(touching) / len(found), 4),
-        sides={side: round(sides[side] / max(1, sides.total()), 4) for side in _contact_sides()},
+        sides={side: round(sides[side] / max(1, sides.total()), 4) for side in SIDES},
         contact_fraction=_quantiles(fractions, (0.0, 0.5)),
     )
-
-
-def _contact_sides() -> tuple[str, ...]:
-    return ("top", "right", "bottom", "left")
 
 
 def _lesions(found: list[_Mask]) -> Lesions:
@@ -218,10 +223,10 @@ def _lesions(found: list[_Mask]) -> Lesions:
     )
 
 
-def _quantiles(values: list[float], if_none: tuple[float, ...]) -> tuple[float, ...]:
+def _quantiles(values: list[float], if_none: Row) -> Row:
     return _rounded(np.quantile(values, np.linspace(0, 1, _FEW_KNOTS))) if values else if_none
 
 
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
+def _rounded(values: np.ndarray) -> Row:
     """Four significant digits: the file is for people too."""
     return tuple(float(f"{value:.4g}") for value in values)

@@ -11,6 +11,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from stdiff.masks.curve import enclosed_area, evenly_spaced
+
 # A dent counts as the notch between two lobes from this depth on, in units of sqrt(area).
 NOTCH_DEPTH = 0.01
 
@@ -67,16 +69,12 @@ def outline_of(lesion_HW: np.ndarray, edge_N2: np.ndarray) -> Outline:
         lesion_HW: (height, width) uint8, 0 or 1, at least 3 pixels each way.
         edge_N2: its :func:`edge_of`.
     """
-    edge = traced(edge_N2, lesion_HW)
-    closed = np.append(edge, edge[0])
-    along_px = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(closed)))])
-    even_px = np.arange(_POINTS) * (along_px[-1] / _POINTS)
-    points = np.interp(even_px, along_px, closed)
+    points, length_px = evenly_spaced(traced(edge_N2, lesion_HW), _POINTS)
     series = np.fft.fft(points)
-    curve, speed, curvature = _smoothed(series, max(_SMOOTHING, _STAIRCASE_PX / along_px[-1]))
-    _, *course = _smoothed(series, max(_COURSE_SMOOTHING, _STAIRCASE_PX / along_px[-1]))
+    curve, speed, curvature = _smoothed(series, max(_SMOOTHING, _STAIRCASE_PX / length_px))
+    _, *course = _smoothed(series, max(_COURSE_SMOOTHING, _STAIRCASE_PX / length_px))
     perimeter_px = float(speed.mean())
-    area_px2 = abs(_area_px2(curve))
+    area_px2 = enclosed_area(curve)
     relative = np.abs(curvature) * (perimeter_px / (2 * np.pi))
     return Outline(
         compactness=4 * np.pi * area_px2 / perimeter_px**2,
@@ -99,11 +97,6 @@ def _smoothed(series: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray,
     speed = np.abs(slope)
     way = np.sign((curve.conj() * slope).imag.mean())
     return curve, speed, way * (slope.conj() * bend).imag / np.maximum(speed, 1e-9) ** 3
-
-
-def _area_px2(curve: np.ndarray) -> float:
-    """Shoelace formula; its sign is the way round."""
-    return float((curve.conj() * np.roll(curve, -1)).imag.sum()) / 2
 
 
 def _energy(speed: np.ndarray, curvature: np.ndarray) -> float:

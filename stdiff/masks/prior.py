@@ -9,12 +9,10 @@ ones are drawn around these (kernel density, the moments of the group kept), els
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import (
@@ -24,21 +22,22 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 from scipy.special import ndtr
 
 from stdiff.files import InputError, write_text
-from stdiff.lexicon import Findings
+from stdiff.lexicon import ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
+from stdiff.masks.prior_file import described, prior_text
 from stdiff.masks.roughness import NAMES as ROUGHNESS
 
 FEATURES = ("area_fraction", "elongation", "obliquity", "centre_x", "centre_y", *ROUGHNESS)
 # Margin classes of an outline; `unclear` is an outline that no single margin describes.
-MARGIN_CLASSES = ("circumscribed", "microlobulated", "angular", "spiculated", "unclear")
+SHARP_MARGINS = ("spiculated", "microlobulated", "angular")
+MARGIN_CLASSES = ("circumscribed", *SHARP_MARGINS, "unclear")
+SIDES = ("top", "right", "bottom", "left")
 ROOT = "all"
 
-# Of the kernel, in units of the group's own spread. Of 0.3, 0.5 and 0.7 the middle one was hardest
-# to tell from real masks (AUC 0.60, 0.59, 0.60; a Gaussian for each group: 0.64).
+# Of the kernel, in units of the group's own spread: half way between its masks and a Gaussian.
 _BANDWIDTH = 0.5
 
 _DEFAULT = Path(__file__).with_name("default_prior.json")
@@ -46,6 +45,9 @@ _LIMITS = {
     **dict.fromkeys(("area_fraction", "centre_x", "centre_y"), (0.0, 1.0)),
     **dict.fromkeys(ROUGHNESS, (0.0, np.inf)),
 }
+
+# What the name of a group is made of.
+_LEVELS = (PATHOLOGIES, SHAPES, ORIENTATIONS, ("circumscribed", "unclear"))
 
 Row = tuple[float, ...]
 
@@ -124,31 +126,14 @@ class Entry(_Part):
 
     masks: int = Field(gt=0)
     margin_class: Literal[MARGIN_CLASSES]
-    pathology: str | None = None
-    birads: str | None = None
-    shape: str | None = None
-    orientation: str | None = None
-    margin: tuple[str, ...] = ()
-    echo_pattern: str | None = None
-    posterior_features: str | None = None
-    calcifications: str | None = None
-
-    @cached_property
-    def findings(self) -> Findings:
-        """The terms of the caption."""
-        return Findings(**self.model_dump(exclude={"masks", "margin_class"}))
-
-    @model_validator(mode="after")
-    def _in_the_lexicon(self) -> Self:
-        _ = self.findings
-        return self
+    findings: Findings
 
 
 class Border(_Part):
     """Lesions that the image cuts off."""
 
     rate: Share = Field(description="masks that touch the image's border")
-    sides: dict[Literal["top", "right", "bottom", "left"], Share]
+    sides: dict[Literal[SIDES], Share]
     contact_fraction: Fractions = Field(
         description="length on the border over the lesion's extent along it"
     )
@@ -193,9 +178,22 @@ class Prior(_Part):
 
     @field_validator("groups")
     @classmethod
-    def _have_a_root(cls, groups: dict[str, Group]) -> dict[str, Group]:
+    def _are_known(cls, groups: dict[str, Group]) -> dict[str, Group]:
         if ROOT not in groups:
             raise ValueError(f"{ROOT!r} is missing")
+        unknown = [
+            name
+            for name in groups
+            if name != ROOT
+            and any(
+                part not in level for part, level in zip(name.split(", "), _LEVELS, strict=False)
+            )
+        ]
+        if unknown:
+            levels = "; ".join(", ".join(level) for level in _LEVELS)
+            raise ValueError(
+                f"no group is called {unknown}; expected, from wide to narrow: {levels}"
+            )
         return groups
 
     @classmethod
@@ -207,10 +205,12 @@ class Prior(_Part):
         """
         try:
             return cls.model_validate_json(Path(path).read_bytes())
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such prior; make it with `stdiff masks fit`") from error
+        except OSError as error:
+            raise InputError(
+                f"{path}: no such prior ({error.strerror}); make it with `stdiff masks fit`"
+            ) from error
         except ValidationError as error:
-            listed = "\n".join(f"- {_described(detail)}" for detail in error.errors())
+            listed = "\n".join(f"- {described(detail)}" for detail in error.errors())
             raise InputError(
                 f"{path}: not a prior that masks can be drawn from; correct these values or make "
                 f"it anew with `stdiff masks fit`:\n{listed}"
@@ -223,7 +223,7 @@ class Prior(_Part):
 
     def write(self, path: Path) -> None:
         """Write it as JSON, a line for each feature, group and entry; whole or not at all."""
-        write_text(path, _as_text(self.model_dump(mode="json", exclude_none=True)))
+        write_text(path, prior_text(self.model_dump(mode="json", exclude_none=True)))
 
     def group(self, path: Sequence[str | None]) -> str:
         """The deepest group on a path of pathology, shape, orientation and margin class."""
@@ -244,9 +244,7 @@ class Prior(_Part):
             scores += np.sqrt(1 - _BANDWIDTH**2) * (around - known.mean(axis=0))
         drawn = np.empty_like(scores)
         for j, knots in enumerate(self._knots):
-            drawn[:, j] = np.interp(
-                ndtr(scores[:, j]) * (len(knots) - 1), np.arange(len(knots)), knots
-            )
+            drawn[:, j] = at_probability(knots, ndtr(scores[:, j]))
         return drawn
 
     @cached_property
@@ -275,41 +273,22 @@ class Prior(_Part):
         }
 
 
+def at_probability(quantiles: Sequence[float], probability: np.ndarray | float) -> np.ndarray:
+    """What lies at a probability in [0, 1], between quantiles at equal steps of it."""
+    last = len(quantiles) - 1
+    return np.interp(np.multiply(probability, last), np.arange(last + 1), quantiles)
+
+
 @lru_cache(maxsize=1)
 def _default() -> Prior:
     return Prior.load(_DEFAULT)
 
 
+def _is_group(name: str) -> bool:
+    parts = name.split(", ")
+    in_place = (part in level for part, level in zip(parts, _LEVELS, strict=False))
+    return name == ROOT or (len(parts) <= len(_LEVELS) and all(in_place))
+
+
 def _is_within(nested: str, name: str) -> bool:
     return name in (ROOT, nested) or nested.startswith(f"{name}, ")
-
-
-def _described(detail: Any) -> str:
-    """One of pydantic's problems: where, what was found, what was expected."""
-    where = ".".join(str(part) for part in detail["loc"] if part != "[key]")
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return message if message.startswith((f"{where}.", f"{where}:")) else f"{where}: {message}"
-    found = "" if detail["type"] == "missing" else f"found {reprlib.repr(detail['input'])}; "
-    return f"{where or 'the file'}: {found}{message[0].lower()}{message[1:]}"
-
-
-def _as_text(values: dict[str, Any]) -> str:
-    """JSON with one line for each item of the first two levels."""
-    lines = []
-    for name, value in values.items():
-        if isinstance(value, dict | list) and value:
-            items = (
-                [
-                    f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}"
-                    for k, v in value.items()
-                ]
-                if isinstance(value, dict)
-                else [f"  {json.dumps(v, ensure_ascii=False)}" for v in value]
-            )
-            opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
-            body = ",\n".join(items)
-            lines.append(f"{json.dumps(name)}: {opening}\n{body}\n{closing}")
-        else:
-            lines.append(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"

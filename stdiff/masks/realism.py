@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import affine_transform, center_of_mass
 from scipy.spatial import cKDTree
 from scipy.stats import energy_distance
 from sklearn.ensemble import RandomForestClassifier
@@ -24,17 +23,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stdiff.files import InputError
-from stdiff.masks.shape import measure_lesion, separate
+from stdiff.masks.copies import lesion_of, near_copies
+from stdiff.masks.shape import measure_lesion, touches_border
 from stdiff.randomness import integer_seed
 
 FOLDS = 5
-NEAR_COPY_IOU = 0.95
 _TREES, _LEAF = 300, 3
-
-# Aligned lesions have a fifth of the raster: an ellipse fits as long as its axes are within 1 : 4.
-_RASTER_PX = 64
-_RASTER_AREA_PX = _RASTER_PX**2 / 5
-_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -44,8 +38,7 @@ class Realism:
     Attributes:
         masks: number of generated masks.
         descriptor_auc: :func:`two_sample_auc`; 0.5 = cannot be told apart, 1 = always.
-        network_auc: the same from the pixels, :func:`stdiff.evaluation.mask_network.network_auc`;
-            None if it was not asked for.
+        network_auc: the same from the pixels, :func:`stdiff.evaluation.mask_network.network_auc`.
         energy_distances: by descriptor, :func:`energy_distances`; 0 = same distribution.
         density: :func:`density_coverage`; about 1 for the same distribution.
         coverage: likewise, in [0, 1].
@@ -54,7 +47,7 @@ class Realism:
 
     masks: int
     descriptor_auc: float
-    network_auc: float | None
+    network_auc: float
     energy_distances: dict[str, float]
     density: float
     coverage: float
@@ -67,7 +60,7 @@ def realism(
     real_groups: Sequence[Any],
     training_NHW: np.ndarray,
     seed: int,
-    network_auc: float | None = None,
+    network_auc: float,
 ) -> Realism:
     """Compare generated masks with real ones held out, and look for copies of training masks.
 
@@ -77,7 +70,7 @@ def realism(
         real_groups: patient (or other group) of each real mask.
         training_NHW: the masks the generator was fitted to, of any size.
         seed: of the run.
-        network_auc: taken over as it is.
+        network_auc: measured by the caller, for masks know nothing of torch.
 
     Raises:
         InputError: masks of different sizes, without a lesion, or too few; too few groups.
@@ -233,46 +226,11 @@ def density_coverage(
     return float(within_N.sum() / (neighbours * len(generated))), float((within_N > 0).mean())
 
 
-def near_copies(
-    generated_NHW: np.ndarray, training_NHW: np.ndarray, iou: float = NEAR_COPY_IOU
-) -> float:
-    """Share of generated masks that overlap some training mask by more than ``iou``.
-
-    Intersection over union of the largest lesions after alignment: centroid in the middle, areas
-    equal, mirrored left to right or not. Any oval is like any other of the same axes: the reference
-    is what real masks held out give in place of the generated ones. A copy that was scaled loses
-    some overlap to the pixels: lesions below about 700 of them may be missed.
-
-    Raises:
-        InputError: a set is empty, or a mask holds no lesion.
-    """
-    if not len(generated_NHW) or not len(training_NHW):
-        raise InputError(
-            f"{len(generated_NHW)} generated and {len(training_NHW)} training masks; copies can "
-            "only be looked for with at least one of each"
-        )
-    generated_NP = _aligned(generated_NHW).reshape(len(generated_NHW), -1)
-    best_N = np.zeros(len(generated_NP))
-    # Floats only for a block at a time: the whole matrices would be four times the bytes.
-    for first in range(0, len(training_NHW), _BLOCK):
-        training_MHW = _aligned(training_NHW[first : first + _BLOCK], first).astype(np.float32)
-        for sides_MHW in (training_MHW, training_MHW[:, :, ::-1]):
-            sides_MP = sides_MHW.reshape(len(training_MHW), -1)
-            for start in range(0, len(generated_NP), _BLOCK):
-                block_NP = generated_NP[start : start + _BLOCK].astype(np.float32)
-                overlap_NM = block_NP @ sides_MP.T
-                union_NM = block_NP.sum(axis=1)[:, None] + sides_MP.sum(axis=1) - overlap_NM
-                best = best_N[start : start + _BLOCK]
-                np.maximum(best, (overlap_NM / union_NM).max(axis=1), out=best)
-    return float((best_N > iou).mean())
-
-
 def _describe(mask_HW: np.ndarray, index: int) -> dict[str, float | None]:
     """A row of :func:`describe_masks`; `index` is for the error."""
-    lesion_HW, count = _lesion(mask_HW, index)
+    lesion_HW, count = lesion_of(mask_HW, index)
     found = measure_lesion(lesion_HW)
     energy = found.curvature_energy
-    edges = (lesion_HW[0], lesion_HW[-1], lesion_HW[:, 0], lesion_HW[:, -1])
     return {
         "log_area_fraction": np.log(found.area_fraction),
         "log_aspect": np.log(found.aspect),
@@ -284,29 +242,8 @@ def _describe(mask_HW: np.ndarray, index: int) -> dict[str, float | None]:
         "log_curvature_energy": None if energy is None else np.log(energy),
         "lobulations": found.lobulations,
         "lesion_count": count,
-        "touches_border": float(any(edge.any() for edge in edges)),
+        "touches_border": float(touches_border(lesion_HW)),
     }
-
-
-def _lesion(mask_HW: np.ndarray, index: int) -> tuple[np.ndarray, int]:
-    """The largest lesion and the number of lesions of a mask that has one."""
-    lesion_HW, count = separate(mask_HW)
-    if not count:
-        raise InputError(f"mask {index} (from 0) holds no lesion; leave out masks without one")
-    return lesion_HW, count
-
-
-def _aligned(masks_NHW: np.ndarray, first: int = 0) -> np.ndarray:
-    """Largest lesions (N, 64, 64) bool, centroid in the middle, of equal area where they fit."""
-    aligned_NHW = np.zeros((len(masks_NHW), _RASTER_PX, _RASTER_PX), dtype=bool)
-    for index, mask_HW in enumerate(masks_NHW):
-        lesion_HW = _lesion(mask_HW, first + index)[0].astype(np.float32)
-        step_px = np.sqrt(lesion_HW.sum() / _RASTER_AREA_PX)  # of the mask, a pixel of the raster
-        corner_px = np.array(center_of_mass(lesion_HW)) - step_px * (_RASTER_PX - 1) / 2
-        frame = {"output_shape": aligned_NHW.shape[1:], "order": 1, "mode": "grid-constant"}
-        soft_HW = affine_transform(lesion_HW, [step_px, step_px], corner_px, **frame)
-        aligned_NHW[index] = soft_HW > 0.5
-    return aligned_NHW
 
 
 def _sklearn_seed(seed: int, purpose: str, *index: int) -> int:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from stdiff.conditions import Where, terms_of
-from stdiff.lexicon import Findings
+from stdiff.files import InputError
+from stdiff.lexicon import VOCABULARY, Findings
 
 
 def probabilities(
@@ -23,7 +24,14 @@ def probabilities(
         balance: column → strength in [0, 1]: 0 leaves its terms as frequent as they are, 1 makes
             all that occur equally frequent. Entries without a term keep their frequency; of
             several margins the rarest counts.
+
+    Raises:
+        InputError: no column of findings, or no strength in [0, 1].
     """
+    if bad := {k: v for k, v in balance.items() if k not in VOCABULARY or not 0 <= v <= 1}:
+        raise InputError(
+            f"balance {bad}: expected strengths from 0 to 1 of {', '.join(VOCABULARY)}"
+        )
     weights = np.array(masks, dtype=float)
     for column, strength in balance.items():
         frequency: Counter[str] = Counter()

@@ -104,6 +104,12 @@ def lesion_parts(mask_HW: np.ndarray) -> list[np.ndarray]:
     return [labels == number for number in range(1, count)]
 
 
+def touches_border(lesion_HW: np.ndarray) -> bool:
+    """Whether a (height, width) lesion reaches the edge of the frame."""
+    edges = (lesion_HW[0], lesion_HW[-1], lesion_HW[:, 0], lesion_HW[:, -1])
+    return any(edge.any() for edge in edges)
+
+
 def measure(mask_HW: np.ndarray) -> Shape:
     """Descriptors of the largest lesion of a mask (any dtype, above zero = lesion).
 

@@ -14,6 +14,7 @@ from stdiff.masks.ellipse import EllipseSource
 from stdiff.masks.prior import Prior
 from stdiff.masks.sampling import MaskSource, SampledMask
 
+_LEAST_SIDE_PX = 16
 KINDS = ("bank", "curvature", "ellipse")
 
 
@@ -50,12 +51,14 @@ def mask_source(
         balance: column -> strength, see :func:`stdiff.masks.requests.probabilities`.
 
     Raises:
-        InputError: no weight above 0, an unknown kind, a bank that is missing or of another size,
-            or masks that cannot be had.
+        InputError: no weight above 0, a weight below it, an unknown kind, a bank that is missing or
+            of another size, too small a size, or masks that cannot be had.
     """
-    asked = {kind: weight for kind, weight in weights.items() if weight > 0}
-    if unknown := sorted(set(asked) - set(KINDS)):
+    if unknown := sorted(set(weights) - set(KINDS)):
         raise InputError(f"masks of kind {', '.join(unknown)}: expected {', '.join(KINDS)}")
+    if below := {kind: weight for kind, weight in weights.items() if not weight >= 0}:
+        raise InputError(f"weights {below}: expected 0 or more")
+    asked = {kind: weight for kind, weight in weights.items() if weight > 0}
     if not asked:
         raise InputError(f"no kind of mask has a weight above 0, e.g. {KINDS[1]}: 1")
     if "bank" in asked:
@@ -66,6 +69,10 @@ def mask_source(
                 f"the bank's masks are {bank.width_px} x {bank.height_px} px, asked are "
                 f"{width_px} x {height_px} px; harmonize to that size, or leave bank away"
             )
+    if min(height_px, width_px) < _LEAST_SIDE_PX:
+        raise InputError(
+            f"masks of {width_px} x {height_px} px: expected at least {_LEAST_SIDE_PX} each way"
+        )
     if prior is None and ("curvature" in asked or bank is None):
         raise InputError("curvature masks need a prior: give --prior")
     if bank is not None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from stdiff.conditions import parse_where
 from stdiff.files import InputError
 from stdiff.masks.curvature import CurvatureSource
+from stdiff.masks.prior import Prior
 from stdiff.masks.shape import count_lesions, largest_lesion, measure
 
 SHARP = ("spiculated", "microlobulated", "angular")
@@ -146,6 +147,15 @@ def test_other_ranges_are_kept(text, value):
     ((low, high),) = parse_where(text).ranges.values()
     for sampled in draw(source(text), *range(5)):
         assert low <= value(measure(sampled.mask)) <= high
+        assert disobeyed(sampled) == []
+
+
+@pytest.mark.parametrize("text", ["aspect=1.5..2", "axis_ratio=0.9..1", "axis_ratio=..0.25"])
+def test_rare_axes_are_had_whatever_the_seed(text):
+    # Orientation and shape, which nobody asked for, give way.
+    asked = CurvatureSource(Prior.default(), 128, 128, parse_where(text))
+    for sampled in draw(asked, *range(12)):
+        assert asked.where.violations(measure(sampled.mask), 1) == []
         assert disobeyed(sampled) == []
 
 

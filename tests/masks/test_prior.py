@@ -96,7 +96,7 @@ def test_what_is_fitted_is_what_the_masks_are_like():
     assert prior.border.sides == {"top": 0, "right": 0, "bottom": 0, "left": 1}
     assert prior.border.contact_fraction[0] == pytest.approx(12 / 12, abs=0.15)
     assert sum(entry.masks for entry in prior.findings) == 8
-    assert {entry.pathology for entry in prior.findings} == {"benign", "malignant"}
+    assert {entry.findings.pathology for entry in prior.findings} == {"benign", "malignant"}
 
 
 def test_the_findings_of_a_prior_are_those_of_its_masks():
@@ -269,6 +269,14 @@ NONSENSE = {
         lambda v: v["groups"]["all"]["mean"].update(size=1),
         ("groups.all.mean: size is no feature",),
     ),
+    "misspelt group": (
+        lambda v: v["groups"].update({"benign, ovall": v["groups"]["benign, round"]}),
+        ("groups", "benign, ovall", "oval, round, irregular"),
+    ),
+    "misspelt column": (
+        lambda v: v["findings"][2]["findings"].update(shap="oval"),
+        ("findings.2", "shap"),
+    ),
     "unknown key": (lambda v: v.update(borders=1), ("borders",)),
     "no correlation": (
         lambda v: v["groups"][LEAF]["correlation"][0].__setitem__(1, 3),
@@ -283,7 +291,7 @@ NONSENSE = {
         ("groups.malignant, oval.scores", "12 numbers"),
     ),
     "misspelt term": (
-        lambda v: v["findings"][0].update(shape="ovall"),
+        lambda v: v["findings"][0]["findings"].update(shape="ovall"),
         ("findings.0", "ovall", "oval, round, irregular"),
     ),
     "misspelt margin class": (

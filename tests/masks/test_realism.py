@@ -250,7 +250,7 @@ def test_copies_are_found_beyond_the_first_block(monkeypatch):
     generated = np.concatenate([squares("a", 4), ellipse(5, 20, 30, 33)[None]])
     whole = near_copies(generated, training)
     assert whole == pytest.approx(1 / 5)
-    monkeypatch.setattr("stdiff.masks.realism._BLOCK", 2)
+    monkeypatch.setattr("stdiff.masks.copies._BLOCK", 2)
     assert near_copies(generated, training) == whole
 
 
@@ -270,7 +270,7 @@ def test_everything_together():
     }
     assert found.descriptor_auc > 0.9
     with pytest.raises(InputError, match="resize"):
-        realism(generated[:, :60], real, groups, training, 3)
+        realism(generated[:, :60], real, groups, training, 3, network_auc=0.9)
 
 
 def test_realism_knows_nothing_of_torch():

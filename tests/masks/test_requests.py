@@ -167,6 +167,12 @@ def test_more_balance_brings_terms_closer(table, first, second):
     assert spreads[1] <= spreads[0] * (1 + 1e-9)
 
 
+def test_a_balance_of_nothing_is_refused():
+    for balance in ({"patology": 1}, {"shape": 1.5}, {"shape": -1}):
+        with pytest.raises(InputError, match="expected strengths from 0 to 1 of pathology"):
+            probabilities([Findings(shape="oval")], [1], balance)
+
+
 def test_of_several_margins_the_rarest_counts():
     findings = [Findings(margin=("indistinct",)), Findings(margin=("indistinct", "spiculated"))]
     likely = probabilities(findings, [9, 1], {"margin": 1})

@@ -115,7 +115,7 @@ def test_conditions_and_balance_reach_every_source():
     where = parse_where("pathology=malignant, orientation=not parallel, area_fraction=0.02..0.2")
     for kind, weights in (("bank", 1), ("curvature", 0.1), ("ellipse", 3)):
         source = mask_source(
-            {kind: weights, "other": 0},
+            {kind: weights, "ellipse" if kind != "ellipse" else "bank": 0},
             small_prior(),
             *WIDE,
             bank=MaskBank(small_table()),
@@ -150,6 +150,7 @@ def test_ellipses_have_the_findings_of_the_bank_or_else_of_the_prior():
         ({"bank": 1}, {}, "give --cases"),
         ({"bank": 1, "curvature": 1}, {"bank": "other size"}, "64 x 64 px, asked are 96 x 48 px"),
         ({"curvature": 1}, {"prior": None}, "give --prior"),
+        ({"curvature": 1, "ellipse": -2}, {}, "-2}: expected 0 or more"),
         ({"ellipse": 1}, {"prior": None}, "prior"),
     ],
 )
