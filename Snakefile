@@ -39,6 +39,8 @@ SHARDS = {
     )
     for percent in PERCENTS
 }
+# What makes the corpus: the fine-tuned model, or what was distilled from it.
+GENERATOR = "distilled" if CONFIG.training.distill else "model"
 # Kinds of mask that the report compares with real ones, where the configuration asks for it.
 MASK_KINDS = ["curvature", "bank", "ellipse"]
 COMPARED_MASKS = f"{RUN}/labels{max(PERCENTS)}"

@@ -89,14 +89,18 @@ def build_parser() -> argparse.ArgumentParser:
     options.seed(p)
 
     p = step("train", "train one stage of the generator; the same command goes on")
-    p.add_argument("stage", choices=("autoencoder", "pretrain", "finetune"))
+    p.add_argument("stage", choices=("autoencoder", "pretrain", "finetune", "distill"))
     options.config_file(p)
     options.data(p)
     options.out(p, "folder of weights")
     p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
     p.add_argument("--autoencoder", type=Path, help="pretrain: folder of stage 0")
-    p.add_argument("--base", type=Path, help="finetune: model folder of stage 1")
-    p.add_argument("--label-percent", type=int, default=100, help="finetune: labels it may see, %%")
+    p.add_argument(
+        "--base", type=Path, help="finetune: model folder of stage 1; distill: of stage 2"
+    )
+    p.add_argument(
+        "--label-percent", type=int, default=100, help="finetune, distill: labels it may see, %%"
+    )
     p.add_argument("--segmenter", help="finetune: name of the segmenter that watches it")
     p.add_argument("--weights", type=Path, help="finetune: weights of that segmenter")
     p.add_argument(

@@ -110,9 +110,15 @@ def _split(o: argparse.Namespace) -> None:
 
 def _train(o: argparse.Namespace) -> int:
     from stdiff.config import load_config
-    from stdiff.training.stages import train_autoencoder, train_finetune, train_pretrain
+    from stdiff.training.stages import (
+        train_autoencoder,
+        train_distill,
+        train_finetune,
+        train_pretrain,
+    )
 
-    for stage, option in (("pretrain", "autoencoder"), ("finetune", "base")):
+    needed = (("pretrain", "autoencoder"), ("finetune", "base"), ("distill", "base"))
+    for stage, option in needed:
         if o.stage == stage and getattr(o, option) is None:
             print(f"stdiff: error: `train {stage}` needs --{option}", file=sys.stderr)
             return 2
@@ -123,17 +129,16 @@ def _train(o: argparse.Namespace) -> int:
         return _resumable(lambda: train_autoencoder(config, **common))
     if o.stage == "pretrain":
         return _resumable(lambda: train_pretrain(config, autoencoder=o.autoencoder, **common))
+    common |= {"base": o.base, "label_percent": o.label_percent}
+    if o.stage == "distill":
+        return _resumable(lambda: train_distill(config, **common))
     look = None
     if o.weights:
         from stdiff.evaluation.watching import Watcher
 
         judge = {"segmenter": o.segmenter, "weights": o.weights}
         look = Watcher(config, cases=o.cases, splits=o.splits, **judge).look
-    return _resumable(
-        lambda: train_finetune(
-            config, base=o.base, label_percent=o.label_percent, look=look, **common
-        )
-    )
+    return _resumable(lambda: train_finetune(config, look=look, **common))
 
 
 def _resumable(train: Callable[[], None]) -> int:

@@ -248,6 +248,13 @@ class Config(Section):
                 f"segmentation.label_percents is {list(self.segmentation.label_percents)}; e.g. "
                 "captions: false"
             )
+        few = self.training.distill
+        if few and self.sampler.steps % few.steps:
+            raise ValueError(
+                f"training.distill.steps {few.steps} does not divide sampler.steps "
+                f"{self.sampler.steps}, which its teacher takes; e.g. sampler: {{steps: "
+                f"{2 * few.steps}}}"
+            )
         if self.evaluation.kid_subset_size > self.corpus.count:
             raise ValueError(
                 f"evaluation.kid_subset_size {self.evaluation.kid_subset_size} is more than "

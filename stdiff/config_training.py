@@ -109,6 +109,17 @@ class FinetuneConfig(DenoisingConfig):
         return self
 
 
+class DistillConfig(StageConfig):
+    """Stage 3: a model that needs few steps and no guidance. Its images are made on the way."""
+
+    steps: int = Field(
+        3,
+        ge=1,
+        description="of the model made, a divisor of sampler.steps, which are the teacher's",
+    )
+    learning_rate: float = Field(3e-4, gt=0, description="peak of the cosine schedule")
+
+
 class SegmenterTrainingConfig(StageConfig):
     """Training of a segmenter."""
 
@@ -117,10 +128,15 @@ class SegmenterTrainingConfig(StageConfig):
 
 
 class TrainingConfig(Section):
-    """The three stages of the generator."""
+    """The stages of the generator."""
 
     autoencoder: StageConfig | None = Field(
         None, description="stage 0; needed unless model.checkpoint brings an autoencoder"
     )
     pretrain: PretrainConfig
     finetune: FinetuneConfig
+    distill: DistillConfig | None = Field(
+        None,
+        description="stage 3; the corpus is then made by its model, whose steps and guidance take "
+        "the place of the sampler's",
+    )

@@ -28,7 +28,10 @@ def tiny_config(**changes) -> Config:
             "text": {"width": 32, "layers": 1, "heads": 2},
             "condition": {"embedder_channels": [4, 8, 16]},
         },
-        "training": {"autoencoder": stage, "pretrain": stage, "finetune": stage},
+        "training": {
+            **{"autoencoder": stage, "pretrain": stage, "finetune": stage},
+            "distill": stage | {"steps": 1},
+        },
         "sampler": {"steps": 2, "batch": 4},
         "corpus": {"count": 12, "shard_size": 4},
         "evaluation": {"kid_subset_size": 10},

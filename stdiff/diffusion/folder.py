@@ -44,6 +44,8 @@ It is not a medical device, and nothing it generates may be used for diagnosis.
 `stdiff.json` says what it was trained on. Plain diffusers opens this folder; the gate that parts
 foreground from background is applied by `stdiff generate` and `stdiff generate-one` only.
 """
+# The stages whose models know masks and captions.
+OF_CONDITIONS = ("finetune", "distill")
 # What belongs to stage 2 alone.
 _OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
@@ -109,7 +111,7 @@ def load_model(folder: Path) -> DiffusionModel:
         else None,
         about=about,
     )
-    if about.get("stage") == "finetune":
+    if about.get("stage") in OF_CONDITIONS:
         add_adapters(model, ModelConfig(**about["model"]), seed=0)
         load_adapters(model.unet, model.text_encoder, folder)
     return model

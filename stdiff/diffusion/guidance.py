@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 from torch import nn
 
 from stdiff.config_generator import SamplerConfig
@@ -80,6 +82,8 @@ class Conditions:
         ControlNet, no caption. With equal scales the middle branch cancels and is not computed.
         """
         mask_scale, text_scale = sampler.mask_guidance, sampler.text_guidance
+        if mask_scale == text_scale == 1:
+            return self.told(z_BCHW, t)
         base = denoise_as_stage_1(self._networks.unet, z_BCHW, t, self._empty_BLD)
         full = self.told(z_BCHW, t)
         if mask_scale == text_scale:
@@ -102,6 +106,28 @@ class Conditions:
         return denoise_gated(
             self._networks.unet, z_BCHW, t, caption_BLD, self._empty_BLD, self._gate_B1HW, residuals
         )
+
+
+def build_solver(scheduler: SchedulerMixin, sampler: SamplerConfig) -> SchedulerMixin:
+    """What steps along a model's noise schedule as the sampler says."""
+    kind = {"dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+    solver = kind[sampler.solver].from_config(scheduler.config)
+    solver.set_timesteps(sampler.steps)
+    return solver
+
+
+def denoise(
+    conditions: Conditions, solver: SchedulerMixin, z_BCHW: torch.Tensor, sampler: SamplerConfig
+) -> Iterator[torch.Tensor]:
+    """Latents after every step from ``z_BCHW`` on, which is noise."""
+    first_guided = math.ceil(sampler.guidance_from * len(solver.timesteps))
+    for number, t in enumerate(solver.timesteps):
+        if number < first_guided:
+            predicted = conditions.told(z_BCHW, t)
+        else:
+            predicted = conditions.guided(z_BCHW, t, sampler)
+        z_BCHW = solver.step(predicted.float(), t, z_BCHW).prev_sample
+        yield z_BCHW
 
 
 def _without_embedder(controlnet: nn.Module) -> nn.Module:

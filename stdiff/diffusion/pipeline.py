@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 from stdiff.config_generator import SamplerConfig
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import decode
-from stdiff.diffusion.folder import load_model
-from stdiff.diffusion.guidance import Denoisers
+from stdiff.diffusion.folder import OF_CONDITIONS, load_model
+from stdiff.diffusion.guidance import Denoisers, build_solver, denoise
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.files import sha256_folder
@@ -32,7 +30,7 @@ class Generator:
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
-        """Open a model folder made by `stdiff train finetune`.
+        """Open a model folder made by `stdiff train finetune` or `stdiff train distill`.
 
         Raises:
             ModelFolderError: not a model folder, one of stage 1, or one that another program
@@ -40,7 +38,7 @@ class Generator:
         """
         sha256 = sha256_folder(folder)
         model = load_model(folder)
-        if model.about.get("stage") != "finetune":
+        if model.about.get("stage") not in OF_CONDITIONS:
             raise ModelFolderError(
                 f"{folder}: knows neither masks nor captions yet; give the output of "
                 "`stdiff train finetune`"
@@ -88,17 +86,12 @@ class Generator:
         """Latents (N, C, h, w) of the images (see :meth:`generate`)."""
         if masks_NHW.shape[1:] != (self.size_px, self.size_px):
             raise ValueError(f"masks are {masks_NHW.shape[1:]}, the model takes {self.size_px} px")
-        scheduler = _scheduler(self.model, sampler)
-        first_guided = math.ceil(sampler.guidance_from * len(scheduler.timesteps))
+        sampler = self._own(sampler)
         with self._at(sampler.precision, only_on_gpu=True):
             conditions = self._networks(sampler.compiled).conditioned(masks_NHW, captions)
             z_BCHW = self._noise(seeds).to(self.model.device)
-            for number, t in enumerate(scheduler.timesteps):
-                if number < first_guided:
-                    predicted = conditions.told(z_BCHW, t)
-                else:
-                    predicted = conditions.guided(z_BCHW, t, sampler)
-                z_BCHW = scheduler.step(predicted.float(), t, z_BCHW).prev_sample
+            solver = build_solver(self.model.scheduler, sampler)
+            *_, z_BCHW = denoise(conditions, solver, z_BCHW, sampler)
         return z_BCHW
 
     @torch.inference_mode()
@@ -106,6 +99,13 @@ class Generator:
         """(N, size_px, size_px) uint8 images of latents."""
         with self._at(sampler.precision):
             return decode(self.model.autoencoder, z_BCHW)
+
+    def _own(self, sampler: SamplerConfig) -> SamplerConfig:
+        """What a distilled model was trained for takes the place of steps and guidance."""
+        if (distilled := self.model.about.get("distilled")) is None:
+            return sampler
+        own = {"steps": distilled["steps"], "solver": "dpm-solver++", "guidance_from": 0.0}
+        return sampler.model_copy(update=own | {"mask_guidance": 1.0, "text_guidance": 1.0})
 
     def _at(self, precision: str, only_on_gpu: bool = False) -> AbstractContextManager[None]:
         device = self.model.device.type
@@ -119,10 +119,3 @@ class Generator:
         return torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
         )
-
-
-def _scheduler(model: DiffusionModel, sampler: SamplerConfig) -> SchedulerMixin:
-    kind = {"dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
-    scheduler = kind[sampler.solver].from_config(model.scheduler.config)
-    scheduler.set_timesteps(sampler.steps)
-    return scheduler

@@ -1,8 +1,7 @@
-"""The three training stages of the generator, from case tables to folders of weights."""
+"""The training stages of the generator, from case tables to folders of weights."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +13,6 @@ from diffusers import AutoencoderTiny
 
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config
-from stdiff.config_generator import Section
 from stdiff.config_training import StageConfig
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import build_autoencoder, latent_factor
@@ -23,20 +21,20 @@ from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.folder import check_model_matches, load_model, save_model
 from stdiff.diffusion.model import DiffusionModel, add_adapters, new_model
 from stdiff.diffusion.parts import ModelFolderError, load_autoencoder
-from stdiff.files import InputError, sha256_bytes, sha256_folder, written_whole
+from stdiff.files import InputError, sha256_folder, written_whole
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.randomness import integer_seed
 from stdiff.training import ranks
 from stdiff.training.autoencoder import DecoderStage
+from stdiff.training.distill import DistillStage
 from stdiff.training.finetune import FinetuneStage
+from stdiff.training.identity import identity_of
 from stdiff.training.latents import cached_latents
 from stdiff.training.loop import train
 from stdiff.training.pretrain import PretrainStage
 from stdiff.training.progress import Stage
 from stdiff.training.watch import Look, Watch
 
-# How often a training is saved, and how much of that is kept, changes no weight.
-_NO_MATTER = {"checkpoint_every_images", "keep_latest"}
 _COLUMNS = ("case_id", "image", "mask", "height_px", "width_px", "lesion_count", "caption")
 
 
@@ -69,7 +67,7 @@ def train_autoencoder(
         seed=config.seed,
         purpose="autoencoder",
         state=state,
-        identity=_identity(rows, config.training.autoencoder, config.model.autoencoder),
+        identity=identity_of(rows, config.training.autoencoder, config.model.autoencoder),
         stop_after_s=stop_after_s,
     )
     if not ranks.is_first():
@@ -101,7 +99,7 @@ def train_pretrain(
     model = new_model(config, vae).to(compute_device())
     if settings.trains == "controlnet on black masks":
         _add_controlnet(model, config)
-        of_controlnet = _identity(rows, config.model.condition)
+        of_controlnet = identity_of(rows, config.model.condition)
     else:
         of_controlnet = {}
     logs = {}
@@ -113,8 +111,8 @@ def train_pretrain(
             seed=config.seed,
             purpose="pretrain",
             state=state,
-            identity=_identity(rows, settings, config.model.unet, config.model.text)
-            | _identity(rows, config.model.noise)
+            identity=identity_of(rows, settings, config.model.unet, config.model.text)
+            | identity_of(rows, config.model.noise)
             | of_controlnet
             | {"checkpoint": _checkpoint_hash(config)}
             | {"autoencoder": sha256_folder(autoencoder)},
@@ -170,7 +168,7 @@ def train_finetune(
         seed=config.seed,
         purpose=f"finetune-{label_percent}",
         state=state,
-        identity=_identity(
+        identity=identity_of(
             rows, config.training.finetune, config.model.gate, config.model.condition
         )
         | {"text_lora": str(config.model.text_lora), "unet_lora": str(config.model.unet_lora)}
@@ -187,6 +185,56 @@ def train_finetune(
     logs["watch.jsonl"] = log.with_name("watch.jsonl")
     if ranks.is_first():
         save_model(model, out, {name: file for name, file in logs.items() if file.is_file()})
+
+
+def train_distill(
+    config: Config,
+    *,
+    base: Path,
+    label_percent: int,
+    cases: Sequence[Path],
+    splits: Path,
+    out: Path,
+    state: Path,
+    stop_after_s: float | None = None,
+) -> None:
+    """Stage 3: a few-step model that does without guidance what a fine-tuned one does with it.
+
+    It is told the masks and captions of ``label_percent`` % of the labels, those of stage 2.
+    """
+    model = load_model(base)
+    if model.about.get("stage") != "finetune":
+        raise ModelFolderError(f"{base}: is no fine-tuned model; give that of `train finetune`")
+    settings = config.training.distill
+    if settings is None:
+        raise InputError(
+            "training.distill is missing; e.g. distill: {images: 9600, steps: 3} with "
+            "sampler.steps: 6"
+        )
+    rows = labelled_training_cases(
+        _read(cases, config), read_splits(splits, config.split.fold), label_percent / 100
+    )
+    model.to(compute_device())
+    masks_NHW, captions = images_of(rows["mask"]), list(rows["caption"])
+    stage = DistillStage(model, masks_NHW, captions, settings, config.sampler)
+    log = _train(
+        stage,
+        settings,
+        seed=config.seed,
+        purpose=f"distill-{label_percent}",
+        state=state,
+        identity=identity_of(rows, settings, config.sampler) | {"base": sha256_folder(base)},
+        stop_after_s=stop_after_s,
+    )
+    model.scheduler = stage.scheduler
+    model.about |= {
+        "stage": "distill",
+        "distilled": {"steps": settings.steps, "teacher": sha256_folder(base)}
+        | {"teacher_sampler": config.sampler.model_dump(mode="json")},
+    }
+    if ranks.is_first():
+        logs = [*base.glob("*.jsonl"), log]
+        save_model(model, out, {file.name: file for file in logs} | {"distill.jsonl": log})
 
 
 def _train(stage: Stage, settings: StageConfig, *, purpose: str, **options: Any) -> Path:
@@ -250,20 +298,3 @@ def _checkpoint_hash(config: Config) -> str:
         return "none"
     folder = checkpoint_folder(config.model.checkpoint)
     return " ".join(sha256_folder(folder / part) for part in ("unet", "text_encoder"))
-
-
-def _identity(rows: pd.DataFrame, *sections: Section) -> dict[str, str]:
-    """Everything a stage's weights depend on, but the seed and the stage before."""
-    identity: dict[str, str] = {"cases": _content_hash(rows)}
-    for section in sections:
-        values: dict[str, Any] = section.model_dump(mode="json", exclude=_NO_MATTER)
-        identity |= {f"{type(section).__name__}.{k}": json.dumps(v) for k, v in values.items()}
-    return identity
-
-
-def _content_hash(rows: pd.DataFrame) -> str:
-    """Hash of ids, pixels and captions of the cases trained on."""
-    parts = [f"{row.case_id}\0{row.caption}".encode() for row in rows.itertuples()]
-    for column in ("image", "mask"):
-        parts += [b"" if cell is None else cell["bytes"] for cell in rows[column]]
-    return sha256_bytes(b"\0".join(parts))

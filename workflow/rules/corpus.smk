@@ -109,8 +109,11 @@ rule mask_realism:
 rule shard:
     input:
         config=ancient(f"{RUN}/config.yaml"),
-        plan=f"{RUN}/labels{{percent}}/plan.parquet",
-        model=f"{RUN}/labels{{percent}}/model",
+        # A corpus is the beginning of every larger one: a longer plan makes no image again. What
+        # else a plan is drawn from is named here.
+        plan=ancient(f"{RUN}/labels{{percent}}/plan.parquet"),
+        prior=f"{RUN}/labels{{percent}}/mask_prior.json",
+        model=f"{RUN}/labels{{percent}}/{GENERATOR}",
         code=modules_of("stdiff.corpus.generate"),
     output:
         f"{RUN}/labels{{percent}}/shards/{{shard}}.parquet",
@@ -125,8 +128,11 @@ rule shard:
         gpu=1,
     params:
         settings=CONFIG.sampler.model_dump_json(),
-        shard_size=CONFIG.corpus.shard_size,
+        masks=lambda _: CONFIG.masks.model_dump_json(exclude={"compared"}),
+        seed=CONFIG.seed,
         number=lambda w: int(w.shard),
+        # The last shard may be shorter.
+        rows=lambda w: CONFIG.corpus.rows_of(int(w.shard)),
     shell:
         "stdiff generate --config {input.config} --plan {input.plan} --model {input.model}"
         " --shard {params.number} --out {output} --threads {threads} 2>&1 | tee -i {log}"

@@ -1,4 +1,4 @@
-# The three stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
+# The stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
 # before it runs again, its state is not, so a stopped training goes on where it was.
 WATCHED = CONFIG.training.finetune.watch_every_images is not None
 OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
@@ -102,3 +102,35 @@ rule finetune:
         " --splits {input.splits} --base {input.base} --label-percent {wildcards.percent}"
         " --out {output} --state {params.state} {params.judge} --threads {threads}"
         " 2>&1 | tee -i {log}"
+
+
+if CONFIG.training.distill:
+
+    rule distill:
+        input:
+            config=ancient(f"{RUN}/config.yaml"),
+            tables=TABLES,
+            splits=f"{RUN}/splits.parquet",
+            base=f"{RUN}/labels{{percent}}/model",
+            code=modules_of("stdiff.training.stages"),
+        output:
+            directory(f"{RUN}/labels{{percent}}/distilled"),
+        log:
+            f"{RUN}/logs/distill/labels{{percent}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/distill/labels{{percent}}.tsv"
+        threads: ALL_CORES
+        resources:
+            mem_mb=4000,
+            runtime=1440,
+            gpu=1,
+        params:
+            fold=CONFIG.split.fold,
+            state=f"{RUN}/state/distill-{{percent}}",
+            settings=CONFIG.training.distill.model_dump_json(),
+            teacher=CONFIG.sampler.model_dump_json(),
+            seed=CONFIG.seed,
+        shell:
+            "stdiff train distill --config {input.config} --cases {input.tables}"
+            " --splits {input.splits} --base {input.base} --label-percent {wildcards.percent}"
+            " --out {output} --state {params.state} --threads {threads} 2>&1 | tee -i {log}"

@@ -1,0 +1,218 @@
+"""How fast images are made, and how good they are, against the stock pipeline of diffusers.
+
+The stock pipeline is `StableDiffusionControlNetPipeline`, opened from the very same model folder
+and called as its documentation says: 50 steps, guidance 7.5. Both get the same masks, captions and
+batches. All variants take turns, batch by batch, so a busy machine slows them alike; speeds are
+ratios of one turn. Quality is that of all images of a variant: KID to real test images with the
+jackknife's interval, and mask Dice by a segmenter that saw real images only, with an interval over
+images. Masks are drawn anew (`--seed`): no setting was chosen on them.
+
+    make bench-generate DATA=FOLDER        makes the run first
+    python bench/generate.py --run results/busi_cpu
+    python bench/generate.py --size 512 --images 8 --batch 2   random weights, layout of SD 1.5: speed
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from diffusers import StableDiffusionControlNetPipeline
+from scipy import stats
+
+from stdiff.cases import images_of, read_cases
+from stdiff.config import parse_config
+from stdiff.config_generator import SamplerConfig
+from stdiff.corpus.plan import write_plan
+from stdiff.device import compute_device
+from stdiff.diffusion.autoencoder import to_grey
+from stdiff.diffusion.condition import condition_image
+from stdiff.diffusion.pipeline import Generator
+from stdiff.labels import read_splits
+from stdiff.segmentation.arms import real_arm
+from stdiff.segmentation.metrics import case_metrics
+from stdiff.segmentation.networks import image_features, load_segmenter, segment
+from stdiff.segmentation.train import labelled_images, lesions_for_test, segmenter_config
+
+Make = Callable[[np.ndarray, list[str], list[int]], np.ndarray]
+
+
+@dataclass
+class Variant:
+    """A way to make images, with what it made and how long it took."""
+
+    name: str
+    make: Make
+    seconds: list[float] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+
+
+def stock(folder, generator, guidance):
+    """The pipeline of diffusers with the weights of a model folder."""
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(compute_device())
+    model = generator.model
+
+    def make(masks, captions, seeds):
+        pictures = pipeline(
+            [model.prompt(caption) for caption in captions],
+            image=condition_image(masks, model.condition.image, captions),
+            num_inference_steps=50,
+            guidance_scale=guidance,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="pt",
+        ).images
+        return to_grey(pictures * 2 - 1)
+
+    return make
+
+
+def ours(generator, **settings):
+    """Our sampler with these settings."""
+    sampler = SamplerConfig(**settings)
+    return lambda masks, captions, seeds: generator.generate(masks, captions, seeds, sampler)
+
+
+def in_batches(make, size):
+    """The same, in smaller batches."""
+
+    def made(masks, captions, seeds):
+        parts = [slice(start, start + size) for start in range(0, len(seeds), size)]
+        return np.concatenate([make(masks[p], captions[p], seeds[p]) for p in parts])
+
+    return made
+
+
+def variants(folder, chosen):
+    """What is compared: the stock pipeline, then ours with one way more to be fast in each row."""
+    generator = Generator.load(folder)
+    late = {"steps": chosen.steps, "guidance_from": chosen.guidance_from}
+    fast = late | {"precision": "bfloat16"}
+    return [
+        Variant("stock pipeline, 50 steps, guidance 7.5", stock(folder, generator, 7.5)),
+        Variant("stock pipeline, 50 steps, guidance 2", stock(folder, generator, 2.0)),
+        Variant("ours, 50 steps", ours(generator, steps=50)),
+        Variant("ours, 10 steps", ours(generator, steps=10)),
+        Variant("ours, 10 steps, UniPC", ours(generator, steps=10, solver="unipc")),
+        Variant(f"ours, {chosen.steps} steps", ours(generator, steps=chosen.steps)),
+        Variant("... guided late", ours(generator, **late)),
+        Variant("... and decoded in bfloat16", ours(generator, **fast)),
+        Variant("... in batches of 5", in_batches(ours(generator, **fast), 5)),
+        Variant("... compiled", ours(generator, **fast, compiled=True)),
+    ]
+
+
+def take_turns(all_variants, masks, captions, batch, seed):
+    """Let every variant make the images of every batch."""
+    for start in range(0, len(masks), batch):
+        part = slice(start, start + batch)
+        seeds = list(range(seed + start, seed + start + len(masks[part])))
+        for variant in all_variants:
+            began_s = time.perf_counter()
+            variant.images.append(variant.make(masks[part], captions[part], seeds))
+            variant.seconds.append(time.perf_counter() - began_s)
+        print(f"{start + len(seeds)} images of each", flush=True)
+
+
+def kid_with_error(generated, real):
+    """KID of all images, and its standard error by the jackknife over the images of both sides."""
+    a, b = generated.astype(float), real.astype(float)
+    n, m, width = len(a), len(b), a.shape[1]
+    kernel = [(x @ y.T / width + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
+    for within in kernel[:2]:
+        np.fill_diagonal(within, 0)
+    sums = [k.sum() for k in kernel]
+    kid = sums[0] / (n * (n - 1)) + sums[1] / (m * (m - 1)) - 2 * sums[2] / (n * m)
+    without_a = (
+        (sums[0] - 2 * kernel[0].sum(1)) / ((n - 1) * (n - 2))
+        + sums[1] / (m * (m - 1))
+        - 2 * (sums[2] - kernel[2].sum(1)) / ((n - 1) * m)
+    )
+    without_b = (
+        sums[0] / (n * (n - 1))
+        + (sums[1] - 2 * kernel[1].sum(1)) / ((m - 1) * (m - 2))
+        - 2 * (sums[2] - kernel[2].sum(0)) / (n * (m - 1))
+    )
+    variance = (n - 1) * without_a.var() + (m - 1) * without_b.var()
+    return kid, float(np.sqrt(variance))
+
+
+def quality(run, config, segmenter):
+    """A function of images and masks: KID and mask Dice, each with half an interval."""
+    weights = run / f"segment/{segmenter}/{real_arm(config)}-100/seed0.safetensors"
+    network = load_segmenter(segmenter_config(config, segmenter), weights)
+    table = read_cases(sorted((run / "cases").glob("*.parquet")))
+    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
+    real = labelled_images(test, config.image.size_px)
+    features = image_features(network, real.images_NHW)
+
+    def measured(images, masks):
+        kid, error = kid_with_error(image_features(network, images), features)
+        dice = case_metrics(segment(network, images), masks)["dice"].dropna()
+        return kid, 1.96 * error, dice.mean(), 1.96 * stats.sem(dice)
+
+    return measured
+
+
+def line(variant, first, measured, masks):
+    """One row of the table: speeds as medians, ratios turn by turn."""
+    ratios = [a / b for a, b in zip(first.seconds, variant.seconds, strict=True)]
+    cells = [
+        variant.name,
+        f"{1000 * statistics.median(variant.seconds) / len(variant.images[0]):.0f}",
+        f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})",
+    ]
+    if measured is not None:
+        kid, kid_half, dice, dice_half = measured(np.concatenate(variant.images), masks)
+        cells += [f"{kid:.2f} ± {kid_half:.2f}", f"{dice:.3f} ± {dice_half:.3f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def planned(run, config, count, seed):
+    """Masks and captions of a plan of the run's kind, drawn with a seed of this benchmark."""
+    plan = run / "benchmarks" / f"generate-{count}-{seed}.parquet"
+    if not plan.exists():
+        write_plan(
+            *(sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", plan),
+            corpus="bench",
+            weights=config.masks.weights,
+            label_fraction=1.0,
+            count=count,
+            seed=seed,
+            fold=config.split.fold,
+        )
+    rows = read_cases([plan])
+    return images_of(rows["mask"]), list(rows["caption"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", type=Path, required=True, help="its tables and segmenter")
+    parser.add_argument("--model", type=Path, help="model folder; default: the run's")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=2026, help="of masks and noise")
+    parser.add_argument("--only", nargs="*", type=int, default=[], help="rows, besides the first")
+    o = parser.parse_args()
+    config = parse_config(yaml.safe_load((o.run / "config.yaml").read_text()))
+    folder = o.model or o.run / "labels100" / "model"
+    masks, captions = planned(o.run, config, o.images, o.seed)
+    compared = variants(folder, config.sampler)
+    if o.only:
+        compared = [compared[i] for i in [0, *o.only]]
+    take_turns(compared, masks, captions, o.batch, o.seed)
+    measured = quality(o.run, config, next(iter(config.segmentation.segmenters)))
+    print("| | ms an image | times the stock pipeline (range) | KID | mask Dice |")
+    print("|---|---|---|---|---|")
+    for variant in compared:
+        print(line(variant, compared[0], measured, masks), flush=True)
+
+
+if __name__ == "__main__":
+    main()

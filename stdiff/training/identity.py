@@ -1,0 +1,31 @@
+"""What makes a training that training: with anything of it changed, no checkpoint goes on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from stdiff.config_generator import Section
+from stdiff.files import sha256_bytes
+
+# How often a training is saved, and how much of that is kept, changes no weight.
+_NO_MATTER = {"checkpoint_every_images", "keep_latest"}
+
+
+def identity_of(rows: pd.DataFrame, *sections: Section) -> dict[str, str]:
+    """Everything a stage's weights depend on, but the seed and the stage before."""
+    identity: dict[str, str] = {"cases": _content_hash(rows)}
+    for section in sections:
+        values: dict[str, Any] = section.model_dump(mode="json", exclude=_NO_MATTER)
+        identity |= {f"{type(section).__name__}.{k}": json.dumps(v) for k, v in values.items()}
+    return identity
+
+
+def _content_hash(rows: pd.DataFrame) -> str:
+    """Hash of ids, pixels and captions of the cases trained on."""
+    parts = [f"{row.case_id}\0{row.caption}".encode() for row in rows.itertuples()]
+    for column in ("image", "mask"):
+        parts += [b"" if cell is None else cell["bytes"] for cell in rows[column]]
+    return sha256_bytes(b"\0".join(parts))
