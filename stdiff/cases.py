@@ -6,6 +6,7 @@ Harmonizer, mask sampler and generator write it; segmenters and evaluators read 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from stdiff.lexicon import CaptionError, Findings, render
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TERMS = pa.list_(pa.string())
+# Hugging Face's `datasets` decodes what it is told are images.
+_HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in ("image", "mask")}}}
 
 SCHEMA = pa.schema(
     [
@@ -88,7 +91,7 @@ SCHEMA = pa.schema(
         ("model_sha256", pa.string()),
         ("plan_sha256", pa.string()),
     ],
-    metadata={"stdiff": "case table, version 1"},
+    metadata={"stdiff": "case table, version 1", "huggingface": json.dumps(_HUGGING_FACE)},
 )
 
 
