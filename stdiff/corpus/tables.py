@@ -37,7 +37,7 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
                     f"{path}: not a case table: column(s) {', '.join(missing)} missing"
                 )
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stdiff.corpus.tables import count_rows, is_rejected, spread_rows
+from stdiff.corpus.tables import count_rows, is_rejected, is_synthetic, spread_rows
 from stdiff.files import InputError, decode_png
 from stdiff.report.canvas import COLOURS, write_figure
 
 _COLUMNS = 8
 _LINE_LENGTH = 34
-_SHOWN = ("case_id", "image", "mask", "caption", "gate")
+_SHOWN = ("case_id", "image", "mask", "caption", "flags", "model_sha256", "gate")
 
 
 def corpus_sheet(shards: Sequence[Path], count: int, out: Path) -> None:
@@ -52,9 +52,11 @@ def corpus_sheet(shards: Sequence[Path], count: int, out: Path) -> None:
         cell.spines[:].set_visible(False)
     for cell, row in zip(cells, rows, strict=False):
         _show(cell, row)
-    total = sum(count_rows(shards))
+    synthetic = sum(map(is_synthetic, rows))
     figure.suptitle(
-        f"{len(rows)} of {total} images, evenly spread\nSYNTHETIC: not for diagnosis", fontsize=9
+        f"{len(rows)} of {sum(count_rows(shards))} images, evenly spread; {synthetic} of them are "
+        "SYNTHETIC: not for diagnosis",
+        fontsize=9,
     )
     write_figure(figure, out)
 
