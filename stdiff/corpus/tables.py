@@ -72,15 +72,16 @@ def spread_rows(
 
     Of the tables that hold none of them nothing but the footer is read.
     """
-    ends = np.cumsum(count_rows(paths))
-    total = int(ends[-1]) if len(ends) else 0
-    chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int)
-    for path, first, stop in zip(paths, [0, *ends[:-1]], ends, strict=True):
-        here = set((chosen[(chosen >= first) & (chosen < stop)] - first).tolist())
-        if here:
-            for number, row in enumerate(iterate_rows(path, columns)):
-                if number in here:
+    counts = count_rows(paths)
+    total = sum(counts)
+    chosen = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    first = 0
+    for path, rows in zip(paths, counts, strict=True):
+        if chosen.intersection(range(first, first + rows)):
+            for number, row in enumerate(iterate_rows(path, columns), start=first):
+                if number in chosen:
                     yield row
+        first += rows
 
 
 def is_synthetic(row: dict[str, Any]) -> bool:
