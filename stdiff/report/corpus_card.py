@@ -14,7 +14,7 @@ from stdiff.datasets.fetching.sources import SOURCES
 from stdiff.files import InputError
 from stdiff.lexicon import PATHOLOGIES, VOCABULARY
 from stdiff.report.markdown import markdown_table
-from stdiff.report.tables import NOT_KNOWN, records_table
+from stdiff.report.tables import records_table
 
 _COUNTED = (
     *("collection", "image.path", "height_px", "width_px", *VOCABULARY),
@@ -32,7 +32,7 @@ class _Counts:
     rejected: int = 0
     values: dict[str, Counter[str]] = field(default_factory=dict)
     by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
-    accepted_by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rejected_by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, row: dict[str, Any]) -> None:
         """Count one row."""
@@ -51,10 +51,9 @@ class _Counts:
         self.by_class[of_class] += 1
         if is_rejected(row):
             self.rejected += 1
+            self.rejected_by_class[of_class] += 1
             for reason in row["gate"]["reasons"] or [_UNKNOWN]:
                 self._count("reason", reason)
-        else:
-            self.accepted_by_class[of_class] += 1
 
     def _count(self, name: str, value: str | None) -> None:
         self.values.setdefault(name, Counter())[value or _UNKNOWN] += 1
@@ -125,7 +124,7 @@ def _contents(counts: _Counts, shards: Sequence[Path]) -> Iterator[str]:
     classes = sorted(counts.by_class, key=_class_order)
     yield _table(
         {"pathology": pathology, "BI-RADS": birads, "images": counts.by_class[pathology, birads]}
-        | ({"accepted": counts.accepted_by_class[pathology, birads]} if counts.gated else {})
+        | ({"rejected": counts.rejected_by_class[pathology, birads]} if counts.gated else {})
         for pathology, birads in classes
     )
     yield _table(
@@ -209,25 +208,22 @@ def _making(counts: _Counts, config: Config | None) -> Iterator[str]:
     yield "## How it was made"
     models = ", ".join(f"`{sha}` ({n} images)" for sha, n in counts.values["model"].items())
     origins = ", ".join(f"{origin} ({n})" for origin, n in counts.values["mask"].most_common())
-    sampler = f"`{config.sampler.model_dump_json()}`" if config else NOT_KNOWN
-    seed = config.seed if config else NOT_KNOWN
-    size = config.corpus.shard_size if config else NOT_KNOWN
-    yield "\n".join(
-        (
-            f"* Model, SHA-256: {models}",
-            f"* Masks: {origins}",
-            f"* Sampler: {sampler}",
-            f"* Corpus seed: {seed}; images in a shard: {size}",
-        )
-    )
+    made = [f"* Model, SHA-256: {models}", f"* Masks: {origins}"]
+    if config:
+        made += [
+            f"* Sampler: `{config.sampler.model_dump_json()}`",
+            f"* Corpus seed: {config.seed}; images in a shard: {config.corpus.shard_size}",
+        ]
+    yield "\n".join(made)
     yield (
         "Every row says its seed, the model and the digest of its line of the plan. To make it "
         "again, shard by shard (I = 0, 1, …), with the run's `config.yaml`:"
     )
     yield (
         "```\n"
-        f"stdiff plan --config config.yaml --cases TABLES --splits splits.parquet \\\n"
-        f"    --label-percent PERCENT --count {counts.images} --seed {seed} --out plan.parquet\n"
+        "stdiff plan --config config.yaml --cases TABLES --splits splits.parquet \\\n"
+        f"    --label-percent PERCENT --count {counts.images} "
+        f"--seed {config.seed if config else 'SEED'} --out plan.parquet\n"
         "stdiff generate --config config.yaml --plan plan.parquet --model MODEL --shard I \\\n"
         "    --out shard.parquet\n"
         "stdiff corpus verify SHARDS --plan plan.parquet\n"

@@ -113,8 +113,8 @@ def test_a_card_counts_what_the_shards_hold(shards, real, tmp_path):
     assert "SYNTHETIC" in text and "NOT for diagnosis" in text
     assert "10 8-bit grey images of 32 x 32 px" in text
     # Rows 2 (benign) and 7 (malignant) were rejected.
-    assert "| benign | not said | 5 | 4 |" in text
-    assert "| malignant | 5 | 5 | 4 |" in text
+    assert "| benign | not said | 5 | 1 |" in text
+    assert "| malignant | 5 | 5 | 1 |" in text
     assert "| margin | angular | 10 |" in text and "| margin | spiculated | 10 |" in text
     assert "| shape | not said | 10 |" in text
     assert "7 images were accepted, 2 rejected, 1 not seen" in text
@@ -137,6 +137,8 @@ def test_a_card_says_how_to_make_the_corpus_again(shards, real, tmp_path):
     text = card_of(tmp_path, shards, real, "--config", config)
     assert '"steps":2' in text and "--count 10 --seed 17" in text
     assert "images in a shard: 4" in text
+    unknown = card_of(tmp_path, shards, real)
+    assert "--seed SEED" in unknown and "Sampler" not in unknown
 
 
 def test_simulated_collections_bind_nobody(shards, real, tmp_path):
@@ -149,7 +151,7 @@ def test_a_card_of_an_ungated_corpus_says_so(real, tmp_path):
     made = {"collection": CORPUS, "flags": ["synthetic"], "model_sha256": "f" * 64}
     shard = written([scene_row(0, **made)], tmp_path / "a.parquet")
     text = card_of(tmp_path, [shard], real)
-    assert "No gate has seen these images" in text and "accepted |" not in text
+    assert "No gate has seen these images" in text and "rejected |" not in text
 
 
 def test_a_card_cannot_be_had_of_anything(shards, real, tmp_path, capsys):
