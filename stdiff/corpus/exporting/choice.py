@@ -105,15 +105,7 @@ class Choice:
         Raises:
             InputError: the splits cannot be read.
         """
-        found: list[str] = []
-        readable = []
-        for table in self.tables:
-            try:
-                next(iterate_rows(table, _LIGHT), None)
-                readable.append(table)
-            except InputError as error:
-                found.append(str(error))
-        if found:
+        if found := self._unreadable():
             return found
         seen = self._seen
         if not seen["rows"]:
@@ -140,6 +132,16 @@ class Choice:
                 "splits again from these tables with `stdiff split`"
             )
         return found + self._clashes()
+
+    def _unreadable(self) -> list[str]:
+        """Tables of which not even the first row can be read."""
+        found = []
+        for table in self.tables:
+            try:
+                next(iterate_rows(table, _LIGHT), None)
+            except InputError as error:
+                found.append(str(error))
+        return found
 
     @cached_property
     def _seen(self) -> Counter[str]:
