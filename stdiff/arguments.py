@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from stdiff import options
+from stdiff.arguments_corpus import add_corpus_actions, add_export_options
 from stdiff.arguments_masks import add_mask_actions
 
 COLLECTIONS = ("busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder")
@@ -138,15 +139,11 @@ def build_parser() -> argparse.ArgumentParser:
     options.out(p, "PNG")
     options.threads(p)
 
-    p = step("corpus", "verify the shards of a corpus against its plan")
-    p.add_argument("action", choices=("verify",))
-    p.add_argument("shards", type=Path, nargs="+", metavar="SHARD")
-    p.add_argument("--plan", type=Path, required=True)
+    p = step("corpus", "verify a corpus, look at it, write its data card")
+    add_corpus_actions(p)
 
-    p = step("export", "case tables or shards → images/, masks/ and cases.csv")
-    p.add_argument("tables", type=Path, nargs="+", metavar="TABLE")
-    p.add_argument("--as", dest="layout", choices=("folders",), default="folders")
-    p.add_argument("--to", type=Path, required=True, help="folder, must not exist")
+    p = step("export", "case tables or shards → the files another tool reads")
+    add_export_options(p)
 
     p = step("segment", "train a segmenter on one arm, segment the test cases")
     options.config_file(p)

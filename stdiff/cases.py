@@ -7,6 +7,7 @@ Harmonizer, mask sampler and generator write it; segmenters and evaluators read 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from stdiff.lexicon import CaptionError, Findings, render
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TERMS = pa.list_(pa.string())
 _ROW_GROUP = 1000
+# Hugging Face's `datasets` decodes what it is told are images.
+_HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in ("image", "mask")}}}
 
 SCHEMA = pa.schema(
     [
@@ -90,7 +93,7 @@ SCHEMA = pa.schema(
         ("model_sha256", pa.string()),
         ("plan_sha256", pa.string()),
     ],
-    metadata={"stdiff": "case table, version 1"},
+    metadata={"stdiff": "case table, version 1", "huggingface": json.dumps(_HUGGING_FACE)},
 )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pydantic import ValidationError
 
 from stdiff.arguments import build_parser
+from stdiff.cli_corpus import run_corpus, run_export
 from stdiff.cli_masks import run_masks
 from stdiff.files import InputError
 
@@ -203,20 +204,6 @@ def _generate_one(o: argparse.Namespace) -> None:
     generate_one(o.model, o.mask, o.text, o.out, o.seed, sampler)
 
 
-def _corpus_verify(o: argparse.Namespace) -> int:
-    from stdiff.corpus.shards import verify_corpus
-
-    problems = verify_corpus(o.shards, o.plan)
-    print("\n".join(problems) or f"{len(o.shards)} shard(s): no problem found")
-    return 1 if problems else 0
-
-
-def _export(o: argparse.Namespace) -> None:
-    from stdiff.corpus.export import export_folders
-
-    export_folders(o.tables, o.to)
-
-
 def _segment(o: argparse.Namespace) -> int:
     from stdiff.config import load_config
     from stdiff.segmentation.train import segment_arm
@@ -300,8 +287,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "generate": _generate,
     "generate-one": _generate_one,
-    "corpus": _corpus_verify,
-    "export": _export,
+    "corpus": run_corpus,
+    "export": run_export,
     "segment": _segment,
     "evaluate": _evaluate,
     "gain": _gain,

@@ -119,7 +119,10 @@ FLOORS = [
     {"segmentation"},
     {"evaluation"},
     {"report"},
-    {"options", "arguments", "arguments_masks", "cli", "cli_masks"},
+    {
+        *("options", "arguments", "arguments_corpus", "arguments_masks"),
+        *("cli", "cli_corpus", "cli_masks"),
+    },
 ]
 
 

@@ -37,9 +37,10 @@ def results_markdown(run: Path) -> str:
                 for sub, table in nested_tables(measured[name])
             ]
     parts.append(("Seconds and peak memory by step", steps_table(run / "benchmarks")))
-    return "\n\n".join(f"### {title}\n\n{_markdown(table)}" for title, table in parts)
+    return "\n\n".join(f"### {title}\n\n{markdown_table(table)}" for title, table in parts)
 
 
-def _markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table in Markdown; columns of numbers are set flush right."""
     rule = ["---:" if numeric else "---" for numeric in table.numeric]
     return "\n".join(f"| {' | '.join(row)} |" for row in [table.columns, rule, *table.rows])

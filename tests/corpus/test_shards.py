@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from stdiff.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
+from stdiff.cli import main
 from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import read_plan, write_plan
 from stdiff.corpus.shards import make_shard, verify_corpus, verify_shard
@@ -105,8 +106,13 @@ def test_a_shard_made_again_is_byte_for_byte_the_same(plan, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_whole_corpus_has_no_problems(plan, tmp_path):
-    assert verify_corpus(corpus(plan, tmp_path), plan) == []
+def test_a_whole_corpus_has_no_problems(plan, tmp_path, capsys):
+    shards = corpus(plan, tmp_path)
+    assert verify_corpus(shards, plan) == []
+    command = ["corpus", "verify", *map(str, shards), "--plan", str(plan)]
+    assert main(command) == 0 and "3 shard(s): no problem found" in capsys.readouterr().out
+    del command[2]
+    assert main(command) == 1 and "10 of the plan's 22 rows" in capsys.readouterr().out
 
 
 def test_masks_of_another_size_are_refused(plan):

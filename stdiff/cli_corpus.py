@@ -1,0 +1,48 @@
+"""``stdiff corpus`` and ``stdiff export``: one function an action, no logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def run_corpus(o: argparse.Namespace) -> int | None:
+    """Verify, show or describe."""
+    return {"verify": _verify, "show": _show, "card": _card}[o.action](o)
+
+
+def run_export(o: argparse.Namespace) -> None:
+    """Write case tables in the layout of another tool."""
+    from stdiff.corpus.exporting.choice import Choice
+    from stdiff.corpus.exporting.export import export_cases
+
+    choice = Choice(
+        o.tables,
+        splits=o.splits,
+        fold=o.fold,
+        rejected_too=o.rejected_too,
+        labelled_only=o.labelled_only,
+    )
+    export_cases(choice, o.to, o.layout)
+
+
+def _verify(o: argparse.Namespace) -> int:
+    from stdiff.corpus.shards import verify_corpus
+
+    problems = verify_corpus(o.shards, o.plan)
+    print("\n".join(problems) or f"{len(o.shards)} shard(s): no problem found")
+    return 1 if problems else 0
+
+
+def _show(o: argparse.Namespace) -> None:
+    from stdiff.report.corpus_figures import corpus_sheet
+
+    corpus_sheet(o.shards, o.count, o.out)
+
+
+def _card(o: argparse.Namespace) -> None:
+    from stdiff.config import load_config
+    from stdiff.files import write_text
+    from stdiff.report.corpus_card import corpus_card
+
+    config = load_config(o.config) if o.config else None
+    write_text(o.out, corpus_card(o.shards, o.cases, config))

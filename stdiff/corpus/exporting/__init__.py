@@ -1,0 +1,1 @@
+"""Case tables and corpora in the layouts that other tools read."""
