@@ -33,10 +33,15 @@ PERCENTS = list(CONFIG.segmentation.label_percents)
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{max(PERCENTS)}/seed0"
+# Parts of a corpus: its shards, then what replaces the images rejected in them, round by round.
+PARTS = [f"{shard:05d}" for shard in range(CONFIG.corpus.shards)] + [
+    f"{shard:05d}r{number}"
+    for number in range(1, CONFIG.corpus.gate.replacement_rounds + 1)
+    for shard in range(CONFIG.corpus.shards)
+]
+# All of them as the gate has judged them; every later step reads these.
 SHARDS = {
-    percent: expand(
-        f"{RUN}/labels{percent}/shards/{{shard:05d}}.parquet", shard=range(CONFIG.corpus.shards)
-    )
+    percent: expand(f"{RUN}/labels{percent}/corpus/{{part}}.parquet", part=PARTS)
     for percent in PERCENTS
 }
 # Kinds of mask that the report compares with real ones, where the configuration asks for it.
@@ -56,6 +61,8 @@ wildcard_constraints:
     collection="[a-z_]+",
     percent=r"\d+",
     shard=r"\d{5}",
+    number=r"\d",
+    part=r"\d{5}(r\d)?",
     kind="|".join(MASK_KINDS),
     segmenter="[a-z0-9_]+",
     arm="[a-z0-9_]+",
@@ -76,6 +83,7 @@ rule all:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/corpus.smk"
+include: "workflow/rules/gate.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"

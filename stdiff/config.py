@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from stdiff.config_corpus import CorpusConfig
 from stdiff.config_errors import explain
 from stdiff.config_generator import ModelConfig, SamplerConfig, Section
 from stdiff.config_masks import MasksConfig
@@ -109,18 +110,6 @@ class SplitConfig(Section):
                 "folds: 5, published: 5-fold-cv.csv"
             )
         return self
-
-
-class CorpusConfig(Section):
-    """One synthetic corpus for each label fraction."""
-
-    count: int = Field(gt=0, description="images")
-    shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")
-
-    @property
-    def shards(self) -> int:
-        """Number of shards of the corpus."""
-        return -(-self.count // self.shard_size)
 
 
 class SegmenterConfig(Section):

@@ -30,8 +30,8 @@ from stdiff.masks.shape import count_lesions
 from stdiff.masks.sources import mask_source
 from stdiff.randomness import generator, integer_seed
 
-# Filled in when the image is made; everything else of a row is the plan's.
-MADE_COLUMNS = ("image", "flags", "model_sha256", "plan_sha256")
+# Filled in when the image is made and judged; everything else of a row is the plan's.
+MADE_COLUMNS = ("image", "flags", "model_sha256", "plan_sha256", "gate")
 PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMNS)
 
 _ROW_GROUP = 1000

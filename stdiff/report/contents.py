@@ -155,7 +155,7 @@ def _corpus(
     """What was measured on one corpus, and its pictures; None in place of what is missing."""
     home = run / f"labels{percent}"
     # Shards of an earlier, larger corpus may still lie there; they are no part of this one.
-    named = [home / "shards" / f"{shard:05d}.parquet" for shard in range(config.corpus.shards)]
+    named = [home / "corpus" / f"{shard:05d}.parquet" for shard in range(config.corpus.shards)]
     shards = [path for path in named if path.is_file()]
     contents: dict[str, Any] = {
         "percent": percent,

@@ -111,7 +111,7 @@ def write_corpus(run, percent):
             table_row(f"demo-labels{percent}/{i:08d}", 1000 * percent + i, sample_index=i)
             for i in range(10 * shard, 10 * shard + 10)
         ]
-        write_cases(rows, home / "shards" / f"{shard:05d}.parquet")
+        write_cases(rows, home / "corpus" / f"{shard:05d}.parquet")
     write_log(home / "model" / "finetune.jsonl")
     rng = np.random.default_rng(percent)
     features = [rng.normal(size=(count, 4)) for count in (20, 12, 24)]
@@ -373,7 +373,7 @@ PARTS = {
     "quarantine/busi.parquet": "files left out",
     "labels100/mask_prior.json": "the prior of lesion masks",
     "labels25/evaluation.json": "no labels25/evaluation.json",
-    "labels25/shards/00001.parquet": "1 of 2 shards are there",
+    "labels25/corpus/00001.parquet": "1 of 2 shards are there",
     "benchmarks": "seconds and memory by step",
 }
 
@@ -408,7 +408,7 @@ def test_shards_and_percents_of_an_earlier_configuration_are_not_shown(run, tmp_
         corpus={"count": 10, "shard_size": 10},
         segmentation=values | {"label_percents": [100]},
     )
-    (run / "labels100" / "shards" / "00000.parquet").unlink()
+    (run / "labels100" / "corpus" / "00000.parquet").unlink()
     write_report(run, tmp_path / "out")
     text = Page((tmp_path / "out" / "index.html").read_text()).text
     assert "0 of 1 shards are there" in text
@@ -543,7 +543,7 @@ def test_one_group_has_a_mean_and_no_interval(finished, tmp_path):
 def test_figures_depend_on_their_inputs_only(finished, tmp_path):
     for name in ("one", "other"):
         sample_grid(
-            [finished / "labels25" / "shards" / "00000.parquet"],
+            [finished / "labels25" / "corpus" / "00000.parquet"],
             [finished / "cases" / "busi.parquet"],
             read_splits(finished / "splits.parquet"),
             tmp_path / f"{name}.png",

@@ -1,5 +1,5 @@
 # One synthetic corpus for each label fraction: first the prior of its masks, then the plan, then its
-# shards.
+# shards. gate.smk judges them.
 
 
 rule mask_prior:
@@ -113,7 +113,7 @@ rule shard:
         model=f"{RUN}/labels{{percent}}/model",
         code=modules_of("stdiff.corpus.generate"),
     output:
-        f"{RUN}/labels{{percent}}/shards/{{shard}}.parquet",
+        f"{RUN}/labels{{percent}}/images/{{shard}}.parquet",
     log:
         f"{RUN}/logs/shard/labels{{percent}}-{{shard}}.log",
     benchmark:
