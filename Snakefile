@@ -5,9 +5,11 @@
 #
 # Every step is one `stdiff` command; `snakemake -np` shows them, and each can be run by hand.
 
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
 
-from stdiff.config import ConfigError, check_raw_folders, parse_config
+from stdiff.config import ConfigError, check_raw_folders, parse_config, refresh_config
 from stdiff.provenance import listing_of, modules_of
 from stdiff.segmentation.arms import real_arm
 
@@ -28,6 +30,10 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"results/{CONFIG.run}"
+# Every rule that has it names it `ancient`, as a change of it alone makes nothing anew: what a rule
+# depends on stands in its params. Snakemake does not look at those of jobs behind one that must run,
+# so no change may make the job run that writes it: where it is there already, `onstart` mends it.
+MERGED_CONFIG = CONFIG.model_dump_json()
 TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.collections))
 PERCENTS = list(CONFIG.segmentation.label_percents)
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
@@ -72,6 +78,10 @@ wildcard_constraints:
 localrules:
     all,
     merged_config,
+
+
+onstart:
+    refresh_config(CONFIG, Path(RUN) / "config.yaml")
 
 
 rule all:

@@ -18,7 +18,7 @@ from stdiff.config_errors import explain
 from stdiff.config_generator import ModelConfig, SamplerConfig, Section
 from stdiff.config_masks import MasksConfig
 from stdiff.config_training import SegmenterTrainingConfig, TrainingConfig
-from stdiff.files import InputError
+from stdiff.files import InputError, write_text
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder"]
 Architecture = Literal[
@@ -316,3 +316,10 @@ def load_config(path: Path) -> Config:
 def dump_config(config: Config) -> str:
     """The configuration as YAML, defaults filled in."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def refresh_config(config: Config, path: Path) -> None:
+    """Bring a merged configuration up to date, if there is one; written whole or left alone."""
+    text = dump_config(config)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        write_text(path, text)

@@ -12,11 +12,9 @@ rule merged_config:
     resources:
         mem_mb=500,
         runtime=5,
-    params:
-        # A function, or the braces of a template would be read as wildcards.
-        merged=lambda _: CONFIG.model_dump_json(),
+    # No params, see MERGED_CONFIG.
     shell:
-        "stdiff config --json {params.merged:q} --out {output} 2>&1 | tee -i {log}"
+        "stdiff config --json {MERGED_CONFIG:q} --out {output} 2>&1 | tee -i {log}"
 
 
 if CONFIG.phantom:
