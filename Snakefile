@@ -39,15 +39,9 @@ PERCENTS = list(CONFIG.segmentation.label_percents)
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{max(PERCENTS)}/seed0"
-# Parts of a corpus: its shards, then what replaces the images rejected in them, round by round.
-PARTS = [f"{shard:05d}" for shard in range(CONFIG.corpus.shards)] + [
-    f"{shard:05d}r{number}"
-    for number in range(1, CONFIG.corpus.gate.replacement_rounds + 1)
-    for shard in range(CONFIG.corpus.shards)
-]
-# All of them as the gate has judged them; every later step reads these.
+# Shards and replacements as the gate has judged them; every later step reads these.
 SHARDS = {
-    percent: expand(f"{RUN}/labels{percent}/corpus/{{part}}.parquet", part=PARTS)
+    percent: expand(f"{RUN}/labels{percent}/corpus/{{part}}.parquet", part=CONFIG.corpus.parts)
     for percent in PERCENTS
 }
 # Kinds of mask that the report compares with real ones, where the configuration asks for it.

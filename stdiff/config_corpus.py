@@ -58,3 +58,10 @@ class CorpusConfig(Section):
     def shards(self) -> int:
         """Number of shards of the corpus."""
         return -(-self.count // self.shard_size)
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of its files: shards, then what replaces the images rejected in them, by round."""
+        shards = [f"{shard:05d}" for shard in range(self.shards)]
+        rounds = range(1, self.gate.replacement_rounds + 1)
+        return shards + [f"{shard}r{number}" for number in rounds for shard in shards]
