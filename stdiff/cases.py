@@ -6,6 +6,7 @@ Harmonizer, mask sampler and generator write it; segmenters and evaluators read 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from stdiff.lexicon import CaptionError, Findings, render
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TERMS = pa.list_(pa.string())
+_ROW_GROUP = 1000
 
 SCHEMA = pa.schema(
     [
@@ -125,10 +127,17 @@ def png_cell(grey_HW: np.ndarray, name: str) -> dict[str, Any]:
 
 
 def write_cases(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write rows (see :func:`case_row`) as one Parquet file, whole or not at all."""
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
-    with written_whole(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+    """Write rows (see :func:`case_row`) as one Parquet file, whole or not at all.
+
+    Rows are written as they come, some hundreds in memory at a time.
+    """
+    coming = iter(rows)
+    with (
+        written_whole(path) as aside,
+        pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer,
+    ):
+        while group := list(itertools.islice(coming, _ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
 
 
 def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -215,7 +215,27 @@ class ModelConfig(Section):
 class SamplerConfig(Section):
     """How images are sampled; anything here changes the picture."""
 
-    steps: int = Field(10, ge=1, description="DPM-Solver++ steps")
+    solver: Literal["dpm-solver++", "unipc"] = Field(
+        "dpm-solver++",
+        description="of the sampling equation: DPM-Solver++ (arXiv 2211.01095) or UniPC (arXiv "
+        "2302.04867), both of second order",
+    )
+    steps: int = Field(10, ge=1, description="evaluations of the denoiser")
     mask_guidance: float = Field(2.0, ge=0, description="scale of the mask against stage 1")
     text_guidance: float = Field(2.0, ge=0, description="scale of the caption against mask alone")
+    guidance_from: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps that pass before guidance begins; until then mask and "
+        "caption are only told, at half the cost",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="number format: of the decoder on a CPU, where the denoiser gains nothing, and "
+        "of both on a GPU",
+    )
+    compiled: bool = Field(
+        False, description="compile the networks first (minutes); for shards of many images"
+    )
     batch: int = Field(50, ge=1, description="images denoised together; part of a corpus' identity")

@@ -7,7 +7,6 @@ source alone, so a plan of N rows is the beginning of every larger one.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stdiff.cases import SCHEMA, case_row, png_cell, read_cases
+from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, write_cases
 from stdiff.conditions import parse_where
-from stdiff.files import InputError, sha256_bytes, written_whole
+from stdiff.files import InputError, sha256_bytes
 from stdiff.labels import labelled_training_cases, read_splits
 from stdiff.lexicon import VOCABULARY, render
 from stdiff.masks.bank import MaskBank
@@ -33,8 +32,6 @@ from stdiff.randomness import generator, integer_seed
 # Filled in when the image is made and judged; everything else of a row is the plan's.
 MADE_COLUMNS = ("image", "flags", "model_sha256", "plan_sha256", "gate")
 PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMNS)
-
-_ROW_GROUP = 1000
 
 
 def make_plan(
@@ -143,18 +140,14 @@ def write_masks(source: MaskSource, out: Path, *, corpus: str, count: int, seed:
     """
     if count < 1 or seed < 0:
         raise InputError(f"count {count}, seed {seed}: expected count >= 1 and seed >= 0")
-    rows = iter(
-        tqdm(
-            make_plan(source, corpus=corpus, count=count, seed=seed),
-            total=count,
-            desc="masks",
-            unit="mask",
-            mininterval=1,
-        )
+    rows = tqdm(
+        make_plan(source, corpus=corpus, count=count, seed=seed),
+        total=count,
+        desc="masks",
+        unit="mask",
+        mininterval=1,
     )
-    with written_whole(out) as aside, pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
-        while group := list(itertools.islice(rows, _ROW_GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+    write_cases(rows, out)
 
 
 def count_plan(plan: Path) -> int:

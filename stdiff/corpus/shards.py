@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again
 from stdiff.files import InputError, decode_png
 
 SYNTHETIC_FLAG = "synthetic"
+# A PNG of 512 px takes some milliseconds, a GPU not many more for the image in it.
+_ENCODERS = 4
 
 
 class ImageGenerator(Protocol):
@@ -44,12 +47,13 @@ class ImageGenerator(Protocol):
 
 
 def make_shard(
-    plan_rows: list[dict[str, Any]], generator: ImageGenerator, sampler: SamplerConfig
-) -> list[dict[str, Any]]:
-    """The rows of a plan with their images.
+    plan_rows: Sequence[dict[str, Any]], generator: ImageGenerator, sampler: SamplerConfig
+) -> Iterator[dict[str, Any]]:
+    """The rows of a plan with their images, as they are made.
 
-    Batches are consecutive runs of ``sampler.batch`` rows (the last one may be shorter), so they
-    are the same whoever makes the shard.
+    Batches are consecutive runs of ``sampler.batch`` rows, so they are the same whoever makes the
+    shard. The last one is filled up with copies of its last row, so that its images are those of a
+    longer plan. Images are encoded in other threads while the next batch is denoised.
 
     Raises:
         InputError: the plan's masks are not of the size the generator makes.
@@ -60,22 +64,27 @@ def make_shard(
             f"the plan's masks are {sorted(other)[0]} (height, width), the model makes {size}; "
             "plan from cases harmonized to the size the model was trained on"
         )
-    made = []
-    with tqdm(total=len(plan_rows), unit="images") as progress:
+    encoding: list[Future[dict[str, Any]]] = []
+    with (
+        ThreadPoolExecutor(_ENCODERS) as encoders,
+        tqdm(total=len(plan_rows), unit="image", mininterval=1) as progress,
+    ):
         for start in range(0, len(plan_rows), sampler.batch):
             rows = plan_rows[start : start + sampler.batch]
+            filled = [*rows, *[rows[-1]] * (sampler.batch - len(rows))]
             images_NHW = generator.generate(
-                images_of(row["mask"] for row in rows),
-                [row["caption"] for row in rows],
-                [row["seed"] for row in rows],
+                images_of(row["mask"] for row in filled),
+                [row["caption"] for row in filled],
+                [row["seed"] for row in filled],
                 sampler,
             )
-            made += [
-                _made_row(row, image_HW, generator.sha256)
-                for row, image_HW in zip(rows, images_NHW, strict=True)
+            yield from (row.result() for row in encoding)
+            encoding = [
+                encoders.submit(_made_row, row, image_HW, generator.sha256)
+                for row, image_HW in zip(rows, images_NHW, strict=False)
             ]
             progress.update(len(rows))
-    return made
+        yield from (row.result() for row in encoding)
 
 
 def _made_row(row: dict[str, Any], image_HW: np.ndarray, model_sha256: str) -> dict[str, Any]:

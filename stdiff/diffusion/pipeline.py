@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 from stdiff.config_generator import SamplerConfig
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import decode
-from stdiff.diffusion.condition import condition_image
-from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, soft_gates
 from stdiff.diffusion.folder import load_model
+from stdiff.diffusion.guidance import Denoisers
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.files import sha256_folder
 
 
-@dataclass
 class Generator:
     """A fine-tuned model, ready to sample; ``sha256`` is that of its folder."""
 
-    model: DiffusionModel
-    sha256: str
+    def __init__(self, model: DiffusionModel, sha256: str) -> None:
+        self.model, self.sha256 = model, sha256
+        # Compiling takes minutes: once, however many batches follow.
+        self._networks = functools.cache(functools.partial(Denoisers, model))
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
         """Open a model folder made by `stdiff train finetune`.
 
         Raises:
-            ModelFolderError: not a model folder, or one of stage 1.
+            ModelFolderError: not a model folder, one of stage 1, or one that another program
+                changed while it was read.
         """
+        sha256 = sha256_folder(folder)
         model = load_model(folder)
         if model.about.get("stage") != "finetune":
             raise ModelFolderError(
                 f"{folder}: knows neither masks nor captions yet; give the output of "
                 "`stdiff train finetune`"
             )
-        return cls(model.to(compute_device()), sha256_folder(folder))
+        if sha256_folder(folder) != sha256:
+            raise ModelFolderError(f"{folder}: changed while it was read; try again")
+        # What convolutions are fastest with, on CPUs and GPUs alike.
+        model.autoencoder.to(memory_format=torch.channels_last)
+        return cls(model.to(compute_device()), sha256)
 
     @property
     def size_px(self) -> int:
@@ -56,7 +64,7 @@ class Generator:
         seeds: Sequence[int],
         sampler: SamplerConfig,
     ) -> np.ndarray:
-        """Sample one batch; image i depends on row i alone, up to the batch's size.
+        """Sample one batch; image i depends on row i alone, its place and the batch's size.
 
         Args:
             masks_NHW: (N, size_px, size_px) uint8, non-zero on the lesion.
@@ -67,15 +75,43 @@ class Generator:
         Returns:
             (N, size_px, size_px) uint8 images.
         """
+        return self.decode(self.sample(masks_NHW, captions, seeds, sampler), sampler)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        masks_NHW: np.ndarray,
+        captions: Sequence[str],
+        seeds: Sequence[int],
+        sampler: SamplerConfig,
+    ) -> torch.Tensor:
+        """Latents (N, C, h, w) of the images (see :meth:`generate`)."""
         if masks_NHW.shape[1:] != (self.size_px, self.size_px):
             raise ValueError(f"masks are {masks_NHW.shape[1:]}, the model takes {self.size_px} px")
-        scheduler = DPMSolverMultistepScheduler.from_config(self.model.scheduler.config)
-        scheduler.set_timesteps(sampler.steps)
-        guided = _GuidedDenoiser(self.model, masks_NHW, captions, sampler)
-        z_BCHW = self._noise(seeds).to(self.model.device)
-        for t in scheduler.timesteps:
-            z_BCHW = scheduler.step(guided(z_BCHW, t), t, z_BCHW).prev_sample
-        return decode(self.model.autoencoder, z_BCHW)
+        scheduler = _scheduler(self.model, sampler)
+        first_guided = math.ceil(sampler.guidance_from * len(scheduler.timesteps))
+        with self._at(sampler.precision, only_on_gpu=True):
+            conditions = self._networks(sampler.compiled).conditioned(masks_NHW, captions)
+            z_BCHW = self._noise(seeds).to(self.model.device)
+            for number, t in enumerate(scheduler.timesteps):
+                if number < first_guided:
+                    predicted = conditions.told(z_BCHW, t)
+                else:
+                    predicted = conditions.guided(z_BCHW, t, sampler)
+                z_BCHW = scheduler.step(predicted.float(), t, z_BCHW).prev_sample
+        return z_BCHW
+
+    @torch.inference_mode()
+    def decode(self, z_BCHW: torch.Tensor, sampler: SamplerConfig) -> np.ndarray:
+        """(N, size_px, size_px) uint8 images of latents."""
+        with self._at(sampler.precision):
+            return decode(self.model.autoencoder, z_BCHW)
+
+    def _at(self, precision: str, only_on_gpu: bool = False) -> AbstractContextManager[None]:
+        device = self.model.device.type
+        if precision == "float32" or (only_on_gpu and device == "cpu"):
+            return nullcontext()
+        return torch.autocast(device, getattr(torch, precision))
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
         side_px = self.model.latent_px
@@ -85,47 +121,8 @@ class Generator:
         )
 
 
-class _GuidedDenoiser:
-    """Prediction guided away from stage 1, with a scale for the mask and one for the caption.
-
-    v = v₀ + s_mask (v_mask - v₀) + s_text (v_mask,text - v_mask), v₀ being stage 1 itself: no
-    ControlNet, no caption. With equal scales the middle branch cancels and is not computed.
-    """
-
-    def __init__(
-        self,
-        model: DiffusionModel,
-        masks_NHW: np.ndarray,
-        captions: Sequence[str],
-        sampler: SamplerConfig,
-    ) -> None:
-        self.model, self.sampler = model, sampler
-        told = model.condition
-        self.gate = None
-        if not model.gate.everywhere:
-            self.gate = soft_gates(masks_NHW, model.gate).to(model.device)
-        if told.mask:
-            self.condition = condition_image(masks_NHW, told.image, captions).to(model.device)
-        self.empty_BLD = model.empty_1LD.expand(len(captions), -1, -1)
-        self.caption_BLD = model.embed(list(captions)) if told.text else self.empty_BLD
-
-    def __call__(self, z_BCHW: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        base = denoise_as_stage_1(self.model.unet, z_BCHW, t, self.model.empty_1LD)
-        full = self._conditioned(z_BCHW, t, self.caption_BLD)
-        mask_scale, text_scale = self.sampler.mask_guidance, self.sampler.text_guidance
-        if mask_scale == text_scale:
-            return base + mask_scale * (full - base)
-        mask = self._conditioned(z_BCHW, t, self.empty_BLD)
-        return base + mask_scale * (mask - base) + text_scale * (full - mask)
-
-    def _conditioned(
-        self, z_BCHW: torch.Tensor, t: torch.Tensor, caption_BLD: torch.Tensor
-    ) -> torch.Tensor:
-        residuals = None
-        if self.model.controlnet is not None:
-            residuals = self.model.controlnet(
-                z_BCHW, t, caption_BLD, controlnet_cond=self.condition, return_dict=False
-            )
-        return denoise_gated(
-            self.model.unet, z_BCHW, t, caption_BLD, self.model.empty_1LD, self.gate, residuals
-        )
+def _scheduler(model: DiffusionModel, sampler: SamplerConfig) -> SchedulerMixin:
+    kind = {"dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+    scheduler = kind[sampler.solver].from_config(model.scheduler.config)
+    scheduler.set_timesteps(sampler.steps)
+    return scheduler

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stdiff import cases as case_tables
 from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, verify_table, write_cases
 from stdiff.corpus import plan as plan_module
 from stdiff.corpus.plan import count_plan, make_plan, read_plan, row_sha256, write_plan
@@ -174,7 +175,7 @@ def test_a_plan_takes_labelled_training_cases_only(folder):
 def test_a_plan_does_not_depend_on_row_order_or_row_groups(folder, monkeypatch):
     usual = read_plan(plan(folder, "usual.parquet"), 0, 12)
     write_cases(case_rows()[::-1], folder / "reversed.parquet")
-    monkeypatch.setattr(plan_module, "_ROW_GROUP", 5)
+    monkeypatch.setattr(case_tables, "_ROW_GROUP", 5)
     out = folder / "other.parquet"
     write_plan(
         [folder / "reversed.parquet"],
@@ -197,7 +198,7 @@ def test_part_of_a_plan_is_read_across_row_groups(folder, a, b):
     out = folder / "grouped.parquet"
     if not out.exists():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(plan_module, "_ROW_GROUP", 5)
+            patch.setattr(case_tables, "_ROW_GROUP", 5)
             plan(folder, "grouped.parquet")
     start, stop = min(a, b), max(a, b)
     indices = [row["sample_index"] for row in read_plan(out, start, stop)]

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from tiny import lesion_scene, tiny_config, tiny_model
+
+from stdiff.config_generator import SamplerConfig
+from stdiff.diffusion.condition import condition_image
+from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, soft_gates
+from stdiff.diffusion.guidance import Denoisers
+from stdiff.diffusion.pipeline import Generator
+
+CAPTIONS = ["malignant", "BI-RADS 3, benign: oval shape"]
+SAMPLER = SamplerConfig(steps=4, batch=2)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return Generator(tiny_model(tiny_config()), sha256="")
+
+
+@pytest.fixture(scope="module")
+def masks():
+    return np.stack([lesion_scene(seed, 32)[1] for seed in range(2)])
+
+
+def images(generator, masks, **changes):
+    sampler = SamplerConfig.model_validate(SAMPLER.model_dump() | changes)
+    return generator.generate(masks, CAPTIONS, [1, 2], sampler).astype(int)
+
+
+@torch.inference_mode()
+def test_what_is_computed_once_equals_what_is_computed_at_every_step(generator, masks):
+    model = generator.model
+    shape = (2, model.unet.config.in_channels, model.latent_px, model.latent_px)
+    z, t = torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.tensor(300)
+    caption = torch.cat([model.embed([c]) for c in CAPTIONS])
+    picture = condition_image(masks, model.condition.image, CAPTIONS)
+    residuals = model.controlnet(z, t, caption, controlnet_cond=picture, return_dict=False)
+    gate = soft_gates(masks, model.gate)
+    told = denoise_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
+    base = denoise_as_stage_1(model.unet, z, t, model.empty_1LD)
+    ours = Denoisers(model, compiled=False).conditioned(masks, CAPTIONS)
+    assert torch.equal(ours.told(z, t), told)
+    sampler = SamplerConfig(mask_guidance=3, text_guidance=3)
+    assert torch.equal(ours.guided(z, t, sampler), base + 3 * (told - base))
+    # The model itself keeps its embedder.
+    assert torch.equal(
+        model.controlnet(z, t, caption, controlnet_cond=picture, return_dict=False)[1],
+        residuals[1],
+    )
+
+
+def test_guidance_begins_where_it_is_asked_to(generator, masks, monkeypatch):
+    from stdiff.diffusion import guidance
+
+    guided, calls = guidance.Conditions.guided, []
+
+    def counted(self, z, t, sampler):
+        calls.append(int(t))
+        return guided(self, z, t, sampler)
+
+    monkeypatch.setattr(guidance.Conditions, "guided", counted)
+    steps = {}
+    for start in (0.0, 0.5, 0.6, 0.99):
+        calls.clear()
+        images(generator, masks, guidance_from=start)
+        steps[start] = list(calls)
+    assert [len(steps[start]) for start in (0.0, 0.5, 0.6, 0.99)] == [4, 2, 1, 0]
+    # The later steps are the less noisy ones.
+    assert steps[0.5] == steps[0.0][2:]
+
+
+def test_late_guidance_of_scale_1_is_no_guidance(generator, masks):
+    late = images(generator, masks, guidance_from=0.5, mask_guidance=1, text_guidance=1)
+    always = images(generator, masks, mask_guidance=1, text_guidance=1)
+    assert np.abs(late - always).max() <= 1
+    assert np.abs(images(generator, masks, mask_guidance=4, text_guidance=4) - always).max() > 1
+
+
+def test_solvers_agree_when_they_take_many_steps(generator, masks):
+    few, many = (
+        [images(generator, masks, steps=n, solver=s) for s in ("dpm-solver++", "unipc")]
+        for n in (3, 60)
+    )
+    assert np.abs(many[0] - many[1]).mean() < np.abs(few[0] - few[1]).mean()
+    assert (few[0] != few[1]).any()
+
+
+def test_a_decoder_at_half_precision_is_off_by_little(generator, masks):
+    exact, half = (images(generator, masks, precision=p) for p in ("float32", "bfloat16"))
+    assert 0 < np.abs(exact - half).max() <= 8
+    assert np.abs(exact - half).mean() < 1
