@@ -30,10 +30,10 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"results/{CONFIG.run}"
-# Every rule that has it names it `ancient`, as a change of it alone makes nothing anew: what a rule
-# depends on stands in its params. Snakemake does not look at those of jobs behind one that must run,
-# so no change may make the job run that writes it: where it is there already, `onstart` mends it.
-MERGED_CONFIG = CONFIG.model_dump_json()
+# Every rule that takes config.yaml names it `ancient`: what a rule depends on of it stands in its params.
+# Snakemake does not look at the params of what lies behind a job that must run, so a changed key must
+# not make the job run that writes config.yaml: `onstart` mends it.
+MERGED_CONFIG = f"{RUN}/state/config.yaml"
 TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.collections))
 PERCENTS = list(CONFIG.segmentation.label_percents)
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
@@ -75,7 +75,7 @@ localrules:
 
 
 onstart:
-    refresh_config(CONFIG, Path(RUN) / "config.yaml")
+    refresh_config(CONFIG, Path(MERGED_CONFIG), Path(RUN) / "config.yaml")
 
 
 rule all:

@@ -318,8 +318,8 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def refresh_config(config: Config, path: Path) -> None:
-    """Bring a merged configuration up to date, if there is one; written whole or left alone."""
+def refresh_config(config: Config, merged: Path, copy: Path) -> None:
+    """Write the merged configuration, and bring its copy up to date if there is one."""
     text = dump_config(config)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    for path in (merged, copy) if copy.is_file() else (merged,):
         write_text(path, text)

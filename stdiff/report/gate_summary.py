@@ -96,7 +96,7 @@ def _reasons(values: _Values, thresholds: dict[str, Any], count: GateCount) -> l
 def _draw(values: _Values, thresholds: dict[str, Any], out: Path) -> None:
     """Histograms of each score that could be measured; the rejected side is shaded."""
     shown = [name for name, (_, made) in values.items() if made.size]
-    rows = -(-len(shown) // _PANELS_IN_A_ROW)
+    rows = max(1, -(-len(shown) // _PANELS_IN_A_ROW))
     figure = Figure(figsize=(13, 2.6 * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, _PANELS_IN_A_ROW, squeeze=False).ravel()
     for axes, name in zip(panels, shown, strict=False):

@@ -12,9 +12,10 @@ rule merged_config:
     resources:
         mem_mb=500,
         runtime=5,
-    # No params, see MERGED_CONFIG.
+    params:
+        merged=MERGED_CONFIG,
     shell:
-        "stdiff config --json {MERGED_CONFIG:q} --out {output} 2>&1 | tee -i {log}"
+        "stdiff config --file {params.merged} --out {output} 2>&1 | tee -i {log}"
 
 
 if CONFIG.phantom:
