@@ -5,9 +5,11 @@
 #
 # Every step is one `stdiff` command; `snakemake -np` shows them, and each can be run by hand.
 
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
 
-from stdiff.config import ConfigError, check_raw_folders, parse_config
+from stdiff.config import ConfigError, check_raw_folders, parse_config, refresh_config
 from stdiff.provenance import listing_of, modules_of
 from stdiff.segmentation.arms import real_arm
 
@@ -28,15 +30,18 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"results/{CONFIG.run}"
+# Every rule that takes config.yaml names it `ancient`: what a rule depends on of it stands in its params.
+# Snakemake does not look at the params of what lies behind a job that must run, so a changed key must
+# not make the job run that writes config.yaml: `onstart` mends it.
+MERGED_CONFIG = f"{RUN}/state/config.yaml"
 TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.collections))
 PERCENTS = list(CONFIG.segmentation.label_percents)
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{max(PERCENTS)}/seed0"
+# Shards and replacements as the gate has judged them; every later step reads these.
 SHARDS = {
-    percent: expand(
-        f"{RUN}/labels{percent}/shards/{{shard:05d}}.parquet", shard=range(CONFIG.corpus.shards)
-    )
+    percent: expand(f"{RUN}/labels{percent}/corpus/{{part}}.parquet", part=CONFIG.corpus.parts)
     for percent in PERCENTS
 }
 # What makes the corpus: the fine-tuned model, or what was distilled from it.
@@ -58,6 +63,8 @@ wildcard_constraints:
     collection="[a-z_]+",
     percent=r"\d+",
     shard=r"\d{5}",
+    number=r"\d",
+    part=r"\d{5}(r\d)?",
     kind="|".join(MASK_KINDS),
     segmenter="[a-z0-9_]+",
     arm="[a-z0-9_]+",
@@ -69,15 +76,21 @@ localrules:
     merged_config,
 
 
+onstart:
+    refresh_config(CONFIG, Path(MERGED_CONFIG), Path(RUN) / "config.yaml")
+
+
 rule all:
     default_target: True
     input:
         f"{RUN}/report/index.html",
+        expand(f"{RUN}/labels{{percent}}/corpus/README.md", percent=PERCENTS),
 
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/corpus.smk"
+include: "workflow/rules/gate.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"

@@ -9,7 +9,6 @@ images. Masks are drawn anew (`--seed`): no setting was chosen on them.
 
     make bench-generate DATA=FOLDER        makes the run first
     python bench/generate.py --run results/busi_cpu
-    python bench/generate.py --size 512 --images 8 --batch 2   random weights, layout of SD 1.5: speed
 """
 
 import argparse

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stdiff import options
 from stdiff.arguments_corpus import add_corpus_actions, add_export_options
+from stdiff.arguments_gate import add_gate_actions
 from stdiff.arguments_masks import add_mask_actions
 
 COLLECTIONS = ("busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder")
@@ -114,10 +115,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = step("plan", "masks, captions and seeds of a corpus, before any image is made")
     options.config_file(p)
-    options.data(p)
+    options.data(p, required=False)
     p.add_argument("--label-percent", type=int, default=100, help="labels it may see, %%")
     p.add_argument("--prior", type=Path, help="fitted to the same labels; else fitted here")
-    p.add_argument("--count", type=int, required=True, help="images")
+    p.add_argument("--count", type=int, help="images")
+    p.add_argument("--first", type=int, default=0, help="index of the first, for a part of a plan")
+    p.add_argument(
+        "--resample",
+        type=Path,
+        metavar="SHARD",
+        help="only replace what the gate rejected in this shard; needs no cases, splits and count",
+    )
     options.seed(p)
     options.out(p, "plan (Parquet)")
 
@@ -138,6 +146,9 @@ def build_parser() -> argparse.ArgumentParser:
     options.seed(p)
     options.out(p, "PNG")
     options.threads(p)
+
+    p = step("gate", "judge generated images: set thresholds by real ones, score shards")
+    add_gate_actions(p)
 
     p = step("corpus", "verify a corpus, look at it, write its data card")
     add_corpus_actions(p)

@@ -92,6 +92,25 @@ SCHEMA = pa.schema(
         ("mask_origin", pa.string()),
         ("model_sha256", pa.string()),
         ("plan_sha256", pa.string()),
+        # Null of a real row, and of an image not judged yet; see stdiff.corpus.gate.
+        (
+            "gate",
+            pa.struct(
+                [
+                    ("mask_dice", pa.float32()),
+                    ("terms_met", pa.float32()),
+                    ("embedding_distance", pa.float32()),
+                    ("correlation", pa.float32()),
+                    ("saturated_fraction", pa.float32()),
+                    ("contrast_grey", pa.float32()),
+                    ("seam", pa.float32()),
+                    ("nearest_by_embedding", pa.string()),
+                    ("nearest_by_correlation", pa.string()),
+                    ("accepted", pa.bool_()),
+                    ("reasons", _TERMS),
+                ]
+            ),
+        ),
     ],
     metadata={"stdiff": "case table, version 1", "huggingface": json.dumps(_HUGGING_FACE)},
 )
@@ -137,6 +156,15 @@ def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = Non
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         tables.append(_read_one(Path(path), columns))
     return pa.concat_tables(tables).to_pandas()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Whole rows of one case table as :func:`write_cases` takes them, nulls as None.
+
+    Raises:
+        InputError: as of :func:`read_cases`.
+    """
+    return _read_one(Path(path), None).to_pylist()
 
 
 def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from stdiff.arguments import build_parser
 from stdiff.cli_corpus import run_corpus, run_export
+from stdiff.cli_gate import plan_replacements, run_gate
 from stdiff.cli_masks import run_masks
 from stdiff.files import InputError
 
@@ -158,7 +159,13 @@ def _resumable(train: Callable[[], None]) -> int:
     return 0
 
 
-def _plan(o: argparse.Namespace) -> None:
+def _plan(o: argparse.Namespace) -> int | None:
+    if o.resample:
+        return plan_replacements(o)
+    needed = ("cases", "splits", "count")
+    if missing := [f"--{name}" for name in needed if getattr(o, name) is None]:
+        print(f"stdiff: error: `plan` needs {', '.join(missing)}, or --resample", file=sys.stderr)
+        return 2
     from stdiff.config import load_config
     from stdiff.corpus.plan import write_plan
 
@@ -177,6 +184,7 @@ def _plan(o: argparse.Namespace) -> None:
         seed=o.seed,
         fold=config.split.fold,
     )
+    return None
 
 
 def _generate(o: argparse.Namespace) -> None:
@@ -287,6 +295,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "generate": _generate,
     "generate-one": _generate_one,
+    "gate": run_gate,
     "corpus": run_corpus,
     "export": run_export,
     "segment": _segment,

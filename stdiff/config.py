@@ -13,11 +13,12 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from stdiff.config_corpus import CorpusConfig
 from stdiff.config_errors import explain
 from stdiff.config_generator import ModelConfig, SamplerConfig, Section
 from stdiff.config_masks import MasksConfig
 from stdiff.config_training import SegmenterTrainingConfig, TrainingConfig
-from stdiff.files import InputError
+from stdiff.files import InputError, write_text
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder"]
 Architecture = Literal[
@@ -109,18 +110,6 @@ class SplitConfig(Section):
                 "folds: 5, published: 5-fold-cv.csv"
             )
         return self
-
-
-class CorpusConfig(Section):
-    """One synthetic corpus for each label fraction."""
-
-    count: int = Field(gt=0, description="images")
-    shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")
-
-    @property
-    def shards(self) -> int:
-        """Number of shards of the corpus."""
-        return -(-self.count // self.shard_size)
 
 
 class SegmenterConfig(Section):
@@ -334,3 +323,10 @@ def load_config(path: Path) -> Config:
 def dump_config(config: Config) -> str:
     """The configuration as YAML, defaults filled in."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def refresh_config(config: Config, merged: Path, copy: Path) -> None:
+    """Write the merged configuration, and bring its copy up to date if there is one."""
+    text = dump_config(config)
+    for path in (merged, copy) if copy.is_file() else (merged,):
+        write_text(path, text)

@@ -1,5 +1,6 @@
 """The workflow as a user meets it: refusals before any job, and what every rule declares."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stdiff import provenance
 from stdiff.provenance import listing_of, modules_of
@@ -19,7 +21,14 @@ RULES = {
         r"\n *rule (\w+):\n(.*?)(?=\n *rule \w+:|\Z)", file.read_text(), re.S
     )
 }
-TRAINS_OR_GENERATES = {"autoencoder", "pretrain", "finetune", "shard", "segment"}
+RUNS_NETWORKS = {
+    *("autoencoder", "pretrain", "finetune", "distill", "segment"),
+    *("shard", "replacement_shard", "gate_thresholds", "gate"),
+}
+# Every rule there is has a job in this run.
+DEMO = ("--configfile", "config/demo.yaml", "--config", "run=never_made")
+WITH_REPLACEMENTS = "corpus={count: 150, shard_size: 150, gate: {replacement_rounds: 2}}"
+WITH_DISTILLATION = "training={distill: {images: 960, steps: 3}}"
 
 
 def snakemake(*arguments):
@@ -33,7 +42,7 @@ def snakemake(*arguments):
 
 
 def test_a_dry_run_of_the_demo_lists_the_whole_chain():
-    done = snakemake("-n", "--configfile", "config/demo.yaml", "--config", "run=never_made")
+    done = snakemake("-n", *DEMO, WITH_REPLACEMENTS, WITH_DISTILLATION)
     assert done.returncode == 0, done.stderr
     for rule in RULES:
         assert f"rule {rule}:" in done.stdout + done.stderr, rule
@@ -64,7 +73,7 @@ def test_every_rule_declares_what_a_cluster_needs(name):
     body = RULES[name]
     for needed in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "tee -i {log}"):
         assert needed in body, f"{name} lacks {needed}"
-    if name in TRAINS_OR_GENERATES:
+    if name in RUNS_NETWORKS:
         assert "gpu=1" in body and "--threads {threads}" in body
     if name != "merged_config":
         assert "code=modules_of(" in body, f"{name} does not name the modules it depends on"
@@ -102,6 +111,7 @@ FLOORS = [
         "lexicon",
         "conditions",
         "config",
+        "config_corpus",
         "config_errors",
         "config_generator",
         "config_masks",
@@ -120,8 +130,8 @@ FLOORS = [
     {"evaluation"},
     {"report"},
     {
-        *("options", "arguments", "arguments_corpus", "arguments_masks"),
-        *("cli", "cli_corpus", "cli_masks"),
+        *("options", "arguments", "arguments_corpus", "arguments_gate", "arguments_masks"),
+        *("cli", "cli_corpus", "cli_gate", "cli_masks"),
     },
 ]
 
@@ -157,3 +167,87 @@ def test_the_command_line_answers_and_counts_exit_codes(tmp_path):
     wrong = run("verify", str(tmp_path / "none.parquet"))
     assert wrong.returncode == 1 and "no such case table" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+# Stands in for `stdiff`: makes what follows --out and the like, a file where it has a suffix.
+STUB = """#!/bin/bash
+while [ $# -gt 0 ]; do
+  case $1 in
+    --out|--quarantine|--duplicates|--reference|--weights)
+      case $2 in *.*) [ -e $2 ] || echo made > $2;; *) mkdir -p $2 && echo made > $2/file;; esac;;
+  esac
+  shift
+done
+"""
+
+
+def small_run(folder, **changes):
+    """A configuration of one collection, one label fraction and two shards."""
+    (folder / "raw").mkdir(exist_ok=True)
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    values |= {"run": "stub", "phantom": None, "data_root": str(folder)}
+    values |= {"collections": {"busi": {"path": "raw"}}, "masks": {}}
+    values["segmentation"] |= {"label_percents": [100], "seeds": 1}
+    values["corpus"] = {"count": changes.pop("count", 200), "shard_size": 100}
+    values["corpus"]["gate"] = changes.pop("gate", {})
+    (folder / "config.yaml").write_text(yaml.safe_dump(values | changes))
+    return ("--configfile", str(folder / "config.yaml"))
+
+
+@pytest.fixture
+def made_run(tmp_path, monkeypatch):
+    """A whole run of stubs, so that Snakemake knows what each file was made with."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "stdiff").write_text(STUB)
+    (tmp_path / "bin" / "stdiff").chmod(0o755)
+    (tmp_path / "stdiff").symlink_to(ROOT / "stdiff")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    upto = ("--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path))
+    upto += ("--until", "evaluate")
+    made = snakemake(*upto, *small_run(tmp_path))
+    assert made.returncode == 0, made.stderr
+    return tmp_path, upto
+
+
+def planned_again(made_run, **changes):
+    """What Snakemake would do with a changed configuration."""
+    folder, upto = made_run
+    planned = snakemake("-n", *upto, *small_run(folder, **changes))
+    assert planned.returncode == 0, planned.stderr
+    return planned.stdout + planned.stderr
+
+
+def test_another_threshold_makes_no_image_again(made_run):
+    tmp_path, upto = made_run
+
+    def jobs(**changes):
+        return set(re.findall(r"^(?:local)?rule (\w+):", planned_again(made_run, **changes), re.M))
+
+    assert jobs() == set()
+    assert jobs(gate={"mask_dice": 0.2}) == {"gate_thresholds", "gate", "evaluate"}
+    # Replacements are made; what was made before is not made again.
+    assert jobs(gate={"replacement_rounds": 1}) == {
+        *("replacements", "replacement_shard", "gate", "evaluate")
+    }
+    # The images do depend on how they are sampled.
+    assert {"shard", "gate"} <= jobs(sampler={"steps": 3, "batch": 50})
+    # A dry run changes nothing; a real one brings the merged configuration up to date.
+    merged = tmp_path / "results/stub/config.yaml"
+    assert merged.read_text() == "made\n"
+    assert snakemake(*upto, *small_run(tmp_path)).returncode == 0
+    assert "mask_dice: 0.1" in merged.read_text()
+
+
+def test_a_larger_corpus_makes_only_the_missing_shards(made_run):
+    def images(**changes):
+        said = planned_again(made_run, **changes)
+        return set(re.findall(r"output: .*/images/(\d+)\.parquet", said))
+
+    assert images() == set()
+    assert images(count=500) == {"00002", "00003", "00004"}
+    assert images(count=250) == {"00002"}
+    # A shard that is cut short is made again; a smaller corpus needs no other.
+    assert images(count=150) == {"00001"}
+    assert images(count=100) == set()
+    # What a plan is drawn from makes other masks.
+    assert images(masks={"bank": 1, "curvature": 0}) == {"00000", "00001"}

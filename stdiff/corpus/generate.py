@@ -37,13 +37,14 @@ def generate_shard(
     if shard < 0 or shard_size < 1:
         raise InputError(f"shard {shard}, shard size {shard_size}: expected >= 0 and >= 1")
     rows = read_plan(plan, shard * shard_size, (shard + 1) * shard_size)
-    if not rows:
-        count = count_plan(plan)
+    count = count_plan(plan)
+    # Nothing to replace in a shard is a plan of no rows, and that is a shard of none.
+    if not rows and (count or shard):
         raise InputError(
             f"{plan}: shard {shard} is empty: the plan has {count} rows, at {shard_size} a shard "
             f"that makes {-(-count // shard_size)} shard(s), counted from 0"
         )
-    write_cases(make_shard(rows, Generator.load(model), sampler), out)
+    write_cases(make_shard(rows, Generator.load(model), sampler) if rows else [], out)
 
 
 def generate_one(

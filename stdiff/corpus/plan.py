@@ -29,23 +29,24 @@ from stdiff.masks.shape import count_lesions
 from stdiff.masks.sources import mask_source
 from stdiff.randomness import generator, integer_seed
 
-# Filled in when the image is made; everything else of a row is the plan's.
-MADE_COLUMNS = ("image", "flags", "model_sha256", "plan_sha256")
+# Filled in when the image is made and judged; everything else of a row is the plan's.
+MADE_COLUMNS = ("image", "flags", "model_sha256", "plan_sha256", "gate")
 PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMNS)
 
 
 def make_plan(
-    source: MaskSource, *, corpus: str, count: int, seed: int
+    source: MaskSource, *, corpus: str, count: int, seed: int, first: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Rows 0 … count - 1 of a plan, one by one.
+    """Rows first … first + count - 1 of a plan, one by one.
 
     Args:
         source: where masks and findings come from.
         corpus: name of the corpus; case ids are ``<corpus>/00000042``.
         count: number of images.
         seed: the corpus seed, >= 0.
+        first: index of the first row.
     """
-    for index in range(count):
+    for index in range(first, first + count):
         yield plan_row(source, corpus, seed, index)
 
 
@@ -79,6 +80,7 @@ def write_plan(
     label_fraction: float,
     count: int,
     seed: int,
+    first: int = 0,
     fold: int = 0,
     prior: Path | None = None,
     where: str = "",
@@ -95,6 +97,7 @@ def write_plan(
         label_fraction: in (0, 1]; the label budget of the arm.
         count: number of images, >= 1.
         seed: corpus seed, >= 0.
+        first: index of the first row, >= 0: a part of a plan is planned by itself.
         fold: of the splits.
         prior: fitted to the same cases; without it, it is fitted here where it is needed.
         where: conditions, see :func:`stdiff.conditions.parse_where`.
@@ -117,7 +120,7 @@ def write_plan(
         where=parse_where(where),
         balance=balance,
     )
-    write_masks(source, out, corpus=corpus, count=count, seed=seed)
+    write_masks(source, out, corpus=corpus, count=count, seed=seed, first=first)
 
 
 def training_bank(
@@ -132,16 +135,21 @@ def training_bank(
     )
 
 
-def write_masks(source: MaskSource, out: Path, *, corpus: str, count: int, seed: int) -> None:
-    """Write rows 0 … count - 1 of a plan as they are drawn, whole or not at all.
+def write_masks(
+    source: MaskSource, out: Path, *, corpus: str, count: int, seed: int, first: int = 0
+) -> None:
+    """Write rows first … first + count - 1 of a plan as they are drawn, whole or not at all.
 
     Raises:
-        InputError: a count below 1 or a seed below 0.
+        InputError: a count below 1, or a seed or first row below 0.
     """
-    if count < 1 or seed < 0:
-        raise InputError(f"count {count}, seed {seed}: expected count >= 1 and seed >= 0")
+    if count < 1 or seed < 0 or first < 0:
+        raise InputError(
+            f"count {count}, seed {seed}, first {first}: expected count >= 1, seed >= 0 and first "
+            ">= 0"
+        )
     rows = tqdm(
-        make_plan(source, corpus=corpus, count=count, seed=seed),
+        make_plan(source, corpus=corpus, count=count, seed=seed, first=first),
         total=count,
         desc="masks",
         unit="mask",
@@ -151,27 +159,45 @@ def write_masks(source: MaskSource, out: Path, *, corpus: str, count: int, seed:
 
 
 def count_plan(plan: Path) -> int:
-    """Number of rows of a plan."""
-    with _open(plan) as file:
-        return file.metadata.num_rows
+    """Number of rows of a plan, or of all its parts."""
+    count = 0
+    for part in _parts(plan):
+        with _open(part) as file:
+            count += file.metadata.num_rows
+    return count
 
 
 def read_plan(plan: Path, start: int, stop: int) -> list[dict[str, Any]]:
     """Rows start … stop - 1 of a plan (fewer at its end), reading only the row groups needed.
 
+    Args:
+        plan: a file, or a folder of the parts of one plan, which follow one another by name.
+        start: position of the first row, from 0.
+        stop: position after the last row.
+
     Raises:
-        InputError: the file is missing, damaged or no case table.
+        InputError: a file is missing, damaged or no case table.
     """
     rows: list[dict[str, Any]] = []
     first = 0
-    with _open(plan) as file:
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            if first < stop and first + count > start:
-                part = file.read_row_group(group).slice(max(0, start - first))
-                rows += part.slice(0, stop - start - len(rows)).to_pylist()
-            first += count
+    for part in _parts(plan):
+        with _open(part) as file:
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                if first < stop and first + count > start:
+                    found = file.read_row_group(group).slice(max(0, start - first))
+                    rows += found.slice(0, stop - start - len(rows)).to_pylist()
+                first += count
     return rows
+
+
+def _parts(plan: Path) -> list[Path]:
+    plan = Path(plan)
+    if not plan.is_dir():
+        return [plan]
+    if not (parts := sorted(plan.glob("*.parquet"))):
+        raise InputError(f"{plan}: holds no part of a plan; make them with `stdiff plan --first`")
+    return parts
 
 
 def row_sha256(row: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from stdiff.cases import SCHEMA, images_of, png_cell
 from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import PLANNED_COLUMNS, count_plan, read_plan, row_sha256
+from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again
 from stdiff.files import InputError, decode_png
 
 SYNTHETIC_FLAG = "synthetic"
@@ -102,11 +103,15 @@ def verify_shard(path: Path, plan: Path) -> list[str]:
     Raises:
         InputError: the *plan* cannot be read.
     """
-    return _verify_one(Path(path), plan)[0]
+    problems, rows = _verify_one(Path(path), plan)
+    return problems if problems or rows else [f"{path}: not a shard: no rows"]
 
 
 def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
     """Every problem of a corpus: of its shards, of rows missing or made twice, of mixed models.
+
+    Replacements of rejected rows follow from the plan by themselves. A shard of them may be empty,
+    as nothing may have been rejected.
 
     Raises:
         InputError: the *plan* cannot be read.
@@ -122,6 +127,11 @@ def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
                 problems.append(f"{path}: row {index} also stands in {other}")
         for model in sorted({str(row["model_sha256"]) for row in rows}):
             shards_of_model.setdefault(model, []).append(path)
+    problems += [
+        f"row {index} replaces row {index - ROUND}, which is in no shard"
+        for index in sorted(made_by.keys() - {None})
+        if index >= ROUND and index - ROUND not in made_by
+    ]
     problems += _missing_rows(set(made_by), count_plan(plan))
     if len(shards_of_model) > 1:
         counts = ", ".join(f"{m[:12]} in {len(p)} shard(s)" for m, p in shards_of_model.items())
@@ -138,18 +148,41 @@ def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]
         return [f"{path}: cannot be read ({error}); make it again"], []
     if not schema.equals(SCHEMA):
         return [f"{path}: not a shard: found columns {', '.join(schema.names)}"], []
-    if not rows or rows[0]["sample_index"] is None:
+    if not rows:
+        return [], []
+    if rows[0]["sample_index"] is None:
         return [f"{path}: not a shard: no row with a sample_index at its beginning"], []
     first = max(0, rows[0]["sample_index"])
-    planned = {row["sample_index"]: row for row in read_plan(plan, first, first + len(rows))}
+    if first >= ROUND:
+        expected = [row["sample_index"] for row in rows]
+        planned = _planned_replacements(rows, plan)
+    else:
+        expected = list(range(first, first + len(rows)))
+        planned = {row["sample_index"]: row for row in read_plan(plan, first, first + len(rows))}
     problems = [
         f"{path}: {row['case_id']}: {problem}"
-        for index, row in enumerate(rows, start=first)
+        for index, row in zip(expected, rows, strict=True)
         for problem in _row_problems(row, index, planned)
     ]
     if len(models := {row["model_sha256"] for row in rows}) > 1:
         problems.append(f"{path}: images of {len(models)} models in one shard")
     return problems, rows
+
+
+def _planned_replacements(rows: list[dict[str, Any]], plan: Path) -> dict[int | None, Any]:
+    """What the plan's rows become when they are replaced, by the index of the replacement."""
+    made_of = {
+        row["sample_index"]: plan_row_of(row["sample_index"])
+        for row in rows
+        if row["sample_index"] is not None and row["sample_index"] >= ROUND
+    }
+    first, last = (choose(at for at, _ in made_of.values()) for choose in (min, max))
+    of_plan = {row["sample_index"]: row for row in read_plan(plan, first, last + 1)}
+    return {
+        index: planned_again(of_plan[at], rounds)
+        for index, (at, rounds) in made_of.items()
+        if at in of_plan
+    }
 
 
 def _row_problems(

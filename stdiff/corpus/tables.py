@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.cases import SCHEMA
+from stdiff.corpus.accepted import is_accepted
 from stdiff.files import InputError
 
 # A table that no gate has seen may lack its column.
@@ -91,4 +92,4 @@ def is_synthetic(row: dict[str, Any]) -> bool:
 
 def is_rejected(row: dict[str, Any]) -> bool:
     """Whether the gate turned the row away; one that it has not seen is not rejected."""
-    return row.get("gate") is not None and not row["gate"]["accepted"]
+    return not is_accepted(row.get("gate"))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config
+from stdiff.corpus.accepted import read_accepted
 from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
-from stdiff.files import InputError, write_text
+from stdiff.files import write_text
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.segmentation.networks import image_features, load_segmenter
 from stdiff.segmentation.train import labelled_images, lesions_for_test, segmenter_config
@@ -30,8 +31,9 @@ def evaluate_corpus(
 ) -> None:
     """Write the measurements of a corpus as JSON.
 
-    Keys: ``encoder``, ``label_percent``, ``generated`` (number of images), ``fidelity`` (list of
-    records), ``control``, ``memorisation``.
+    Keys: ``encoder``, ``label_percent``, ``generated`` (number of images), ``accepted`` (those of
+    them that the gate accepted), and of the accepted ones ``fidelity`` (list of records),
+    ``control``, ``memorisation``.
 
     Args:
         config: The run.
@@ -49,7 +51,7 @@ def evaluate_corpus(
 
     Raises:
         InputError: tables missing or of another image size, unknown segmenter or weights that are
-            not its own, an empty corpus, or KID subsets larger than a set of images.
+            not its own, no accepted image, or KID subsets larger than a set of images.
     """
     size_px = config.image.size_px
     network = load_segmenter(segmenter_config(config, segmenter), weights)
@@ -58,9 +60,7 @@ def evaluate_corpus(
     test = lesions_for_test(table, roles)
     training = labelled_training_cases(table, roles, 1.0)
     seen = training_cases(table, roles)
-    generated = read_cases(corpus) if corpus else None
-    if generated is None or generated.empty:
-        raise InputError("the corpus holds no image; name the shards that `stdiff generate` wrote")
+    generated, gate = read_accepted(corpus)
     test_images, generated_images, training_images = (
         labelled_images(rows, size_px) for rows in (test, generated, training)
     )
@@ -68,7 +68,8 @@ def evaluate_corpus(
     result = {
         "encoder": encoder,
         "label_percent": label_percent,
-        "generated": len(generated),
+        "generated": gate.made,
+        "accepted": gate.accepted,
         "fidelity": evaluate_fidelity(
             image_features(network, generated_images.images_NHW),
             image_features(network, training_images.images_NHW),

@@ -29,8 +29,14 @@ def nearest_training(
 
     An image of one grey level correlates 0 with everything.
     """
-    images = _standardised(images_NHW).flatten(1)
-    training_MHW = _standardised(training_NHW)
+    return most_correlated(standardised(images_NHW), standardised(training_NHW))
+
+
+def most_correlated(
+    images_NHW: torch.Tensor, training_MHW: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`nearest_training` of images that :func:`standardised` has prepared."""
+    images = images_NHW.flatten(1)
     nearest = torch.zeros(len(images), dtype=torch.long)
     highest = torch.full((len(images),), -torch.inf)
     for start in range(0, len(training_MHW), _BLOCK):
@@ -70,8 +76,8 @@ def _percentiles(correlation: np.ndarray) -> dict[str, float]:
     return {"images": len(correlation), "p50": float(p50), "p99": float(p99)}
 
 
-def _standardised(images_NHW: np.ndarray) -> torch.Tensor:
-    """(N, 64, 64) float32 of zero mean and unit length."""
+def standardised(images_NHW: np.ndarray) -> torch.Tensor:
+    """(N, 64, 64) float32 of zero mean and unit length, of uint8 images of any size."""
     blocks = [torch.zeros((0, _SIDE_PX, _SIDE_PX))]
     for start in range(0, len(images_NHW), _BLOCK):
         grey_N1HW = torch.from_numpy(images_NHW[start : start + _BLOCK, None]).float()

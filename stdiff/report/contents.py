@@ -24,6 +24,7 @@ from stdiff.masks.prior import Prior
 from stdiff.report import figures, mask_figures
 from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
+from stdiff.report.gate_summary import gate_contents
 from stdiff.report.tables import (
     Table,
     cases_table,
@@ -155,11 +156,12 @@ def _corpus(
     """What was measured on one corpus, and its pictures; None in place of what is missing."""
     home = run / f"labels{percent}"
     # Shards of an earlier, larger corpus may still lie there; they are no part of this one.
-    named = [home / "shards" / f"{shard:05d}.parquet" for shard in range(config.corpus.shards)]
+    named = [home / "corpus" / f"{part}.parquet" for part in config.corpus.parts]
     shards = [path for path in named if path.is_file()]
     contents: dict[str, Any] = {
         "percent": percent,
         "shards": (len(shards), len(named)),
+        "gate": gate_contents(home / "gate.json", shards, folder / f"gate_labels{percent}.png"),
         "evaluation": None,
         "samples": None,
         "sheet": None,
@@ -169,6 +171,7 @@ def _corpus(
         contents["evaluation"] = {
             "encoder": measured["encoder"],
             "generated": measured["generated"],
+            "accepted": measured["accepted"],
             "fidelity": records_table(measured["fidelity"], leave_out=["encoder"]),
             "control": nested_tables(measured["control"]),
             "memorisation": nested_tables(measured["memorisation"]),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stdiff.config import Config
+from stdiff.corpus.replacements import ROUND
 from stdiff.corpus.tables import is_rejected, iterate_rows
 from stdiff.datasets.fetching.sources import SOURCES
 from stdiff.files import InputError
@@ -28,6 +29,7 @@ class _Counts:
     """What the rows of a corpus hold; grows with the number of terms, not of rows."""
 
     images: int = 0
+    planned: int = 0  # those of the plan itself, without replacements of rejected ones
     gated: int = 0
     rejected: int = 0
     values: dict[str, Counter[str]] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class _Counts:
     def add(self, row: dict[str, Any]) -> None:
         """Count one row."""
         self.images += 1
+        self.planned += row["sample_index"] is None or row["sample_index"] < ROUND
         self.gated += row.get("gate") is not None
         self._count("corpus", row["collection"])
         self._count("size", f"{row['width_px']} x {row['height_px']} px")
@@ -222,7 +225,7 @@ def _making(counts: _Counts, config: Config | None) -> Iterator[str]:
     yield (
         "```\n"
         "stdiff plan --config config.yaml --cases TABLES --splits splits.parquet \\\n"
-        f"    --label-percent PERCENT --count {counts.images} "
+        f"    --label-percent PERCENT --count {counts.planned} "
         f"--seed {config.seed if config else 'SEED'} --out plan.parquet\n"
         "stdiff generate --config config.yaml --plan plan.parquet --model MODEL --shard I \\\n"
         "    --out shard.parquet\n"

@@ -39,17 +39,24 @@ def case_metrics(predicted_NHW: np.ndarray, lesion_NHW: np.ndarray) -> pd.DataFr
     predicted_pixels, lesion_pixels = predicted.sum(axis=(1, 2)), lesion.sum(axis=(1, 2))
     overlap = (predicted & lesion).sum(axis=(1, 2))
     either = (predicted | lesion).sum(axis=(1, 2))
-    total = predicted_pixels + lesion_pixels
-    nothing = np.full(len(total), np.nan)
+    nothing = np.full(len(either), np.nan)
     return pd.DataFrame(
         {
-            "dice": np.divide(2 * overlap, total, out=nothing.copy(), where=total > 0),
-            "iou": np.divide(overlap, either, out=nothing.copy(), where=either > 0),
+            "dice": case_dice(predicted, lesion),
+            "iou": np.divide(overlap, either, out=nothing, where=either > 0),
             "hd95_px": _hd95_px(predicted, lesion, predicted_pixels, lesion_pixels),
             "lesion_pixels": lesion_pixels,
             "predicted_pixels": predicted_pixels,
         }
     )
+
+
+def case_dice(predicted_NHW: np.ndarray, lesion_NHW: np.ndarray) -> np.ndarray:
+    """Dice (N,) of masks in which every value above 0 is lesion; NaN where both are empty."""
+    predicted, lesion = predicted_NHW > 0, lesion_NHW > 0
+    overlap = (predicted & lesion).sum(axis=(1, 2))
+    total = predicted.sum(axis=(1, 2)) + lesion.sum(axis=(1, 2))
+    return np.divide(2 * overlap, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def _hd95_px(

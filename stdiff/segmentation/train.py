@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config, SegmenterConfig
+from stdiff.corpus.accepted import read_accepted
 from stdiff.files import InputError, sha256_bytes, written_whole
 from stdiff.labels import cases_with_role, labelled_training_cases, read_splits
 from stdiff.randomness import integer_seed
@@ -176,14 +177,15 @@ def segment_arm(
         seed: Number of this training among its repetitions.
         cases: Case tables of real images.
         splits: The table that says roles and the label budget.
-        corpus: Case tables of synthetic images; read only if the arm uses any.
+        corpus: Case tables of synthetic images, of which those that the gate accepted are used;
+            read only if the arm uses any.
         out: Parquet table to write, one row a test lesion.
         weights: Safetensors file to write.
         state: Folder of the checkpoints.
 
     Raises:
-        InputError: unknown names, no test lesion, no labelled case, a missing corpus, or images
-            that are not of ``image.size_px``.
+        InputError: unknown names, no test lesion, no labelled case, a missing corpus or one
+            with no accepted image, or images that are not of ``image.size_px``.
     """
     chosen, recipe = parse_arm(arm, config), segmenter_config(config, segmenter)
     size_px, settings = config.image.size_px, config.segmentation.training
@@ -235,10 +237,8 @@ def _synthetic_images(arm: Arm, corpus: Sequence[Path], size_px: int) -> Labelle
             f"arm {arm} takes {arm.synthetic_share:.0%} of every batch from a corpus, but no "
             "corpus is given; name its shards, or choose an arm with synthetic_share: 0"
         )
-    images = labelled_images(read_cases(corpus), size_px)
-    if not len(images):
-        raise InputError(f"arm {arm}: the corpus ({len(corpus)} files) holds no image")
-    return images
+    accepted, _ = read_accepted(corpus)
+    return labelled_images(accepted, size_px)
 
 
 def _lacks_pixels(cases: pd.DataFrame) -> pd.Series:

@@ -205,6 +205,18 @@ def test_part_of_a_plan_is_read_across_row_groups(folder, a, b):
     assert indices == list(range(12))[start:stop]
 
 
+def test_parts_of_a_plan_are_the_plan(folder, tmp_path):
+    whole = read_plan(plan(folder, "whole.parquet"), 0, 12)
+    for number, (first, count) in enumerate([(0, 5), (5, 5), (10, 2)]):
+        plan(folder, tmp_path / "parts" / f"{number:05d}.parquet", count=count, first=first)
+    assert read_plan(tmp_path / "parts", 0, 12) == whole
+    assert read_plan(tmp_path / "parts", 3, 11) == whole[3:11]
+    assert count_plan(tmp_path / "parts") == 12
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no part of a plan"):
+        count_plan(tmp_path / "none")
+
+
 def test_another_seed_gives_another_plan(bank):
     first, second = (list(make_plan(BankSource(bank), corpus="s", count=5, seed=s)) for s in (1, 2))
     assert not {row["seed"] for row in first} & {row["seed"] for row in second}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stdiff.cases import case_row, png_cell, write_cases
+from stdiff.cases import SCHEMA, case_row, png_cell, read_rows, write_cases
 from stdiff.config import EvaluationConfig, parse_config
 from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.corpus import evaluate_corpus
@@ -186,7 +186,7 @@ def evaluate(folder, corpus, config=CONFIG):
 
 def test_a_corpus_is_measured(run_folder):
     result = evaluate(run_folder, ["shard0.parquet", "shard1.parquet"])
-    assert (result["generated"], result["label_percent"]) == (20, 10)
+    assert (result["generated"], result["accepted"], result["label_percent"]) == (20, 20, 10)
     assert result["encoder"].startswith("unet_resnet18 encoder")
     assert [(r["n_a"], r["n_b"]) for r in result["fidelity"]] == [(20, 30), (20, 30), (15, 15)]
     assert all(r["rank_deficient"] for r in result["fidelity"])
@@ -195,6 +195,19 @@ def test_a_corpus_is_measured(run_folder):
         10,
     )
     assert result["memorisation"]["training_images"] == 30
+
+
+def test_only_accepted_images_are_measured(run_folder):
+    shards = ["shard0.parquet", "shard1.parquet"]
+    expected = evaluate(run_folder, shards)
+    rows = read_rows(run_folder / "shard1.parquet")
+    verdict = dict.fromkeys(SCHEMA.field("gate").type.names) | {"reasons": []}
+    cells = [verdict | {"accepted": accepted} for accepted in (True, False)]
+    twice = [{**row, "gate": cell} for row in rows for cell in cells]
+    write_cases(twice, run_folder / "shard1.parquet")
+    result = evaluate(run_folder, shards)
+    assert (result.pop("generated"), expected.pop("generated")) == (30, 20)
+    assert result == expected
 
 
 def test_bad_corpora_are_refused(run_folder):

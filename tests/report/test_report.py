@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stdiff.cases import case_row, png_cell, write_cases
+from stdiff.cases import case_row, png_cell, read_rows, write_cases
 from stdiff.config import dump_config, load_config, parse_config
+from stdiff.corpus.gate import REJECTED, calibrate
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.gain import evaluate_gain
 from stdiff.evaluation.memorisation import evaluate_memorisation
@@ -103,6 +104,31 @@ def write_real_cases(run):
     )
 
 
+def gated(rows):
+    """Every fifth image rejected for a seam, one of them for its Dice as well."""
+    cells = []
+    for row in rows:
+        at = row["sample_index"]
+        reasons = ["mask_dice"] * (at == 5) + ["seam"] * (at % 5 == 0)
+        scores = {"mask_dice": 0.5 + at / 50, "seam": 1 + at / 10, "contrast_grey": 40.0 + at}
+        cells.append(scores | {"accepted": not reasons, "reasons": reasons})
+    return [{**row, "gate": cell} for row, cell in zip(rows, cells, strict=True)]
+
+
+def write_thresholds(path):
+    """Of two held-out images, too few for any tail."""
+    none = dict.fromkeys(REJECTED)
+    scores = [
+        none | {"mask_dice": 0.4, "seam": 1.0, "contrast_grey": 50.0},
+        none | {"mask_dice": 0.9, "seam": 1.1, "contrast_grey": 52.0},
+    ]
+    limits = calibrate(scores, none | {"mask_dice": 0.05, "seam": 0.05})
+    found = {"held_out_images": 2, "rejected_held_out": 0.125}
+    found["thresholds"] = {name: vars(limit) for name, limit in limits.items()}
+    found["held_out"] = {name: [row[name] for row in scores] for name in REJECTED}
+    path.write_text(json.dumps(found))
+
+
 def write_corpus(run, percent):
     home = run / f"labels{percent}"
     (home / "model").mkdir(parents=True)
@@ -111,7 +137,8 @@ def write_corpus(run, percent):
             table_row(f"demo-labels{percent}/{i:08d}", 1000 * percent + i, sample_index=i)
             for i in range(10 * shard, 10 * shard + 10)
         ]
-        write_cases(rows, home / "shards" / f"{shard:05d}.parquet")
+        write_cases(gated(rows), home / "corpus" / f"{shard:05d}.parquet")
+    write_thresholds(home / "gate.json")
     write_log(home / "model" / "finetune.jsonl")
     rng = np.random.default_rng(percent)
     features = [rng.normal(size=(count, 4)) for count in (20, 12, 24)]
@@ -124,6 +151,7 @@ def write_corpus(run, percent):
         "encoder": "an encoder of this test",
         "label_percent": percent,
         "generated": 20,
+        "accepted": 16,
         "fidelity": evaluate_fidelity(
             features[0], features[1], groups[1], features[2], groups[2],
             encoder="an encoder of this test", settings=config.evaluation, seed=0,
@@ -299,6 +327,37 @@ def test_measurements_of_the_corpora_equal_the_json(finished, page):
     assert numbers(to_training["median correlation"]) == pytest.approx([expected], abs=5.1e-4)
 
 
+def test_what_the_gate_rejected_is_told_by_reason(page):
+    assert page.text.count("16 of 20 generated images were accepted") == len(PERCENTS)
+    assert "16 accepted images of 20; features of" in page.text
+    assert "together reject 12.5 %" in page.text
+    assert "for the tail of: mask Dice; seam, ratio of slopes." in page.text
+    rows = {row["reason"]: row for row in page.table("reason", "rejected", "images")}
+    said = {
+        name: [rows[name][column] for column in ("rejected", "images", "generated images")]
+        for name in ("mask Dice", "seam, ratio of slopes", "contrast, grey levels")
+    }
+    assert said == {
+        "mask Dice": ["below 0.4", "1", "0.050"],
+        "seam, ratio of slopes": ["above 1.1", "4", "0.200"],
+        "contrast, grey levels": ["never", "0", "–"],
+    }
+    contrast = rows["contrast, grey levels"]
+    assert (contrast["median, held out"], contrast["median, generated"]) == ("51.000", "49.500")
+    assert rows["correlation"]["median, generated"] == "–"
+
+
+def test_a_corpus_that_was_never_judged_has_no_such_part(run, tmp_path):
+    for shard in run.glob("labels25/corpus/*.parquet"):
+        rows = read_rows(shard)
+        shard.unlink()
+        write_cases([{**row, "gate": None} for row in rows], shard)
+    write_report(run, tmp_path / "out")
+    text = Page((tmp_path / "out" / "index.html").read_text()).text
+    assert "Left out: what the gate accepted (no labels25" in text
+    assert text.count("16 of 20 generated images were accepted") == len(PERCENTS) - 1
+
+
 def test_it_says_that_it_is_synthetic(run, page, tmp_path):
     note = "Everything generated is synthetic: for research and teaching, not for diagnosis."
     assert note in page.text
@@ -331,6 +390,7 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
     assert sorted(beside) == [
         "dice_by_arm.png",
         "distributions_busi.png",
+        *(f"gate_labels{percent}.png" for percent in (100, 25)),
         "mask_prior.png",
         "masks.png",
         "quarantine_busi.png",
@@ -372,8 +432,9 @@ PARTS = {
     "cases/busi.parquet": "cases by collection",
     "quarantine/busi.parquet": "files left out",
     "labels100/mask_prior.json": "the prior of lesion masks",
+    "labels25/gate.json": "what the gate accepted (no labels25/gate.json",
     "labels25/evaluation.json": "no labels25/evaluation.json",
-    "labels25/shards/00001.parquet": "1 of 2 shards are there",
+    "labels25/corpus/00001.parquet": "1 of 2 shards are there",
     "benchmarks": "seconds and memory by step",
 }
 
@@ -396,7 +457,7 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     write_report(run, run / "report")
     html = (run / "report" / "index.html").read_text()
     assert "<img" not in html
-    assert html.count("Left out:") == 6 + 2 * len(PERCENTS)
+    assert html.count("Left out:") == 6 + 3 * len(PERCENTS)
     assert list((run / "report" / "figures").iterdir()) == []
 
 
@@ -408,7 +469,7 @@ def test_shards_and_percents_of_an_earlier_configuration_are_not_shown(run, tmp_
         corpus={"count": 10, "shard_size": 10},
         segmentation=values | {"label_percents": [100]},
     )
-    (run / "labels100" / "shards" / "00000.parquet").unlink()
+    (run / "labels100" / "corpus" / "00000.parquet").unlink()
     write_report(run, tmp_path / "out")
     text = Page((tmp_path / "out" / "index.html").read_text()).text
     assert "0 of 1 shards are there" in text
@@ -425,7 +486,7 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     with pytest.raises(InputError, match=r"gain\.json: not JSON"):
         write_report(run, out)
     assert (out / "index.html").read_bytes() == before
-    assert len(list((out / "figures").iterdir())) == 10
+    assert len(list((out / "figures").iterdir())) == 12
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
@@ -543,7 +604,7 @@ def test_one_group_has_a_mean_and_no_interval(finished, tmp_path):
 def test_figures_depend_on_their_inputs_only(finished, tmp_path):
     for name in ("one", "other"):
         sample_grid(
-            [finished / "labels25" / "shards" / "00000.parquet"],
+            [finished / "labels25" / "corpus" / "00000.parquet"],
             [finished / "cases" / "busi.parquet"],
             read_splits(finished / "splits.parquet"),
             tmp_path / f"{name}.png",

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stdiff.cases import case_row, png_cell, write_cases
+from stdiff.cases import SCHEMA, case_row, png_cell, write_cases
 from stdiff.config import parse_config
 from stdiff.files import InputError
 from stdiff.segmentation.networks import load_segmenter, segment
@@ -117,6 +117,27 @@ def test_label_budget_and_corpus_of_a_mixed_arm(tables, tmp_path):
     row = table.iloc[0]
     assert (row["training_real"], row["training_synthetic"]) == (4, 6)
     assert (row["arm"], row["label_percent"], row["segmenter"]) == ("mixed", 50, "unet_resnet18")
+
+
+def test_rejected_images_are_not_trained_on(tables, tmp_path):
+    verdict = dict.fromkeys(SCHEMA.field("gate").type.names)
+    accepted = verdict | {"accepted": True, "reasons": []}
+    rejected = verdict | {"accepted": False, "reasons": ["seam"]}
+    rows = [drawn_row(f"c/{i}", 100 + i) | {"gate": accepted} for i in range(6)]
+    # Of a size that cannot be trained on: read, it would be refused.
+    spoilt = [drawn_row("c/6", 106, size_px=16) | {"gate": rejected}]
+    write_cases(rows + spoilt, tmp_path / "gated.parquet")
+    corpus = [tmp_path / "gated.parquet"]
+    table = run(tables, tmp_path / "gated", arm="mixed-50", corpus=corpus)
+    assert (table["training_synthetic"] == 6).all()
+    run(tables, tmp_path / "plain", arm="mixed-50")
+    weights = [
+        (tmp_path / name / "weights.safetensors").read_bytes() for name in ("gated", "plain")
+    ]
+    assert weights[0] == weights[1]
+    write_cases(spoilt, tmp_path / "gated.parquet")
+    with pytest.raises(InputError, match=r"accepted none of the corpus' 1 images .*seam: 1"):
+        run(tables, tmp_path / "none", arm="mixed-50", corpus=corpus)
 
 
 def test_same_command_same_weights_and_a_finished_one_is_not_trained_again(tables, tmp_path):

@@ -1,5 +1,5 @@
-# One synthetic corpus for each label fraction: first the prior of its masks, then the plan, then its
-# shards.
+# One synthetic corpus for each label fraction: first the prior of its masks, then its shards.
+# gate.smk judges them.
 
 
 rule mask_prior:
@@ -22,34 +22,6 @@ rule mask_prior:
     shell:
         "stdiff masks fit --cases {input.tables} --splits {input.splits} --fold {params.fold}"
         " --label-percent {wildcards.percent} --out {output} 2>&1 | tee -i {log}"
-
-
-rule plan:
-    input:
-        config=ancient(f"{RUN}/config.yaml"),
-        tables=TABLES,
-        splits=f"{RUN}/splits.parquet",
-        prior=f"{RUN}/labels{{percent}}/mask_prior.json",
-        code=modules_of("stdiff.corpus.plan"),
-    output:
-        f"{RUN}/labels{{percent}}/plan.parquet",
-    log:
-        f"{RUN}/logs/plan/labels{{percent}}.log",
-    benchmark:
-        f"{RUN}/benchmarks/plan/labels{{percent}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    params:
-        fold=CONFIG.split.fold,
-        settings=lambda w: CONFIG.masks.model_dump_json(exclude={"compared"}),
-        images=CONFIG.corpus.count,
-        seed=CONFIG.seed,
-    shell:
-        "stdiff plan --config {input.config} --cases {input.tables} --splits {input.splits}"
-        " --prior {input.prior} --label-percent {wildcards.percent} --count {params.images}"
-        " --seed {params.seed} --out {output} 2>&1 | tee -i {log}"
 
 
 rule sampled_masks:
@@ -106,17 +78,19 @@ rule mask_realism:
         " --seed {params.seed} --out {output} --threads {threads} 2>&1 | tee -i {log}"
 
 
+# Rows of a plan are drawn one by one, so each shard plans its own: a larger corpus has more shards,
+# and those that there are stay as they are.
 rule shard:
     input:
         config=ancient(f"{RUN}/config.yaml"),
-        # A corpus is the beginning of every larger one: a longer plan makes no image again. What
-        # else a plan is drawn from is named here.
-        plan=ancient(f"{RUN}/labels{{percent}}/plan.parquet"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
         prior=f"{RUN}/labels{{percent}}/mask_prior.json",
         model=f"{RUN}/labels{{percent}}/{GENERATOR}",
         code=modules_of("stdiff.corpus.generate"),
     output:
-        f"{RUN}/labels{{percent}}/shards/{{shard}}.parquet",
+        plan=f"{RUN}/labels{{percent}}/plan/{{shard}}.parquet",
+        images=f"{RUN}/labels{{percent}}/images/{{shard}}.parquet",
     log:
         f"{RUN}/logs/shard/labels{{percent}}-{{shard}}.log",
     benchmark:
@@ -127,12 +101,41 @@ rule shard:
         runtime=120,
         gpu=1,
     params:
-        settings=CONFIG.sampler.model_dump_json(),
+        fold=CONFIG.split.fold,
         masks=lambda _: CONFIG.masks.model_dump_json(exclude={"compared"}),
+        sampler=CONFIG.sampler.model_dump_json(),
         seed=CONFIG.seed,
-        number=lambda w: int(w.shard),
-        # The last shard may be shorter.
+        first=lambda w: int(w.shard) * CONFIG.corpus.shard_size,
         rows=lambda w: CONFIG.corpus.rows_of(int(w.shard)),
     shell:
-        "stdiff generate --config {input.config} --plan {input.plan} --model {input.model}"
-        " --shard {params.number} --out {output} --threads {threads} 2>&1 | tee -i {log}"
+        "(stdiff plan --config {input.config} --cases {input.tables} --splits {input.splits}"
+        " --prior {input.prior} --label-percent {wildcards.percent} --first {params.first}"
+        " --count {params.rows} --seed {params.seed} --out {output.plan}"
+        " && stdiff generate --config {input.config} --plan {output.plan} --model {input.model}"
+        " --shard 0 --out {output.images} --threads {threads}) 2>&1 | tee -i {log}"
+
+
+rule corpus_card:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        corpus=lambda w: SHARDS[int(w.percent)],
+        code=modules_of("stdiff.report.corpus_card", "stdiff.report.corpus_figures"),
+    output:
+        card=f"{RUN}/labels{{percent}}/corpus/README.md",
+        sheet=f"{RUN}/labels{{percent}}/corpus/sheet.png",
+    log:
+        f"{RUN}/logs/corpus_card/labels{{percent}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/corpus_card/labels{{percent}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        sampler=CONFIG.sampler.model_dump_json(),
+        seed=CONFIG.seed,
+    shell:
+        "(stdiff corpus card {input.corpus} --cases {input.tables} --config {input.config}"
+        " --out {output.card} && stdiff corpus show {input.corpus} --out {output.sheet})"
+        " 2>&1 | tee -i {log}"

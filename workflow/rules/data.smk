@@ -13,10 +13,9 @@ rule merged_config:
         mem_mb=500,
         runtime=5,
     params:
-        # A function, or the braces of a template would be read as wildcards.
-        merged=lambda _: CONFIG.model_dump_json(),
+        merged=MERGED_CONFIG,
     shell:
-        "stdiff config --json {params.merged:q} --out {output} 2>&1 | tee -i {log}"
+        "stdiff config --file {params.merged} --out {output} 2>&1 | tee -i {log}"
 
 
 if CONFIG.phantom:

@@ -11,6 +11,7 @@ rule report:
         splits=f"{RUN}/splits.parquet",
         duplicates=f"{RUN}/duplicates.parquet",
         models=expand(f"{RUN}/labels{{percent}}/model", percent=PERCENTS),
+        gates=expand(f"{RUN}/labels{{percent}}/gate.json", percent=PERCENTS),
         shards=[shard for shards in SHARDS.values() for shard in shards],
         evaluations=expand(f"{RUN}/labels{{percent}}/evaluation.json", percent=PERCENTS),
         gain=f"{RUN}/gain.json",
@@ -43,6 +44,15 @@ rule report:
                 caption="../report/samples.rst",
                 category="Corpora",
                 labels={"figure": "samples", "labels": f"{percent} %"},
+            )
+            for percent in PERCENTS
+        ],
+        gates=[
+            report(
+                f"{RUN}/report/figures/gate_labels{percent}.png",
+                caption="../report/gate.rst",
+                category="Corpora",
+                labels={"figure": "scores of the gate", "labels": f"{percent} %"},
             )
             for percent in PERCENTS
         ],

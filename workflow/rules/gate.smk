@@ -1,0 +1,114 @@
+# What is accepted of a corpus: images/ are as they were generated, corpus/ are the same rows with the
+# gate's verdict. Another threshold makes no image again, but for those that replace rejected ones.
+GATE_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{percent}}/seed0.safetensors"
+
+
+rule gate_thresholds:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+        # Of the same label budget, trained on real images.
+        weights=GATE_SEGMENTER,
+        code=modules_of("stdiff.evaluation.gating"),
+    output:
+        thresholds=f"{RUN}/labels{{percent}}/gate.json",
+        reference=f"{RUN}/labels{{percent}}/gate_reference.safetensors",
+    log:
+        f"{RUN}/logs/gate_thresholds/labels{{percent}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/gate_thresholds/labels{{percent}}.tsv"
+    threads: ALL_CORES
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=1,
+    params:
+        fold=CONFIG.split.fold,
+        # A function, or the braces of a template would be read as wildcards.
+        tails=lambda _: CONFIG.corpus.gate.tails,
+        decoupling=CONFIG.model.gate.model_dump_json(),
+        segmenter=SEGMENTERS[0],
+    shell:
+        "stdiff gate calibrate --config {input.config} --cases {input.tables}"
+        " --splits {input.splits} --segmenter {params.segmenter} --weights {input.weights}"
+        " --out {output.thresholds} --reference {output.reference} --threads {threads}"
+        " 2>&1 | tee -i {log}"
+
+
+rule gate:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        images=f"{RUN}/labels{{percent}}/images/{{part}}.parquet",
+        thresholds=f"{RUN}/labels{{percent}}/gate.json",
+        reference=f"{RUN}/labels{{percent}}/gate_reference.safetensors",
+        weights=GATE_SEGMENTER,
+        code=modules_of("stdiff.evaluation.gating"),
+    output:
+        f"{RUN}/labels{{percent}}/corpus/{{part}}.parquet",
+    log:
+        f"{RUN}/logs/gate/labels{{percent}}-{{part}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/gate/labels{{percent}}-{{part}}.tsv"
+    threads: ALL_CORES
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=1,
+    params:
+        segmenter=SEGMENTERS[0],
+    shell:
+        "stdiff gate apply {input.images} --config {input.config} --thresholds {input.thresholds}"
+        " --reference {input.reference} --segmenter {params.segmenter} --weights {input.weights}"
+        " --out {output} --threads {threads} 2>&1 | tee -i {log}"
+
+
+if CONFIG.corpus.gate.replacement_rounds:
+
+    rule replacements:
+        input:
+            config=ancient(f"{RUN}/config.yaml"),
+            # What was rejected in the round before; the shard itself is round 0.
+            shard=lambda w: (
+                f"{RUN}/labels{w.percent}/corpus/{w.shard}"
+                + (f"r{int(w.number) - 1}" if int(w.number) > 1 else "")
+                + ".parquet"
+            ),
+            code=modules_of("stdiff.corpus.replacements"),
+        output:
+            f"{RUN}/labels{{percent}}/replacements/{{shard}}r{{number}}.parquet",
+        log:
+            f"{RUN}/logs/replacements/labels{{percent}}-{{shard}}r{{number}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/replacements/labels{{percent}}-{{shard}}r{{number}}.tsv"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        shell:
+            "stdiff plan --config {input.config} --resample {input.shard} --out {output}"
+            " 2>&1 | tee -i {log}"
+
+    rule replacement_shard:
+        input:
+            config=ancient(f"{RUN}/config.yaml"),
+            plan=f"{RUN}/labels{{percent}}/replacements/{{shard}}r{{number}}.parquet",
+            model=f"{RUN}/labels{{percent}}/{GENERATOR}",
+            code=modules_of("stdiff.corpus.generate"),
+        output:
+            f"{RUN}/labels{{percent}}/images/{{shard}}r{{number}}.parquet",
+        log:
+            f"{RUN}/logs/replacement_shard/labels{{percent}}-{{shard}}r{{number}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/replacement_shard/labels{{percent}}-{{shard}}r{{number}}.tsv"
+        threads: ALL_CORES
+        resources:
+            mem_mb=4000,
+            runtime=120,
+            gpu=1,
+        params:
+            settings=CONFIG.sampler.model_dump_json(),
+            shard_size=CONFIG.corpus.shard_size,
+        shell:
+            "stdiff generate --config {input.config} --plan {input.plan} --model {input.model}"
+            " --shard 0 --out {output} --threads {threads} 2>&1 | tee -i {log}"
