@@ -12,8 +12,19 @@ LAYOUTS = ("folders", "nnunet", "monai", "huggingface")
 
 
 def add_corpus_actions(corpus: argparse.ArgumentParser) -> None:
-    """The actions verify, show and card."""
+    """The actions grow, verify, show and card."""
     actions = corpus.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    p = options.command(
+        actions,
+        "grow",
+        "make what a folder of shards lacks of its plan, damaged shards again; several may run",
+    )
+    p.add_argument("folder", type=Path, help="of 00000.parquet, 00001.parquet, ...")
+    p.add_argument("--plan", type=Path, required=True, help="a longer one makes the corpus grow")
+    p.add_argument("--model", type=Path, required=True, help="model folder")
+    options.config_file(p)
+    options.threads(p)
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
         p = options.command(actions, name, text)

@@ -6,8 +6,9 @@ import argparse
 
 
 def run_corpus(o: argparse.Namespace) -> int | None:
-    """Verify, show or describe."""
-    return {"verify": _verify, "show": _show, "card": _card}[o.action](o)
+    """Grow, verify, show or describe."""
+    actions = {"grow": _grow, "verify": _verify, "show": _show, "card": _card}
+    return actions[o.action](o)
 
 
 def run_export(o: argparse.Namespace) -> None:
@@ -23,6 +24,17 @@ def run_export(o: argparse.Namespace) -> None:
         labelled_only=o.labelled_only,
     )
     export_cases(choice, o.to, o.layout)
+
+
+def _grow(o: argparse.Namespace) -> None:
+    from stdiff.config import load_config
+    from stdiff.corpus.grow import grow_corpus
+    from stdiff.diffusion.pipeline import Generator
+
+    config = load_config(o.config)
+    size = config.corpus.shard_size
+    generator = Generator.load(o.model)
+    print(grow_corpus(o.folder, o.plan, generator, shard_size=size, sampler=config.sampler))
 
 
 def _verify(o: argparse.Namespace) -> int:

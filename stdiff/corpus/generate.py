@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
 
 from stdiff.cases import write_cases
 from stdiff.config_generator import SamplerConfig
@@ -44,7 +45,9 @@ def generate_shard(
             f"{plan}: shard {shard} is empty: the plan has {count} rows, at {shard_size} a shard "
             f"that makes {-(-count // shard_size)} shard(s), counted from 0"
         )
-    write_cases(make_shard(rows, Generator.load(model), sampler) if rows else [], out)
+    with tqdm(total=len(rows), unit="image", mininterval=1) as progress:
+        made = make_shard(rows, Generator.load(model), sampler, progress) if rows else []
+        write_cases(made, out)
 
 
 def generate_one(

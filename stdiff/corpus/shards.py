@@ -47,13 +47,17 @@ class ImageGenerator(Protocol):
 
 
 def make_shard(
-    plan_rows: Sequence[dict[str, Any]], generator: ImageGenerator, sampler: SamplerConfig
+    plan_rows: Sequence[dict[str, Any]],
+    generator: ImageGenerator,
+    sampler: SamplerConfig,
+    progress: tqdm[Any],
 ) -> Iterator[dict[str, Any]]:
     """The rows of a plan with their images, as they are made.
 
     Batches are consecutive runs of ``sampler.batch`` rows, so they are the same whoever makes the
     shard. The last one is filled up with copies of its last row, so that its images are those of a
-    longer plan. Images are encoded in other threads while the next batch is denoised.
+    longer plan. Images are encoded in other threads while the next batch is denoised. ``progress``
+    counts images.
 
     Raises:
         InputError: the plan's masks are not of the size the generator makes.
@@ -65,10 +69,7 @@ def make_shard(
             "plan from cases harmonized to the size the model was trained on"
         )
     encoding: list[Future[dict[str, Any]]] = []
-    with (
-        ThreadPoolExecutor(_ENCODERS) as encoders,
-        tqdm(total=len(plan_rows), unit="image", mininterval=1) as progress,
-    ):
+    with ThreadPoolExecutor(_ENCODERS) as encoders:
         for start in range(0, len(plan_rows), sampler.batch):
             rows = plan_rows[start : start + sampler.batch]
             filled = [*rows, *[rows[-1]] * (sampler.batch - len(rows))]
@@ -97,14 +98,32 @@ def _made_row(row: dict[str, Any], image_HW: np.ndarray, model_sha256: str) -> d
     }
 
 
-def verify_shard(path: Path, plan: Path) -> list[str]:
+def verify_shard(
+    path: Path, plan: Path, *, count: int | None = None, model_sha256: str | None = None
+) -> list[str]:
     """Every problem of one shard, one line each; empty when it is whole and the plan's.
+
+    Args:
+        path: the shard.
+        plan: of the corpus.
+        count: rows it should hold, if that is known.
+        model_sha256: of the model that should have made it, if that is known.
 
     Raises:
         InputError: the *plan* cannot be read.
     """
     problems, rows = _verify_one(Path(path), plan)
-    return problems if problems or rows else [f"{path}: not a shard: no rows"]
+    if not problems and not rows:
+        return [f"{path}: not a shard: no rows"]
+    if count is not None and len(rows) != count:
+        problems.append(f"{path}: holds {len(rows)} row(s), expected {count}")
+    other = {row["model_sha256"] for row in rows} - {model_sha256}
+    if model_sha256 is not None and other:
+        problems.append(
+            f"{path}: was made by model {str(sorted(map(str, other))[0])[:12]}, not by "
+            f"{model_sha256[:12]}"
+        )
+    return problems
 
 
 def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:

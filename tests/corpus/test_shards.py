@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from stdiff.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
 from stdiff.cli import main
@@ -67,7 +68,8 @@ def plan(tmp_path_factory):
 
 
 def shard_rows(plan, start=0, stop=10, generator=None):
-    return list(make_shard(read_plan(plan, start, stop), generator or SeededNoise(), SAMPLER))
+    rows = read_plan(plan, start, stop)
+    return list(make_shard(rows, generator or SeededNoise(), SAMPLER, tqdm(disable=True)))
 
 
 def written(rows, path):

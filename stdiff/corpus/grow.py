@@ -1,0 +1,126 @@
+"""A whole corpus in one folder: what is whole is kept, what is missing or damaged is made.
+
+Several workers may grow one corpus, on one machine or on several that share the folder: each claims
+a shard by a lock that ends with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stdiff.cases import write_cases
+from stdiff.config_generator import SamplerConfig
+from stdiff.corpus.plan import count_plan, read_plan
+from stdiff.corpus.shards import ImageGenerator, make_shard, verify_shard
+from stdiff.files import InputError
+
+
+@dataclass
+class Grown:
+    """What became of the shards of a corpus."""
+
+    kept: int = 0
+    made: int = 0
+    elsewhere: list[str] = field(default_factory=list)  # in the hands of another worker
+
+    def __str__(self) -> str:
+        said = f"{self.kept} shard(s) kept, {self.made} made"
+        if self.elsewhere:
+            names = ", ".join(self.elsewhere[:5]) + (", ..." if len(self.elsewhere) > 5 else "")
+            said += (
+                f"; {len(self.elsewhere)} being made by another worker ({names}): the same command "
+                "tells when all are there"
+            )
+        return said
+
+
+def grow_corpus(
+    folder: Path, plan: Path, generator: ImageGenerator, *, shard_size: int, sampler: SamplerConfig
+) -> Grown:
+    """Make every shard ``00000.parquet`` … of a plan that is not there, or not whole.
+
+    A shard is whole if it can be read, holds its rows of the plan with images that decode, and was
+    made by this very model. Any other is made again, and the log says why. Rows of a shard are
+    those of the plan from shard * shard_size on.
+
+    Args:
+        folder: of the shards; made if it is missing.
+        plan: a plan, or a folder of its parts; a longer one than last time makes the corpus grow.
+        generator: the model.
+        shard_size: rows of a shard; the last one may be shorter.
+        sampler: how images are sampled.
+
+    Raises:
+        InputError: no plan, or one whose masks do not fit the model.
+    """
+    count = count_plan(plan)
+    if not count:
+        raise InputError(f"{plan}: a plan of no rows; make one with `stdiff plan --count N`")
+    grown = Grown()
+    with tqdm(total=count, unit="image", mininterval=1, desc=Path(folder).name) as progress:
+        for shard, first in enumerate(range(0, count, shard_size)):
+            path = Path(folder) / f"{shard:05d}.parquet"
+            with _claimed(path) as mine:
+                if not mine:
+                    grown.elsewhere.append(path.name)
+                    continue
+                rows = read_plan(plan, first, first + shard_size)
+                problem = _why_not_whole(path, plan, len(rows), generator.sha256)
+                if problem is None:
+                    grown.kept += 1
+                    # What was there already says nothing of the time that is left.
+                    progress.total -= len(rows)
+                    progress.refresh()
+                    continue
+                if path.exists():
+                    progress.write(f"made again: {problem}")
+                write_cases(make_shard(rows, generator, sampler, progress), path)
+                grown.made += 1
+    return grown
+
+
+def _why_not_whole(path: Path, plan: Path, count: int, model_sha256: str) -> str | None:
+    """The first reason to make a shard; None where it is whole."""
+    if not path.exists():
+        return f"{path}: missing"
+    if problems := verify_shard(path, plan, count=count, model_sha256=model_sha256):
+        return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+    return None
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Whether the shard is this worker's; the system ends the claim with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.stem}.lock")
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        # Another worker may have removed the file between its opening and the lock.
+        if not _is_same_file(handle.fileno(), lock):
+            yield False
+            return
+        # What a killed worker was writing.
+        for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+            left.unlink()
+        try:
+            yield True
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

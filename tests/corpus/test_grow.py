@@ -1,0 +1,180 @@
+import multiprocessing
+import resource
+import time
+
+import numpy as np
+import pytest
+
+from stdiff.cases import case_row, png_cell, write_cases
+from stdiff.config_generator import SamplerConfig
+from stdiff.corpus.grow import grow_corpus
+from stdiff.corpus.shards import verify_corpus
+from stdiff.files import InputError
+from stdiff.lexicon import Findings, render
+
+SIZE = 32
+SAMPLER = SamplerConfig(batch=2)
+fork = multiprocessing.get_context("fork")
+
+
+class Noise:
+    """Fulfils the generator's contract without a network: noise by seed."""
+
+    size_px = SIZE
+
+    def __init__(self, sha256="a" * 64, takes_s=0.0):
+        self.sha256, self.takes_s, self.made = sha256, takes_s, 0
+
+    def generate(self, masks_NHW, captions, seeds, sampler):
+        time.sleep(self.takes_s)
+        self.made += len(seeds)
+        noise = [np.random.default_rng(seed).integers(0, 255, (SIZE, SIZE)) for seed in seeds]
+        return np.stack(noise).astype(np.uint8)
+
+
+def plan_of(path, count):
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[8:20, 6:25] = 255
+    findings = Findings(pathology="benign")
+    rows = [
+        case_row(
+            case_id=f"c/{i:08d}",
+            collection="c",
+            mask=png_cell(mask, "m"),
+            height_px=SIZE,
+            width_px=SIZE,
+            lesion_count=1,
+            caption=render(findings),
+            seed=i,
+            sample_index=i,
+            **findings.as_row(),
+        )
+        for i in range(count)
+    ]
+    write_cases(rows, path)
+    return path
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return plan_of(tmp_path / "plan.parquet", 11)
+
+
+def grow(folder, plan, generator=None):
+    return grow_corpus(folder, plan, generator or Noise(), shard_size=4, sampler=SAMPLER)
+
+
+def contents(folder):
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_a_corpus_is_made_once_and_a_longer_plan_adds_to_it(tmp_path, plan):
+    folder = tmp_path / "corpus"
+    grown = grow(folder, plan)
+    assert (grown.kept, grown.made, grown.elsewhere) == (0, 3, [])
+    assert verify_corpus(sorted(folder.iterdir()), plan) == []
+    before = contents(folder)
+    idle = Noise()
+    assert grow(folder, plan, idle).kept == 3 and idle.made == 0
+    assert contents(folder) == before
+
+    longer = plan_of(tmp_path / "longer.parquet", 19)
+    grown = grow(folder, longer)
+    # The last shard was short.
+    assert (grown.kept, grown.made) == (2, 3)
+    assert verify_corpus(sorted(folder.iterdir()), longer) == []
+    after = contents(folder)
+    assert all(after[name] == before[name] for name in ("00000.parquet", "00001.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda data: data[: len(data) // 2], "cannot be read"),
+        (lambda data: b"", "cannot be read"),
+        (lambda data: data[:400] + bytes([data[400] ^ 4]) + data[401:], ""),
+    ],
+)
+def test_a_damaged_shard_is_made_again_and_the_log_says_why(tmp_path, plan, capsys, spoil, said):
+    folder = tmp_path / "corpus"
+    grow(folder, plan)
+    whole = contents(folder)
+    shard = folder / "00001.parquet"
+    shard.write_bytes(spoil(whole["00001.parquet"]))
+    grown = grow(folder, plan)
+    assert (grown.kept, grown.made) == (2, 1)
+    assert contents(folder) == whole
+    printed = "".join(capsys.readouterr())
+    assert "made again" in printed and "00001.parquet" in printed and said in printed
+
+
+def test_a_model_replaced_halfway_makes_all_of_it_again(tmp_path, plan, capsys):
+    folder = tmp_path / "corpus"
+    grow(folder, plan)
+    (folder / "00002.parquet").unlink()
+    other = Noise("b" * 64)
+    assert grow(folder, plan, other).made == 3
+    assert verify_corpus(sorted(folder.iterdir()), plan) == []
+    assert "was made by model aaaaaaaaaaaa, not by bbbbbbbbbbbb" in "".join(capsys.readouterr())
+
+
+def test_two_workers_share_a_corpus_and_make_each_shard_once(tmp_path, plan):
+    calm, shared = tmp_path / "calm", tmp_path / "shared"
+    grow(calm, plan)
+    made = fork.Queue()
+
+    def work():
+        generator = Noise(takes_s=0.1)
+        grow(shared, plan, generator)
+        made.put(generator.made)
+
+    workers = [fork.Process(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    counts = [made.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert sum(counts) == 12 and min(counts) > 0
+    assert contents(shared) == contents(calm)
+
+
+def test_a_worker_killed_at_any_moment_leaves_whole_shards(tmp_path, plan):
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    grow(calm, plan)
+    for moment_s in (0.05, 0.12, 0.2, 0.31):
+        worker = fork.Process(target=lambda: grow(rough, plan, Noise(takes_s=0.05)))
+        worker.start()
+        time.sleep(moment_s)
+        worker.kill()
+        worker.join()
+        for shard in rough.glob("[0-9]*.parquet"):
+            assert shard.read_bytes() == (calm / shard.name).read_bytes()
+    grow(rough, plan)
+    assert contents(rough) == contents(calm)
+
+
+def test_a_full_disk_leaves_what_was_whole(tmp_path, plan):
+    calm, full = tmp_path / "calm", tmp_path / "full"
+    grow(calm, plan)
+    grow(full, plan)
+    (full / "00001.parquet").unlink()
+
+    def run_out_of_space():
+        size = (calm / "00001.parquet").stat().st_size // 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        with pytest.raises(OSError, match="File too large"):
+            grow(full, plan)
+
+    worker = fork.Process(target=run_out_of_space)
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert set(contents(full)) == {"00000.parquet", "00002.parquet"}
+    grow(full, plan)
+    assert contents(full) == contents(calm)
+
+
+def test_an_empty_plan_is_refused(tmp_path):
+    with pytest.raises(InputError, match="a plan of no rows"):
+        grow(tmp_path / "corpus", plan_of(tmp_path / "none.parquet", 0))
