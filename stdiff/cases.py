@@ -23,6 +23,8 @@ from stdiff.lexicon import CaptionError, Findings, render
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TERMS = pa.list_(pa.string())
 _ROW_GROUP = 1000
+# With check sums a flipped bit is found when the data are read.
+_WRITING = {"compression": "zstd", "write_page_checksum": True}
 # Hugging Face's `datasets` decodes what it is told are images.
 _HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in ("image", "mask")}}}
 
@@ -183,7 +185,11 @@ def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
     wanted = list(columns or SCHEMA.names)
     schema = pa.schema([SCHEMA.field(name) for name in wanted])
     try:
-        table = pq.read_table(path, columns=wanted).select(wanted).cast(schema)
+        table = (
+            pq.read_table(path, columns=wanted, page_checksum_verification=True)
+            .select(wanted)
+            .cast(schema)
+        )
         table.validate(full=True)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise InputError(

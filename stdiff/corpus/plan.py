@@ -215,7 +215,7 @@ def _open(plan: Path) -> pq.ParquetFile:
     if not plan.is_file():
         raise InputError(f"{plan}: no such plan; make it with `stdiff plan`")
     try:
-        file = pq.ParquetFile(plan)
+        file = pq.ParquetFile(plan, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{plan}: not a readable Parquet file ({error})") from error
     if not file.schema_arrow.equals(SCHEMA):

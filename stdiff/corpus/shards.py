@@ -158,10 +158,23 @@ def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
     return problems
 
 
+def damaged_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What generated rows show to be wrong without their plan, one line each.
+
+    That is an image that does not decode, and a mask, caption or seed other than was planned.
+    """
+    problems = [f"{row['case_id']}: {said}" for row in rows for said in _image_problems(row)]
+    return problems + [
+        f"{row['case_id']}: mask, caption or seed are not those that were planned"
+        for row in rows
+        if row["plan_sha256"] is not None and row["plan_sha256"] != row_sha256(row)
+    ]
+
+
 def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Problems of a shard, and its rows as far as they can be read."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             schema, rows = file.schema_arrow, file.read().to_pylist()
     except (ValueError, OSError, pa.ArrowException) as error:
         return [f"{path}: cannot be read ({error}); make it again"], []

@@ -32,7 +32,7 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
     if not path.is_file():
         raise InputError(f"{path}: no such case table")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if missing := [n for n in REQUIRED_COLUMNS if n not in file.schema_arrow.names]:
                 raise InputError(
                     f"{path}: not a case table: column(s) {', '.join(missing)} missing"

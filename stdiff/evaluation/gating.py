@@ -14,6 +14,7 @@ from stdiff.cases import images_of, read_cases, read_rows, write_cases
 from stdiff.config import Config
 from stdiff.corpus.accepted import count_gate
 from stdiff.corpus.gate import REJECTED, Measures, Threshold, calibrate, judged, scores_of
+from stdiff.corpus.shards import damaged_rows
 from stdiff.device import compute_device
 from stdiff.evaluation.gate_reference import GateReference
 from stdiff.files import InputError, sha256_file, write_text
@@ -115,13 +116,18 @@ def apply_gate(
         How many images were accepted, and why others were not.
 
     Raises:
-        InputError: a row without image or mask, other weights, unreadable files.
+        InputError: a row without image or mask, or damaged; other weights, unreadable files.
     """
     rows = read_rows(images)
     if lacking := [r["case_id"] for r in rows if r["image"] is None or r["mask"] is None]:
         raise InputError(
             f"{images}: {len(lacking)} of {len(rows)} rows have no image or no mask "
             f"({', '.join(lacking[:5])}); give a shard that `stdiff generate` wrote"
+        )
+    if damaged := damaged_rows(rows):
+        raise InputError(
+            f"{images}: {len(damaged)} row(s) are damaged; remove the file and make it again:\n"
+            + "\n".join(damaged[:10])
         )
     limits = read_thresholds(thresholds, weights)
     network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())

@@ -15,6 +15,7 @@ from stdiff.cases import case_row, png_cell, read_rows, write_cases
 from stdiff.cli import main
 from stdiff.config import load_config
 from stdiff.corpus.gate import REJECTED
+from stdiff.corpus.plan import row_sha256
 from stdiff.evaluation import gating
 from stdiff.evaluation.gate_reference import GateReference
 from stdiff.evaluation.gating import apply_gate, calibrate_gate
@@ -233,6 +234,37 @@ def test_too_few_images_for_a_tail_are_told(run, tmp_path):
     limits = json.loads((tmp_path / "gate.json").read_text())["thresholds"]
     assert limits["correlation"]["extreme"] and limits["correlation"]["rejected_held_out"] == 0
     assert not limits["mask_dice"]["extreme"]
+
+
+def test_damaged_rows_never_enter_a_corpus(run, tmp_path):
+    whole = row(900, name="syn", seed=1, sample_index=0)
+    whole["plan_sha256"] = row_sha256(whole)
+    broken = row(901, name="syn")
+    broken["image"] = {"bytes": broken["image"]["bytes"][:-30], "path": "x.png"}
+    other_mask = {**whole, "case_id": "syn/other", "mask": row(902)["mask"]}
+    write_cases([whole], tmp_path / "images.parquet")
+    options = {
+        "thresholds": run / "gate.json",
+        "reference": run / "reference.safetensors",
+        "out": tmp_path / "out.parquet",
+        **judge(run),
+    }
+    config = load_config(run / "config.yaml")
+    apply_gate(config, tmp_path / "images.parquet", **options)
+    (tmp_path / "out.parquet").unlink()
+    write_cases([whole, broken, other_mask], tmp_path / "images.parquet")
+    with pytest.raises(InputError, match="2 row.s. are damaged") as refused:
+        apply_gate(config, tmp_path / "images.parquet", **options)
+    assert "syn/00901: image cannot be decoded" in str(refused.value)
+    assert "syn/other: mask, caption or seed are not those" in str(refused.value)
+    # A bit that flips within the file is found by its check sums.
+    write_cases([whole], tmp_path / "images.parquet")
+    data = bytearray((tmp_path / "images.parquet").read_bytes())
+    data[data.index(b"IHDR") + 9] ^= 1
+    (tmp_path / "images.parquet").write_bytes(bytes(data))
+    with pytest.raises(InputError, match="damaged"):
+        apply_gate(config, tmp_path / "images.parquet", **options)
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_what_does_not_fit_is_refused(run, tmp_path):
