@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing is fetched at run time unless a config names it.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: env demo test bench ablation lint lock
+.PHONY: env demo test bench bench-generate ablation lint lock
 
 env: $(READY)
 
@@ -35,9 +35,16 @@ ablation: $(READY)
 		results/ablation/segment/unet_resnet18/real-100/seed0.parquet
 	python bench/ablation.py --run results/ablation
 
+# Generation against the stock pipeline of diffusers, on real files: make bench-generate DATA=FOLDER
+bench-generate: $(READY)
+	snakemake --cores all --configfile config/busi_cpu.yaml --config data_root=$(DATA) \
+		-- results/busi_cpu/labels100/model \
+		results/busi_cpu/segment/unet_resnet18/real-100/seed0.parquet
+	python bench/generate.py --run results/busi_cpu
+
 # Side-by-side measurements; figures that are kept stand in docs/results.md.
 bench: $(READY)
-	for script in $(filter-out bench/ablation.py,$(wildcard bench/*.py)); do python $$script; done
+	for script in $(filter-out bench/ablation.py bench/gate.py bench/generate.py,$(wildcard bench/*.py)); do python $$script; done
 
 lint: $(READY)
 	ruff check .

@@ -84,7 +84,8 @@ def generated(model, plan, seed, sampler, free=False):
     """Images of all rows of a plan; ``free``: those of stage 1 from the same noise."""
     images = []
     if free:
-        sampler = sampler.model_copy(update={"mask_guidance": 0.0, "text_guidance": 0.0})
+        none = {"mask_guidance": 0.0, "text_guidance": 0.0, "guidance_from": 0.0}
+        sampler = sampler.model_copy(update=none)
     for start in range(0, len(plan), sampler.batch):
         rows = plan.iloc[start : start + sampler.batch]
         seeds = [integer_seed(seed, "ablation", start + k) for k in range(len(rows))]

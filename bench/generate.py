@@ -88,23 +88,43 @@ def in_batches(make, size):
     return made
 
 
-def variants(folder, chosen):
+def at_every_step(folder, captions, **settings):
+    """Ours, but what stays the same is computed anew: captions at every batch, or the condition
+    image's embedding at every step, as a ControlNet does by itself."""
+    generator = Generator.load(folder)
+    networks = generator.networks(compiled=False)
+    if captions:
+        networks.caption_LD = networks.caption_LD.__wrapped__
+    else:
+        networks.controlnet = generator.model.controlnet
+        networks.embedder = lambda picture_BCHW: picture_BCHW
+    return ours(generator, **settings)
+
+
+def variants(folder, distilled):
     """What is compared: the stock pipeline, then ours with one way more to be fast in each row."""
     generator = Generator.load(folder)
-    late = {"steps": chosen.steps, "guidance_from": chosen.guidance_from}
-    fast = late | {"precision": "bfloat16"}
-    return [
+    always = {"guidance_from": 0.0}
+    fast = {"precision": "bfloat16"}
+    found = [
         Variant("stock pipeline, 50 steps, guidance 7.5", stock(folder, generator, 7.5)),
         Variant("stock pipeline, 50 steps, guidance 2", stock(folder, generator, 2.0)),
-        Variant("ours, 50 steps", ours(generator, steps=50)),
-        Variant("ours, 10 steps", ours(generator, steps=10)),
-        Variant("ours, 10 steps, UniPC", ours(generator, steps=10, solver="unipc")),
-        Variant(f"ours, {chosen.steps} steps", ours(generator, steps=chosen.steps)),
-        Variant("... guided late", ours(generator, **late)),
-        Variant("... and decoded in bfloat16", ours(generator, **fast)),
+        Variant("ours, 50 steps", ours(generator, steps=50, **always)),
+        Variant("10 steps", ours(generator, steps=10, **always)),
+        Variant("10 steps, UniPC", ours(generator, steps=10, solver="unipc", **always)),
+        Variant("6 steps", ours(generator, **always)),
+        Variant("6 steps, guided late", ours(generator)),
+        Variant("6 steps, guided late, decoded in bfloat16: the default", ours(generator, **fast)),
+        Variant("... condition embedded at every step", at_every_step(folder, False, **fast)),
+        Variant("... captions embedded at every batch", at_every_step(folder, True, **fast)),
         Variant("... in batches of 5", in_batches(ours(generator, **fast), 5)),
-        Variant("... compiled", ours(generator, **fast, compiled=True)),
+        Variant("... compiled", ours(generator, compiled=True, **fast)),
     ]
+    if distilled:
+        student = Generator.load(distilled)
+        steps = student.model.about["distilled"]["steps"]
+        found.append(Variant(f"distilled, {steps} steps", ours(student, **fast)))
+    return found
 
 
 def take_turns(all_variants, masks, captions, batch, seed):
@@ -194,6 +214,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", type=Path, required=True, help="its tables and segmenter")
     parser.add_argument("--model", type=Path, help="model folder; default: the run's")
+    parser.add_argument("--distilled", type=Path, help="model folder of stage 3, for a last row")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--seed", type=int, default=2026, help="of masks and noise")
@@ -202,7 +223,7 @@ def main():
     config = parse_config(yaml.safe_load((o.run / "config.yaml").read_text()))
     folder = o.model or o.run / "labels100" / "model"
     masks, captions = planned(o.run, config, o.images, o.seed)
-    compared = variants(folder, config.sampler)
+    compared = variants(folder, o.distilled)
     if o.only:
         compared = [compared[i] for i in [0, *o.only]]
     take_turns(compared, masks, captions, o.batch, o.seed)

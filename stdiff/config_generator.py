@@ -220,11 +220,11 @@ class SamplerConfig(Section):
         description="of the sampling equation: DPM-Solver++ (arXiv 2211.01095) or UniPC (arXiv "
         "2302.04867), both of second order",
     )
-    steps: int = Field(10, ge=1, description="evaluations of the denoiser")
+    steps: int = Field(6, ge=1, description="evaluations of the denoiser")
     mask_guidance: float = Field(2.0, ge=0, description="scale of the mask against stage 1")
     text_guidance: float = Field(2.0, ge=0, description="scale of the caption against mask alone")
     guidance_from: float = Field(
-        0.0,
+        0.5,
         ge=0,
         lt=1,
         description="share of the steps that pass before guidance begins; until then mask and "

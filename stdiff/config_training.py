@@ -87,13 +87,15 @@ class FinetuneConfig(DenoisingConfig):
     )
     caption_dropout: float = Field(0.15, ge=0, le=1, description="captions left empty")
     foreground_weight: float | None = Field(
-        1.0,
+        None,
         gt=0,
         description="weight of the gate's inside in the loss, averaged by itself; null = one mean "
-        "over the whole image",
+        "over the whole image, which looked better (docs/results.md)",
     )
     background_weight: float = Field(
-        0.5, ge=0, description="weight of the gate's outside, averaged by itself"
+        0.5,
+        ge=0,
+        description="weight of the gate's outside, averaged by itself, beside foreground_weight",
     )
     background_hold: float = Field(
         0.0, ge=0, description="weight of the difference to stage 1's prediction outside the gate"

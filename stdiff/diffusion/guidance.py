@@ -31,17 +31,17 @@ class Denoisers:
     def __init__(self, model: DiffusionModel, compiled: bool) -> None:
         self.model = model
         self.unet, self.controlnet = model.unet, model.controlnet
-        self._embedder: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.embedder: Callable[[torch.Tensor], torch.Tensor] | None = None
         if self.controlnet is not None:
             # The ControlNet is given what is already embedded.
-            self._embedder = self.controlnet.controlnet_cond_embedding
+            self.embedder = self.controlnet.controlnet_cond_embedding
             self.controlnet = _without_embedder(self.controlnet)
         if compiled:
             self.unet = torch.compile(self.unet, options={"freezing": True})
             if self.controlnet is not None:
                 self.controlnet = torch.compile(self.controlnet, options={"freezing": True})
         # One at a time, so that an embedding does not depend on which others are asked for.
-        self._caption_LD = functools.lru_cache(_CAPTIONS_KEPT)(lambda c: model.embed([c])[0])
+        self.caption_LD = functools.lru_cache(_CAPTIONS_KEPT)(lambda c: model.embed([c])[0])
 
     def conditioned(self, masks_NHW: np.ndarray, captions: Sequence[str]) -> Conditions:
         """All that a batch of masks and captions tells the networks."""
@@ -51,13 +51,13 @@ class Denoisers:
             latent = (model.latent_px, model.latent_px)
             gate_B1HW = gate_at(soft_gates(masks_NHW, model.gate), latent).to(model.device)
         embedded = None
-        if self._embedder is not None:
+        if self.embedder is not None:
             picture = condition_image(masks_NHW, told.image, captions)
-            embedded = self._embedder(picture.to(model.device))
+            embedded = self.embedder(picture.to(model.device))
         empty_BLD = model.empty_1LD.expand(len(captions), -1, -1)
         caption_BLD = empty_BLD
         if told.text:
-            caption_BLD = torch.stack([self._caption_LD(caption) for caption in captions])
+            caption_BLD = torch.stack([self.caption_LD(caption) for caption in captions])
         return Conditions(self, gate_B1HW, embedded, caption_BLD, empty_BLD)
 
 

@@ -26,7 +26,7 @@ class Generator:
     def __init__(self, model: DiffusionModel, sha256: str) -> None:
         self.model, self.sha256 = model, sha256
         # Compiling takes minutes: once, however many batches follow.
-        self._networks = functools.cache(functools.partial(Denoisers, model))
+        self.networks = functools.cache(functools.partial(Denoisers, model))
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
@@ -88,7 +88,7 @@ class Generator:
             raise ValueError(f"masks are {masks_NHW.shape[1:]}, the model takes {self.size_px} px")
         sampler = self._own(sampler)
         with self._at(sampler.precision, only_on_gpu=True):
-            conditions = self._networks(sampler.compiled).conditioned(masks_NHW, captions)
+            conditions = self.networks(compiled=sampler.compiled).conditioned(masks_NHW, captions)
             z_BCHW = self._noise(seeds).to(self.model.device)
             solver = build_solver(self.model.scheduler, sampler)
             *_, z_BCHW = denoise(conditions, solver, z_BCHW, sampler)

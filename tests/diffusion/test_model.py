@@ -155,7 +155,7 @@ def test_guidance_with_equal_scales_equals_the_three_branches(folder, scenes):
 
 def test_no_guidance_is_stage_1_whatever_the_caption(folder, scenes):
     generator = Generator.load(folder)
-    free = SamplerConfig(steps=2, batch=4, mask_guidance=0, text_guidance=0)
+    free = SamplerConfig(steps=2, mask_guidance=0, text_guidance=0, guidance_from=0)
     a = generator.generate(scenes[1], ["malignant"] * 4, [1, 2, 3, 4], free)
     b = generator.generate(scenes[1][::-1].copy(), [""] * 4, [1, 2, 3, 4], free)
     assert np.array_equal(a, b)
