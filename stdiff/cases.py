@@ -23,10 +23,12 @@ from stdiff.lexicon import CaptionError, Findings, render
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TERMS = pa.list_(pa.string())
 _ROW_GROUP = 1000
+# Columns that hold pictures.
+PIXELS = ("image", "mask", "background")
 # With check sums a flipped bit is found when the data are read.
 _WRITING = {"compression": "zstd", "write_page_checksum": True}
 # Hugging Face's `datasets` decodes what it is told are images.
-_HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in ("image", "mask")}}}
+_HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in PIXELS}}}
 
 SCHEMA = pa.schema(
     [
@@ -92,6 +94,8 @@ SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("sample_index", pa.int64()),
         ("mask_origin", pa.string()),
+        # The real image that a lesion was put into, named by its path; see corpus.backgrounds.
+        ("background", _PNG),
         ("model_sha256", pa.string()),
         ("plan_sha256", pa.string()),
         # Null of a real row, and of an image not judged yet; see stdiff.corpus.gate.

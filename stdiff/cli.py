@@ -179,6 +179,7 @@ def _plan(o: argparse.Namespace) -> int | None:
         prior=o.prior,
         where=config.masks.where,
         balance=config.masks.balance,
+        kept_backgrounds=config.corpus.backgrounds == "kept",
         label_fraction=o.label_percent / 100,
         count=o.count,
         seed=o.seed,

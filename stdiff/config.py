@@ -237,6 +237,11 @@ class Config(Section):
                 f"segmentation.label_percents is {list(self.segmentation.label_percents)}; e.g. "
                 "captions: false"
             )
+        if self.corpus.backgrounds == "kept" and self.model.gate.everywhere:
+            raise ValueError(
+                "corpus.backgrounds is 'kept', but model.gate.everywhere leaves no background; "
+                "e.g. backgrounds: generated"
+            )
         few = self.training.distill
         if few and self.sampler.steps % few.steps:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,11 @@ class CorpusConfig(Section):
 
     count: int = Field(gt=0, description="images")
     shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")
+    backgrounds: Literal["generated", "kept"] = Field(
+        "generated",
+        description="`kept`: lesions are put into real lesion-free training images, which stay as "
+        "they are outside `model.gate`",
+    )
     gate: QualityGateConfig = QualityGateConfig()
 
     @property

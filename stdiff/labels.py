@@ -91,6 +91,31 @@ def labelled_training_cases(
     return _sorted_rows(cases, labelled & has_lesion)
 
 
+def lesion_free_training_cases(
+    cases: pd.DataFrame, splits: pd.DataFrame, label_fraction: float
+) -> pd.DataFrame:
+    """Training rows within the label budget that are known to show no lesion, sorted by case_id.
+
+    Args:
+        cases: with the columns ``case_id``, ``mask`` and ``lesion_count``.
+        splits: as :func:`read_splits` gives it.
+        label_fraction: in (0, 1]; that an image has no lesion is a label.
+
+    Raises:
+        InputError: no such row, or a case without a split.
+    """
+    split = _split_rows(cases, splits)
+    labelled = (split["role"] == "train") & (pd.to_numeric(split["label_rank"]) < label_fraction)
+    free = labelled.to_numpy() & (cases["mask"].notna() & (cases["lesion_count"] == 0)).to_numpy()
+    if not free.any():
+        raise InputError(
+            f"no training image known to be lesion-free among {len(cases)} cases at label fraction "
+            f"{label_fraction}; add a collection with normal images (BUSI has some), or set "
+            "corpus.backgrounds: generated"
+        )
+    return _sorted_rows(cases, free)
+
+
 def _split_rows(cases: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
     """The row of ``splits`` for each row of ``cases``, in the same order."""
     if (twice := splits["case_id"].duplicated()).any():

@@ -97,8 +97,9 @@ def scores_of(rows: Sequence[Mapping[str, Any]], measures: Measures) -> list[dic
         {
             "mask_dice": _stored(dice[i]),
             "terms_met": _stored(terms_met(row, images_NHW[i], masks_NHW[i])),
-            "embedding_distance": _stored(distance[i]),
-            "correlation": _stored(correlation[i]),
+            # An image that keeps a training image's background is a copy of it there, on purpose.
+            "embedding_distance": None if row["background"] else _stored(distance[i]),
+            "correlation": None if row["background"] else _stored(correlation[i]),
             "saturated_fraction": _stored(saturated_fraction(images_NHW[i])),
             "contrast_grey": _stored(contrast_grey(images_NHW[i])),
             "seam": _stored(seam(images_NHW[i], masks_NHW[i], measures.decoupling)),

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, write_cases
 from stdiff.conditions import parse_where
 from stdiff.files import InputError, sha256_bytes
-from stdiff.labels import labelled_training_cases, read_splits
+from stdiff.labels import labelled_training_cases, lesion_free_training_cases, read_splits
 from stdiff.lexicon import VOCABULARY, render
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.fitting import fit_prior
@@ -35,7 +35,13 @@ PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMN
 
 
 def make_plan(
-    source: MaskSource, *, corpus: str, count: int, seed: int, first: int = 0
+    source: MaskSource,
+    *,
+    corpus: str,
+    count: int,
+    seed: int,
+    first: int = 0,
+    backgrounds: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
     """Rows first … first + count - 1 of a plan, one by one.
 
@@ -45,9 +51,14 @@ def make_plan(
         count: number of images.
         seed: the corpus seed, >= 0.
         first: index of the first row.
+        backgrounds: cells of lesion-free images to put the lesions into, if they are not made too.
     """
     for index in range(first, first + count):
-        yield plan_row(source, corpus, seed, index)
+        row = plan_row(source, corpus, seed, index)
+        if backgrounds:
+            drawn = generator(seed, "background", index).integers(len(backgrounds))
+            row["background"] = backgrounds[drawn]
+        yield row
 
 
 def plan_row(source: MaskSource, corpus: str, seed: int, index: int) -> dict[str, Any]:
@@ -85,6 +96,7 @@ def write_plan(
     prior: Path | None = None,
     where: str = "",
     balance: Mapping[str, float] | None = None,
+    kept_backgrounds: bool = False,
 ) -> None:
     """Write a plan whose masks come from the labelled training cases, in constant memory.
 
@@ -102,6 +114,7 @@ def write_plan(
         prior: fitted to the same cases; without it, it is fitted here where it is needed.
         where: conditions, see :func:`stdiff.conditions.parse_where`.
         balance: see :func:`stdiff.masks.requests.probabilities`.
+        kept_backgrounds: put the lesions into real lesion-free training images.
 
     Raises:
         InputError: no labelled lesion to draw from, masks that cannot be used or had, or bad
@@ -120,7 +133,26 @@ def write_plan(
         where=parse_where(where),
         balance=balance,
     )
-    write_masks(source, out, corpus=corpus, count=count, seed=seed, first=first)
+    backgrounds = []
+    if kept_backgrounds:
+        backgrounds = lesion_free_cells(cases, splits, label_fraction, fold)
+    options = {"corpus": corpus, "count": count, "seed": seed, "first": first}
+    write_masks(source, out, **options, backgrounds=backgrounds)
+
+
+def lesion_free_cells(
+    cases: Sequence[Path], splits: Path, label_fraction: float, fold: int = 0
+) -> list[dict[str, Any]]:
+    """Pictures of the training images known to be lesion-free, each named by its case.
+
+    Raises:
+        InputError: there is none.
+    """
+    table = read_cases(cases, ("case_id", "image", "mask", "lesion_count"))
+    rows = lesion_free_training_cases(table, read_splits(splits, fold), label_fraction)
+    return [
+        {"bytes": row.image["bytes"], "path": f"{row.case_id}.png"} for row in rows.itertuples()
+    ]
 
 
 def training_bank(
@@ -136,7 +168,14 @@ def training_bank(
 
 
 def write_masks(
-    source: MaskSource, out: Path, *, corpus: str, count: int, seed: int, first: int = 0
+    source: MaskSource,
+    out: Path,
+    *,
+    corpus: str,
+    count: int,
+    seed: int,
+    first: int = 0,
+    backgrounds: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write rows first … first + count - 1 of a plan as they are drawn, whole or not at all.
 
@@ -149,7 +188,9 @@ def write_masks(
             ">= 0"
         )
     rows = tqdm(
-        make_plan(source, corpus=corpus, count=count, seed=seed, first=first),
+        make_plan(
+            source, corpus=corpus, count=count, seed=seed, first=first, backgrounds=backgrounds
+        ),
         total=count,
         desc="masks",
         unit="mask",
@@ -206,7 +247,8 @@ def row_sha256(row: dict[str, Any]) -> str:
     It covers the row and nothing else of the plan: the same when the plan grows.
     """
     planned = {name: row[name] for name in PLANNED_COLUMNS}
-    planned["mask"] = sha256_bytes(row["mask"]["bytes"])
+    for name in ("mask", "background"):
+        planned[name] = row[name] and sha256_bytes(row[name]["bytes"])
     return hashlib.sha256(json.dumps(planned, sort_keys=True).encode()).hexdigest()
 
 

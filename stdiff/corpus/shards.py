@@ -41,6 +41,7 @@ class ImageGenerator(Protocol):
         captions: list[str],
         seeds: list[int],
         sampler: SamplerConfig,
+        backgrounds_NHW: np.ndarray | None = None,
     ) -> np.ndarray:
         """(N, size, size) uint8 images of as many 0/255 masks, captions and seeds."""
         ...
@@ -78,6 +79,7 @@ def make_shard(
                 [row["caption"] for row in filled],
                 [row["seed"] for row in filled],
                 sampler,
+                _backgrounds(filled),
             )
             yield from (row.result() for row in encoding)
             encoding = [
@@ -86,6 +88,14 @@ def make_shard(
             ]
             progress.update(len(rows))
         yield from (row.result() for row in encoding)
+
+
+def _backgrounds(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
+    """The images that lesions are put into; a plan has one for every row, or none."""
+    given = [row["background"] for row in rows if row["background"] is not None]
+    if given and len(given) < len(rows):
+        raise InputError(f"{len(rows) - len(given)} of {len(rows)} planned rows lack a background")
+    return images_of(given) if given else None
 
 
 def _made_row(row: dict[str, Any], image_HW: np.ndarray, model_sha256: str) -> dict[str, Any]:
@@ -232,10 +242,12 @@ def _row_problems(
         yield f"flags {row['flags']} do not say {SYNTHETIC_FLAG!r}"
     if not row["model_sha256"]:
         yield "model_sha256 missing"
-    if row["mask"] != planned[index]["mask"]:
-        yield "mask differs from the plan's"
+    pixels = ("mask", "background")
+    yield from (
+        f"{name} differs from the plan's" for name in pixels if row[name] != planned[index][name]
+    )
     for column in PLANNED_COLUMNS:
-        if column != "mask" and row[column] != planned[index][column]:
+        if column not in pixels and row[column] != planned[index][column]:
             yield f"{column} is {row[column]!r}, the plan says {planned[index][column]!r}"
     if row["plan_sha256"] != row_sha256(planned[index]):
         yield "plan_sha256 is not that of the plan's row"

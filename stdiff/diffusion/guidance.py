@@ -19,6 +19,7 @@ from torch import nn
 from stdiff.config_generator import SamplerConfig
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, gate_at, soft_gates
+from stdiff.diffusion.insertion import Background
 from stdiff.diffusion.model import DiffusionModel
 
 # Of some kilobytes each with a small encoder, and a quarter of a megabyte with Stable Diffusion's.
@@ -117,7 +118,11 @@ def build_solver(scheduler: SchedulerMixin, sampler: SamplerConfig) -> Scheduler
 
 
 def denoise(
-    conditions: Conditions, solver: SchedulerMixin, z_BCHW: torch.Tensor, sampler: SamplerConfig
+    conditions: Conditions,
+    solver: SchedulerMixin,
+    z_BCHW: torch.Tensor,
+    sampler: SamplerConfig,
+    background: Background | None = None,
 ) -> Iterator[torch.Tensor]:
     """Latents after every step from ``z_BCHW`` on, which is noise."""
     first_guided = math.ceil(sampler.guidance_from * len(solver.timesteps))
@@ -127,7 +132,16 @@ def denoise(
         else:
             predicted = conditions.guided(z_BCHW, t, sampler)
         z_BCHW = solver.step(predicted.float(), t, z_BCHW).prev_sample
+        if background is not None:
+            z_BCHW = background.put_back(z_BCHW, *signal_and_noise(solver, number + 1))
         yield z_BCHW
+
+
+def signal_and_noise(solver: SchedulerMixin, step: int) -> tuple[float, float]:
+    """How much of image and noise is in the latents before a step; 1 and 0 after the last one."""
+    sigma = float(solver.sigmas[step])
+    signal = (1 + sigma**2) ** -0.5
+    return signal, sigma * signal
 
 
 def _without_embedder(controlnet: nn.Module) -> nn.Module:

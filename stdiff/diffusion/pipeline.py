@@ -15,6 +15,7 @@ from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import decode
 from stdiff.diffusion.folder import OF_CONDITIONS, load_model
 from stdiff.diffusion.guidance import Denoisers, build_solver, denoise
+from stdiff.diffusion.insertion import Background
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.files import sha256_folder
@@ -61,6 +62,7 @@ class Generator:
         captions: Sequence[str],
         seeds: Sequence[int],
         sampler: SamplerConfig,
+        backgrounds_NHW: np.ndarray | None = None,
     ) -> np.ndarray:
         """Sample one batch; image i depends on row i alone, its place and the batch's size.
 
@@ -69,19 +71,27 @@ class Generator:
             captions: N captions as `lexicon.render` writes them.
             seeds: N integers; the noise is drawn on the CPU, so it is the same on every device.
             sampler: steps and guidance scales.
+            backgrounds_NHW: (N, size_px, size_px) uint8 images to put the lesions into; outside
+                the gate they stay as they are.
 
         Returns:
             (N, size_px, size_px) uint8 images.
         """
-        return self.decode(self.sample(masks_NHW, captions, seeds, sampler), sampler)
+        noise_BCHW, background = self._noise(seeds).to(self.model.device), None
+        if backgrounds_NHW is not None:
+            background = Background(self.model, backgrounds_NHW, masks_NHW, noise_BCHW)
+        z_BCHW = self.sample(masks_NHW, captions, noise_BCHW, sampler, background)
+        made_NHW = self.decode(z_BCHW, sampler)
+        return background.around(made_NHW) if background else made_NHW
 
     @torch.inference_mode()
     def sample(
         self,
         masks_NHW: np.ndarray,
         captions: Sequence[str],
-        seeds: Sequence[int],
+        noise_BCHW: torch.Tensor,
         sampler: SamplerConfig,
+        background: Background | None = None,
     ) -> torch.Tensor:
         """Latents (N, C, h, w) of the images (see :meth:`generate`)."""
         if masks_NHW.shape[1:] != (self.size_px, self.size_px):
@@ -89,9 +99,8 @@ class Generator:
         sampler = self._own(sampler)
         with self._at(sampler.precision, only_on_gpu=True):
             conditions = self.networks(compiled=sampler.compiled).conditioned(masks_NHW, captions)
-            z_BCHW = self._noise(seeds).to(self.model.device)
             solver = build_solver(self.model.scheduler, sampler)
-            *_, z_BCHW = denoise(conditions, solver, z_BCHW, sampler)
+            *_, z_BCHW = denoise(conditions, solver, noise_BCHW, sampler, background)
         return z_BCHW
 
     @torch.inference_mode()

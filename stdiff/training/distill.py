@@ -19,7 +19,7 @@ from torch import nn
 
 from stdiff.config_generator import SamplerConfig
 from stdiff.config_training import DistillConfig
-from stdiff.diffusion.guidance import Denoisers, build_solver, denoise
+from stdiff.diffusion.guidance import Denoisers, build_solver, denoise, signal_and_noise
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.training.progress import Batch
 
@@ -104,13 +104,7 @@ def prediction_between(
     With z = a x + s e (image x, noise e) and primes for where the step goes, z' = a' x + s' e.
     Given the velocity v, x = a z - s v and e = s z + a v; given the noise, x = (z - s e) / a.
     """
-    (a, s), (a_to, s_to) = (_signal_and_noise(scheduler, i) for i in (step, step + 1))
+    (a, s), (a_to, s_to) = (signal_and_noise(scheduler, i) for i in (step, step + 1))
     if scheduler.config.prediction_type == "v_prediction":
         return (there - (a_to * a + s_to * s) * here) / (s_to * a - a_to * s)
     return (there - a_to / a * here) / (s_to - a_to * s / a)
-
-
-def _signal_and_noise(scheduler: DPMSolverMultistepScheduler, step: int) -> tuple[float, float]:
-    sigma = float(scheduler.sigmas[step])
-    signal = (1 + sigma**2) ** -0.5
-    return signal, sigma * signal

@@ -25,7 +25,7 @@ class Noise:
     def __init__(self, sha256="a" * 64, takes_s=0.0):
         self.sha256, self.takes_s, self.made = sha256, takes_s, 0
 
-    def generate(self, masks_NHW, captions, seeds, sampler):
+    def generate(self, masks_NHW, captions, seeds, sampler, backgrounds_NHW=None):
         time.sleep(self.takes_s)
         self.made += len(seeds)
         noise = [np.random.default_rng(seed).integers(0, 255, (SIZE, SIZE)) for seed in seeds]

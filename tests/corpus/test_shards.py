@@ -31,7 +31,7 @@ class SeededNoise:
         self.sha256 = sha256
         self.batches = []
 
-    def generate(self, masks_NHW, captions, seeds, sampler):
+    def generate(self, masks_NHW, captions, seeds, sampler, backgrounds_NHW=None):
         assert masks_NHW.dtype == np.uint8
         assert len(masks_NHW) == len(captions) == len(seeds) <= sampler.batch
         self.batches.append(list(captions))

@@ -103,6 +103,7 @@ rule shard:
     params:
         fold=CONFIG.split.fold,
         masks=lambda _: CONFIG.masks.model_dump_json(exclude={"compared"}),
+        backgrounds=CONFIG.corpus.backgrounds,
         sampler=CONFIG.sampler.model_dump_json(),
         seed=CONFIG.seed,
         first=lambda w: int(w.shard) * CONFIG.corpus.shard_size,

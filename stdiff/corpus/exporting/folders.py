@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stdiff.cases import SCHEMA
+from stdiff.cases import PIXELS, SCHEMA
 from stdiff.corpus.exporting.choice import Case, Choice
 from stdiff.corpus.exporting.notice import Notice
 from stdiff.files import write_text
 
 _PIXELS = ("image", "mask")
 # Pixels stand in files of their own; of the fingerprint nobody reads anything in a CSV.
-_ROW_COLUMNS = tuple(name for name in SCHEMA.names if name not in (*_PIXELS, "fingerprint"))
+_ROW_COLUMNS = tuple(name for name in SCHEMA.names if name not in (*PIXELS, "fingerprint"))
 
 _FILES = """\
 images/    8-bit grey PNG
