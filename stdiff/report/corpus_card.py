@@ -19,8 +19,13 @@ from stdiff.report.tables import records_table
 
 _COUNTED = (
     *("collection", "image.path", "height_px", "width_px", *VOCABULARY),
-    *("mask_origin", "model_sha256", "gate"),
+    *("mask_origin", "sample_index", "model_sha256", "gate"),
 )
+_BACKGROUNDS = {
+    "generated": "generated",
+    "kept": "real lesion-free training images, as they are outside the model's gate (column "
+    "`background` holds and names each)",
+}
 _UNKNOWN = "not said"
 
 
@@ -215,6 +220,7 @@ def _making(counts: _Counts, config: Config | None) -> Iterator[str]:
     if config:
         made += [
             f"* Sampler: `{config.sampler.model_dump_json()}`",
+            f"* Backgrounds: {_BACKGROUNDS[config.corpus.backgrounds]}",
             f"* Corpus seed: {config.seed}; images in a shard: {config.corpus.shard_size}",
         ]
     yield "\n".join(made)

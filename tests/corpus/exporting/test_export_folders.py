@@ -23,7 +23,7 @@ def test_folders_hold_what_the_tables_held(tmp_path, monkeypatch):
     to = tmp_path / "out"
     export_cases(Choice(paths), to)
     lines = lines_of(to)
-    assert set(lines[0]) == {*SCHEMA.names, "synthetic"} - {"fingerprint"}
+    assert set(lines[0]) == {*SCHEMA.names, "synthetic"} - {"fingerprint", "background"}
     assert [line["synthetic"] for line in lines] == ["yes"] * 6 + ["no"] * 3
     assert lines[2]["margin"] == "indistinct;spiculated"
     for row, line in zip(made + real, lines, strict=True):
