@@ -115,6 +115,7 @@ FLOORS = [
         "config_errors",
         "config_generator",
         "config_masks",
+        "config_segmentation",
         "config_training",
         "randomness",
         "provenance",

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from stdiff.config import EvaluationConfig
+from stdiff.config_segmentation import EvaluationConfig
 from stdiff.evaluation.gain import group_bootstrap
 from stdiff.randomness import generator
 from stdiff.segmentation.metrics import case_metrics

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stdiff.config import EvaluationConfig
+from stdiff.config_segmentation import EvaluationConfig
 from stdiff.files import InputError
 from stdiff.randomness import generator
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from stdiff.config import SegmenterConfig
+from stdiff.config_segmentation import SegmenterConfig
 from stdiff.files import InputError, written_whole
 
 _STRIDE_PX = 32  # encoders halve the image five times

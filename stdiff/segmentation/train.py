@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from stdiff.cases import images_of, read_cases
-from stdiff.config import Config, SegmenterConfig
+from stdiff.config import Config
+from stdiff.config_segmentation import SegmenterConfig
 from stdiff.corpus.accepted import read_accepted
 from stdiff.files import InputError, sha256_bytes, written_whole
 from stdiff.labels import cases_with_role, labelled_training_cases, read_splits

@@ -233,8 +233,8 @@ def train_distill(
         | {"teacher_sampler": config.sampler.model_dump(mode="json")},
     }
     if ranks.is_first():
-        logs = [*base.glob("*.jsonl"), log]
-        save_model(model, out, {file.name: file for file in logs} | {"distill.jsonl": log})
+        logs = {file.name: file for file in base.glob("*.jsonl")}
+        save_model(model, out, logs | {"distill.jsonl": log})
 
 
 def _train(stage: Stage, settings: StageConfig, *, purpose: str, **options: Any) -> Path:

@@ -5,7 +5,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from stdiff.config import Architecture, SegmenterConfig
+from stdiff.config_segmentation import Architecture, SegmenterConfig
 from stdiff.files import InputError
 from stdiff.segmentation.networks import (
     build_segmenter,
