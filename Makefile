@@ -44,7 +44,7 @@ bench-generate: $(READY)
 
 # Side-by-side measurements; figures that are kept stand in docs/results.md.
 bench: $(READY)
-	for script in $(filter-out bench/ablation.py bench/gate.py bench/generate.py,$(wildcard bench/*.py)); do python $$script; done
+	for script in $(filter-out bench/ablation.py bench/gate.py bench/generate.py bench/insertion.py bench/scale.py,$(wildcard bench/*.py)); do python $$script; done
 
 lint: $(READY)
 	ruff check .

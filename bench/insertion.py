@@ -1,0 +1,79 @@
+"""Do inserted lesions show a seam? And does what is around them stay as it was?
+
+Lesions are put into real lesion-free training images, blended as the package does it, and pasted
+for comparison; the seam is the gate's own measure (`stdiff.corpus.sanity.seam`: slope across the
+edge of the decoupling gate over the slope beside it, about 1 where there is no edge). The same
+masks are laid over real images, which have no seam.
+
+    python bench/insertion.py --run results/busi_cpu
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from stdiff.cases import images_of, read_cases
+from stdiff.config import parse_config
+from stdiff.corpus.plan import lesion_free_cells, write_plan
+from stdiff.corpus.sanity import seam
+from stdiff.diffusion.decoupling import soft_gates
+from stdiff.diffusion.pipeline import Generator
+
+
+def planned(run, config, count, seed):
+    """Masks, captions and image seeds of a plan of the run's kind."""
+    plan = run / "benchmarks" / f"insertion-{count}-{seed}.parquet"
+    if not plan.exists():
+        write_plan(
+            *(sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", plan),
+            corpus="bench",
+            weights=config.masks.weights,
+            label_fraction=1.0,
+            count=count,
+            seed=seed,
+            fold=config.split.fold,
+        )
+    rows = read_cases([plan])
+    return images_of(rows["mask"]), list(rows["caption"]), list(rows["seed"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="model folder; default: the run's")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=2026)
+    o = parser.parse_args()
+    config = parse_config(yaml.safe_load((o.run / "config.yaml").read_text()))
+    generator = Generator.load(o.model or o.run / "labels100" / "model")
+    masks, captions, seeds = planned(o.run, config, o.images, o.seed)
+    tables, splits = sorted((o.run / "cases").glob("*.parquet")), o.run / "splits.parquet"
+    free = images_of(lesion_free_cells(tables, splits, 1.0, config.split.fold))
+    around = free[np.random.default_rng(o.seed).integers(len(free), size=o.images)]
+    size, whole, inserted = config.sampler.batch, [], []
+    for start in range(0, o.images, size):
+        part = slice(start, start + size)
+        arguments = masks[part], captions[part], seeds[part], config.sampler
+        whole.append(generator.generate(*arguments))
+        inserted.append(generator.generate(*arguments, around[part]))
+    whole, inserted = np.concatenate(whole), np.concatenate(inserted)
+    gate = generator.model.gate
+    gates = soft_gates(masks, gate)[:, 0].numpy()
+    changed = int((inserted != around)[gates == 0].sum())
+    print(f"{len(free)} lesion-free images; pixels changed outside the gate: {changed}\n")
+    print("| | seam: median | 90 % | 99 % |\n|---|---|---|---|")
+    for name, images in {
+        "real lesion-free images": around,
+        "generated as a whole": whole,
+        "inserted": inserted,
+        "pasted": np.where(gates > 0, whole, around),
+    }.items():
+        seams = [seam(i, m, gate) for i, m in zip(images, masks, strict=True)]
+        p50, p90, p99 = np.percentile([s for s in seams if s is not None], [50, 90, 99])
+        print(f"| {name} | {p50:.2f} | {p90:.2f} | {p99:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
