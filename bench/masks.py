@@ -19,6 +19,7 @@ import numpy as np
 from stdiff.conditions import parse_where
 from stdiff.corpus.plan import plan_row
 from stdiff.lexicon import Findings
+from stdiff.masks.copies import KnownLesions
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.prior import Prior
 from stdiff.masks.shape import count_lesions, measure
@@ -84,6 +85,11 @@ def main():
         for size in (64, 256, 512)
         for kind in ("curvature", "ellipse")
     }
+    lesions = [
+        sources["curvature, 256 px"].sample(generator(2, "known", i)).mask for i in range(1400)
+    ]
+    known = KnownLesions(lesions)
+    sources["curvature, 256 px, no copy of 1,400"] = CurvatureSource(prior, 256, 256, known=known)
     rates = {name: [] for name in sources}
     for number in range(ROUNDS):
         for name, source in sources.items():

@@ -18,6 +18,7 @@ import pandas as pd
 from stdiff.conditions import Where
 from stdiff.files import InputError, decode_png
 from stdiff.lexicon import Findings, render
+from stdiff.masks.copies import KnownLesions
 from stdiff.masks.requests import nearest_entries, probabilities
 from stdiff.masks.sampling import (
     SampledMask,
@@ -71,6 +72,10 @@ class MaskBank:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    def known_lesions(self) -> KnownLesions:
+        """What new masks should not be copies of."""
+        return KnownLesions([decode_png(mask.png) for mask in self.masks])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.ndimage import affine_transform, center_of_mass
 
@@ -13,18 +15,45 @@ NEAR_COPY_IOU = 0.95
 # Aligned lesions have a fifth of the raster: an ellipse fits as long as its axes are within 1 : 4.
 _RASTER_PX = 64
 _RASTER_AREA_PX = _RASTER_PX**2 / 5
-_BLOCK = 512
+
+
+class KnownLesions:
+    """Lesions that a new one should not be a copy of.
+
+    Two are copies whose intersection over union is above a threshold after alignment: centroid in
+    the middle, areas equal, mirrored left to right or not. Any oval is like any other of the same
+    axes, so real masks have near-copies too. A copy that was scaled loses some overlap to the
+    pixels: lesions below about 700 of them may be missed.
+
+    Raises:
+        InputError: no mask, or one that holds no lesion.
+    """
+
+    def __init__(self, masks_NHW: Sequence[np.ndarray], iou: float = NEAR_COPY_IOU) -> None:
+        """``masks_NHW``: of any sizes, non-zero on lesions; the largest lesion of each counts."""
+        if not len(masks_NHW):
+            raise InputError("no training mask: copies can only be looked for with at least one")
+        lesions = (lesion_of(mask_HW, index)[0] for index, mask_HW in enumerate(masks_NHW))
+        aligned = np.stack([_aligned(lesion_HW) for lesion_HW in lesions])
+        self._iou = iou
+        self._bits = _packed(np.concatenate([aligned, aligned[:, :, ::-1]]))
+        self._areas = np.bitwise_count(self._bits).sum(axis=1, dtype=np.int64)
+
+    def has_copy(self, lesion_HW: np.ndarray) -> bool:
+        """Whether one lesion is a near-copy of a known one."""
+        bits = _packed(_aligned(lesion_HW)[None])
+        overlap = np.bitwise_count(self._bits & bits).sum(axis=1, dtype=np.int64)
+        union = self._areas + np.bitwise_count(bits).sum(dtype=np.int64) - overlap
+        return bool((overlap > self._iou * union).any())
 
 
 def near_copies(
     generated_NHW: np.ndarray, training_NHW: np.ndarray, iou: float = NEAR_COPY_IOU
 ) -> float:
-    """Share of generated masks that overlap some training mask by more than ``iou``.
+    """Share of generated masks whose largest lesion copies that of a training mask.
 
-    Intersection over union of the largest lesions after alignment: centroid in the middle, areas
-    equal, mirrored left to right or not. Any oval is like any other of the same axes: the reference
-    is what real masks held out give in place of the generated ones. A copy that was scaled loses
-    some overlap to the pixels: lesions below about 700 of them may be missed.
+    See :class:`KnownLesions`. The reference is what real masks held out give in place of the
+    generated ones.
 
     Raises:
         InputError: a set is empty, or a mask holds no lesion.
@@ -34,20 +63,9 @@ def near_copies(
             f"{len(generated_NHW)} generated and {len(training_NHW)} training masks; copies can "
             "only be looked for with at least one of each"
         )
-    generated_NP = _aligned(generated_NHW).reshape(len(generated_NHW), -1)
-    best_N = np.zeros(len(generated_NP))
-    # Floats only for a block at a time: the whole matrices would be four times the bytes.
-    for first in range(0, len(training_NHW), _BLOCK):
-        training_MHW = _aligned(training_NHW[first : first + _BLOCK], first).astype(np.float32)
-        for sides_MHW in (training_MHW, training_MHW[:, :, ::-1]):
-            sides_MP = sides_MHW.reshape(len(training_MHW), -1)
-            for start in range(0, len(generated_NP), _BLOCK):
-                block_NP = generated_NP[start : start + _BLOCK].astype(np.float32)
-                overlap_NM = block_NP @ sides_MP.T
-                union_NM = block_NP.sum(axis=1)[:, None] + sides_MP.sum(axis=1) - overlap_NM
-                best = best_N[start : start + _BLOCK]
-                np.maximum(best, (overlap_NM / union_NM).max(axis=1), out=best)
-    return float((best_N > iou).mean())
+    known = KnownLesions(training_NHW, iou)
+    lesions = (lesion_of(mask_HW, index)[0] for index, mask_HW in enumerate(generated_NHW))
+    return float(np.mean([known.has_copy(lesion_HW) for lesion_HW in lesions]))
 
 
 def lesion_of(mask_HW: np.ndarray, index: int) -> tuple[np.ndarray, int]:
@@ -58,14 +76,16 @@ def lesion_of(mask_HW: np.ndarray, index: int) -> tuple[np.ndarray, int]:
     return lesion_HW, count
 
 
-def _aligned(masks_NHW: np.ndarray, first: int = 0) -> np.ndarray:
-    """Largest lesions (N, 64, 64) bool, centroid in the middle, of equal area where they fit."""
-    aligned_NHW = np.zeros((len(masks_NHW), _RASTER_PX, _RASTER_PX), dtype=bool)
-    for index, mask_HW in enumerate(masks_NHW):
-        lesion_HW = lesion_of(mask_HW, first + index)[0].astype(np.float32)
-        step_px = np.sqrt(lesion_HW.sum() / _RASTER_AREA_PX)  # of the mask, a pixel of the raster
-        corner_px = np.array(center_of_mass(lesion_HW)) - step_px * (_RASTER_PX - 1) / 2
-        frame = {"output_shape": aligned_NHW.shape[1:], "order": 1, "mode": "grid-constant"}
-        soft_HW = affine_transform(lesion_HW, [step_px, step_px], corner_px, **frame)
-        aligned_NHW[index] = soft_HW > 0.5
-    return aligned_NHW
+def _aligned(lesion_HW: np.ndarray) -> np.ndarray:
+    """One lesion as (64, 64) bool, centroid in the middle, of one area where it fits."""
+    rows, columns = (np.flatnonzero(lesion_HW.any(axis=axis)) for axis in (1, 0))
+    box = lesion_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    step_px = np.sqrt(box.sum() / _RASTER_AREA_PX)  # of the mask, a pixel of the raster
+    corner_px = np.array(center_of_mass(box)) - step_px * (_RASTER_PX - 1) / 2
+    frame = {"output_shape": (_RASTER_PX, _RASTER_PX), "order": 1, "mode": "grid-constant"}
+    return affine_transform(box, [step_px, step_px], corner_px, **frame) > 0.5
+
+
+def _packed(aligned_NHW: np.ndarray) -> np.ndarray:
+    """(N, 64) uint64: a bit a pixel."""
+    return np.packbits(aligned_NHW.reshape(len(aligned_NHW), -1), axis=1).view(np.uint64)

@@ -7,7 +7,8 @@
 3. The tangent angle, its integral, is integrated to a curve and closed (:mod:`stdiff.masks.curve`).
    It is stretched to the drawn axes and area, moved to its centre, and rasterised.
 4. What comes out is measured (:mod:`stdiff.masks.shape`). An outline that crosses itself or does
-   not have the shape, orientation, margin or range asked for is dropped and another one drawn.
+   not have the shape, orientation, margin or range asked for is dropped and another one drawn; so
+   is one that copies a training mask, where these are known (:mod:`stdiff.masks.copies`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from stdiff.conditions import Where
 from stdiff.files import InputError
 from stdiff.lexicon import Findings
+from stdiff.masks.copies import KnownLesions
 from stdiff.masks.curve import closed_curve, rasterised, rounded, stretched
 from stdiff.masks.feasible import (
     AREA,
@@ -65,8 +67,13 @@ class CurvatureSource:
         width_px: int,
         where: Where | None = None,
         balance: Mapping[str, float] | None = None,
+        known: KnownLesions | None = None,
     ) -> None:
-        """Choose the prior's entries that meet the conditions, or come nearest."""
+        """Choose the prior's entries that meet the conditions, or come nearest.
+
+        Outlines that are near-copies of ``known`` lesions are dropped.
+        """
+        self.known = known
         self.prior, self.height_px, self.width_px = prior, height_px, width_px
         self.where = where or Where()
         check_ranges(prior, self.where)
@@ -115,6 +122,9 @@ class CurvatureSource:
                 continue
             shape = measure_lesion(separate(lesion_HW)[0])
             problems = _unlike(shape, findings, classes) + self.where.violations(shape, count)
+            if not problems and self.known and self.known.has_copy(lesion_HW):
+                yield None, []
+                continue
             if not problems and count > 1:
                 lesion_HW = self._with_others(lesion_HW, count, likely, rng)
             yield lesion_HW, problems

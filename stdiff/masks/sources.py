@@ -46,7 +46,7 @@ def mask_source(
         weights: of :data:`KINDS`; those of 0 are left out.
         prior: for curvature masks, and for the findings of ellipses where there is no bank.
         height_px, width_px: of the masks; a bank has its own.
-        bank: real masks, for kind "bank".
+        bank: real masks, for kind "bank"; with them, curvature masks are no copies of any.
         where: what every mask must be like.
         balance: column -> strength, see :func:`stdiff.masks.requests.probabilities`.
 
@@ -82,7 +82,9 @@ def mask_source(
         masks = [float(entry.masks) for entry in prior.findings]
     makers = {
         "bank": lambda: BankSource(bank, where, balance),
-        "curvature": lambda: CurvatureSource(prior, height_px, width_px, where, balance),
+        "curvature": lambda: CurvatureSource(
+            prior, height_px, width_px, where, balance, bank and bank.known_lesions()
+        ),
         "ellipse": lambda: EllipseSource(findings, masks, height_px, width_px, where, balance),
     }
     return Mixture(

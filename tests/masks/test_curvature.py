@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stdiff.conditions import parse_where
 from stdiff.files import InputError
+from stdiff.masks.copies import KnownLesions, near_copies
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.prior import Prior
 from stdiff.masks.shape import count_lesions, largest_lesion, measure
@@ -221,3 +222,16 @@ def test_what_cannot_be_had_is_refused_with_the_nearest(monkeypatch):
         draw(source("shape=round, margin=spiculated"), 0)
     with pytest.raises(InputError, match="nearest had solidity .* instead of 0.01..0.1"):
         draw(source("solidity=0.01..0.1"), 0)
+
+
+def test_no_mask_copies_a_known_one():
+    drawn = [sampled.mask for sampled in draw(source(), *range(40))]
+    known = KnownLesions(drawn)
+    assert all(known.has_copy(largest_lesion(mask)) for mask in drawn)
+    # The same draws again would be copies, one and all.
+    others = [sampled.mask for sampled in draw(source(known=known), *range(40))]
+    assert near_copies(np.stack(others), np.stack(drawn)) == 0
+    # A mask that is no copy is drawn as if nothing were known.
+    few = KnownLesions(drawn[:1])
+    again = [sampled.mask for sampled in draw(source(known=few), *range(40))]
+    assert sum(not np.array_equal(a, b) for a, b in zip(again, drawn, strict=True)) < 10
