@@ -26,7 +26,7 @@ _ROW_GROUP = 1000
 # Columns that hold pictures.
 PIXELS = ("image", "mask", "background")
 # With check sums a flipped bit is found when the data are read.
-_WRITING = {"compression": "zstd", "write_page_checksum": True}
+WRITING: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 # Hugging Face's `datasets` decodes what it is told are images.
 _HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in PIXELS}}}
 
@@ -141,10 +141,7 @@ def write_cases(rows: Iterable[dict[str, Any]], path: Path) -> None:
     Rows are written as they come, some hundreds in memory at a time.
     """
     coming = iter(rows)
-    with (
-        written_whole(path) as aside,
-        pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer,
-    ):
+    with written_whole(path) as aside, pq.ParquetWriter(aside, SCHEMA, **WRITING) as writer:
         while group := list(itertools.islice(coming, _ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
 

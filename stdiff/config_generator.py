@@ -228,7 +228,7 @@ class SamplerConfig(Section):
         ge=0,
         lt=1,
         description="share of the steps that pass before guidance begins; until then mask and "
-        "caption are only told, at half the cost",
+        "caption are only told, which costs less",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",

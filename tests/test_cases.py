@@ -191,3 +191,16 @@ def test_repeated_ids_and_several_problems_are_all_listed(tmp_path):
     problems = verify_table(path)
     assert "twice: case_id stands 2 times" in problems
     assert len([line for line in problems if line.startswith("bad: ")]) == 3
+
+
+def test_a_bit_that_flips_in_the_data_is_found_by_the_check_sums(tmp_path):
+    """Of the data itself, where nothing else could notice: bytes that are no PNG."""
+    noise = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+    path = tmp_path / "cases.parquet"
+    write_cases([case_row(case_id="a", image={"bytes": noise, "path": "x.png"})], path)
+    assert read_cases(path)["image"][0]["bytes"] == noise
+    data = bytearray(path.read_bytes())
+    data[data.index(noise[2000:2050])] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match="damaged"):
+        read_cases(path)

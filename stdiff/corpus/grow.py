@@ -1,7 +1,7 @@
 """A whole corpus in one folder: what is whole is kept, what is missing or damaged is made.
 
-Several workers may grow one corpus, on one machine or on several that share the folder: each claims
-a shard by a lock that ends with its process, however that ends.
+Several workers may grow one corpus: each claims a shard by a lock that ends with its process,
+however that ends.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stdiff.cases import SCHEMA, read_cases
+from stdiff.cases import SCHEMA, WRITING, read_cases
 from stdiff.datasets import leaks
 from stdiff.datasets.geometry import fit_frame
 from stdiff.datasets.raw import Problem, RawCase
@@ -186,7 +186,7 @@ def _write_linked(draft: Path, out: Path, processes: int) -> pd.DataFrame:
     found = {"group_id": groups, "flags": flags}
     with (
         pq.ParquetFile(draft) as source,
-        pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(out, SCHEMA, **WRITING) as writer,
     ):
         start = 0
         for number in range(source.num_row_groups):

@@ -1,7 +1,7 @@
 """What the denoiser predicts of one batch, guided by masks and captions.
 
 All that stays the same from step to step is computed once: the gate, the caption embeddings, and
-the embedding of the condition image, which is nearly half of a small ControlNet's work.
+the embedding of the condition image, a large part of a small ControlNet's work.
 """
 
 from __future__ import annotations

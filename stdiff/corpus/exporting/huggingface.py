@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from stdiff.cases import SCHEMA
+from stdiff.cases import SCHEMA, WRITING
 from stdiff.corpus.exporting.choice import ROLES, Choice
 from stdiff.corpus.exporting.notice import Notice
 from stdiff.files import write_text
@@ -79,7 +79,7 @@ class _Part:
         if self._writer is None:
             number = self._written // _ROWS_IN_A_FILE
             path = self._folder / f"{self._role}-{number:05d}.parquet"
-            self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+            self._writer = pq.ParquetWriter(path, SCHEMA, **WRITING)
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA))
         self._written += len(self._rows)
         self._rows = []
