@@ -42,7 +42,7 @@ def add_corpus_actions(corpus: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--cases", type=Path, nargs="+", required=True, help="tables its model was trained on"
     )
-    p.add_argument("--config", type=Path, help="of the run: sampler, seed, how to make it again")
+    p.add_argument("--config", type=Path, help="of the run: seed, how to make it again")
     options.out(p, "Markdown")
 
 

@@ -97,6 +97,7 @@ SCHEMA = pa.schema(
         # The real image that a lesion was put into, named by its path; see corpus.backgrounds.
         ("background", _PNG),
         ("model_sha256", pa.string()),
+        ("sampler", pa.string()),
         ("plan_sha256", pa.string()),
         # Null of a real row, and of an image not judged yet; see stdiff.corpus.gate.
         (

@@ -47,8 +47,8 @@ def grow_corpus(
     """Make every shard ``00000.parquet`` … of a plan that is not there, or not whole.
 
     A shard is whole if it can be read, holds its rows of the plan with images that decode, and was
-    made by this very model. Any other is made again, and the log says why. Rows of a shard are
-    those of the plan from shard * shard_size on.
+    made by this very model and sampler. Any other is made again, and the log says why. Rows of a
+    shard are those of the plan from shard * shard_size on.
 
     Args:
         folder: of the shards; made if it is missing.
@@ -64,6 +64,7 @@ def grow_corpus(
     if not count:
         raise InputError(f"{plan}: a plan of no rows; make one with `stdiff plan --count N`")
     grown = Grown()
+    made = {"model_sha256": generator.sha256, "sampler": sampler.model_dump_json()}
     with tqdm(total=count, unit="image", mininterval=1, desc=Path(folder).name) as progress:
         for shard, first in enumerate(range(0, count, shard_size)):
             path = Path(folder) / f"{shard:05d}.parquet"
@@ -72,7 +73,7 @@ def grow_corpus(
                     grown.elsewhere.append(path.name)
                     continue
                 rows = read_plan(plan, first, first + shard_size)
-                problem = _why_not_whole(path, plan, len(rows), generator.sha256)
+                problem = _why_not_whole(path, plan, len(rows), made)
                 if problem is None:
                     grown.kept += 1
                     # What was there already says nothing of the time that is left.
@@ -86,11 +87,11 @@ def grow_corpus(
     return grown
 
 
-def _why_not_whole(path: Path, plan: Path, count: int, model_sha256: str) -> str | None:
+def _why_not_whole(path: Path, plan: Path, count: int, made: dict[str, str]) -> str | None:
     """The first reason to make a shard; None where it is whole."""
     if not path.exists():
         return f"{path}: missing"
-    if problems := verify_shard(path, plan, count=count, model_sha256=model_sha256):
+    if problems := verify_shard(path, plan, count=count, made=made):
         return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
     return None
 

@@ -30,7 +30,7 @@ from stdiff.masks.sources import mask_source
 from stdiff.randomness import generator, integer_seed
 
 # Filled in when the image is made and judged; everything else of a row is the plan's.
-MADE_COLUMNS = ("image", "flags", "model_sha256", "plan_sha256", "gate")
+MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "gate")
 PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMNS)
 
 

@@ -21,6 +21,8 @@ from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again
 from stdiff.files import InputError, decode_png
 
 SYNTHETIC_FLAG = "synthetic"
+# What an image depends on besides its row of the plan.
+MADE_WITH = ("model_sha256", "sampler")
 # A PNG of 512 px takes some milliseconds, a GPU not many more for the image in it.
 _ENCODERS = 4
 
@@ -83,7 +85,7 @@ def make_shard(
             )
             yield from (row.result() for row in encoding)
             encoding = [
-                encoders.submit(_made_row, row, image_HW, generator.sha256)
+                encoders.submit(_made_row, row, image_HW, generator.sha256, sampler)
                 for row, image_HW in zip(rows, images_NHW, strict=False)
             ]
             progress.update(len(rows))
@@ -98,18 +100,21 @@ def _backgrounds(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
     return images_of(given) if given else None
 
 
-def _made_row(row: dict[str, Any], image_HW: np.ndarray, model_sha256: str) -> dict[str, Any]:
+def _made_row(
+    row: dict[str, Any], image_HW: np.ndarray, model_sha256: str, sampler: SamplerConfig
+) -> dict[str, Any]:
     return {
         **row,
         "image": png_cell(image_HW, f"{row['sample_index']:08d}"),
         "flags": [SYNTHETIC_FLAG],
         "model_sha256": model_sha256,
+        "sampler": sampler.model_dump_json(),
         "plan_sha256": row_sha256(row),
     }
 
 
 def verify_shard(
-    path: Path, plan: Path, *, count: int | None = None, model_sha256: str | None = None
+    path: Path, plan: Path, *, count: int | None = None, made: dict[str, str] | None = None
 ) -> list[str]:
     """Every problem of one shard, one line each; empty when it is whole and the plan's.
 
@@ -117,7 +122,7 @@ def verify_shard(
         path: the shard.
         plan: of the corpus.
         count: rows it should hold, if that is known.
-        model_sha256: of the model that should have made it, if that is known.
+        made: ``model_sha256`` and ``sampler`` it should have been made with, if that is known.
 
     Raises:
         InputError: the *plan* cannot be read.
@@ -127,12 +132,9 @@ def verify_shard(
         return [f"{path}: not a shard: no rows"]
     if count is not None and len(rows) != count:
         problems.append(f"{path}: holds {len(rows)} row(s), expected {count}")
-    other = {row["model_sha256"] for row in rows} - {model_sha256}
-    if model_sha256 is not None and other:
-        problems.append(
-            f"{path}: was made by model {str(sorted(map(str, other))[0])[:12]}, not by "
-            f"{model_sha256[:12]}"
-        )
+    for column, expected in (made or {}).items():
+        if other := sorted({str(row[column]) for row in rows} - {expected}):
+            problems.append(f"{path}: was made with {column} {other[0]}, not {expected}")
     return problems
 
 
@@ -147,24 +149,28 @@ def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
     """
     problems: list[str] = []
     made_by: dict[int, Path] = {}
-    shards_of_model: dict[str, list[Path]] = {}
+    shards_of: dict[str, dict[str, int]] = {column: {} for column in MADE_WITH}
     for path in map(Path, shards):
         found, rows = _verify_one(path, plan)
         problems += found
         for index in (row["sample_index"] for row in rows):
             if (other := made_by.setdefault(index, path)) != path:
                 problems.append(f"{path}: row {index} also stands in {other}")
-        for model in sorted({str(row["model_sha256"]) for row in rows}):
-            shards_of_model.setdefault(model, []).append(path)
+        for column, shards_with in shards_of.items():
+            for value in {str(row[column]) for row in rows}:
+                shards_with[value] = shards_with.get(value, 0) + 1
     problems += [
         f"row {index} replaces row {index - ROUND}, which is in no shard"
         for index in sorted(made_by.keys() - {None})
         if index >= ROUND and index - ROUND not in made_by
     ]
     problems += _missing_rows(set(made_by), count_plan(plan))
-    if len(shards_of_model) > 1:
-        counts = ", ".join(f"{m[:12]} in {len(p)} shard(s)" for m, p in shards_of_model.items())
-        problems.append(f"the images come from {len(shards_of_model)} models: {counts}")
+    for column, shards_with in shards_of.items():
+        if len(shards_with) > 1:
+            counts = ", ".join(f"{value} in {n} shard(s)" for value, n in shards_with.items())
+            problems.append(
+                f"the images were made with {len(shards_with)} values of {column}: {counts}"
+            )
     return problems
 
 
@@ -206,8 +212,11 @@ def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]
         for index, row in zip(expected, rows, strict=True)
         for problem in _row_problems(row, index, planned)
     ]
-    if len(models := {row["model_sha256"] for row in rows}) > 1:
-        problems.append(f"{path}: images of {len(models)} models in one shard")
+    problems += [
+        f"{path}: images made with {len(values)} values of {column} in one shard"
+        for column in MADE_WITH
+        if len(values := {row[column] for row in rows}) > 1
+    ]
     return problems, rows
 
 
@@ -240,8 +249,7 @@ def _row_problems(
     yield from _image_problems(row)
     if SYNTHETIC_FLAG not in (row["flags"] or ()):
         yield f"flags {row['flags']} do not say {SYNTHETIC_FLAG!r}"
-    if not row["model_sha256"]:
-        yield "model_sha256 missing"
+    yield from (f"{column} missing" for column in MADE_WITH if not row[column])
     pixels = ("mask", "background")
     yield from (
         f"{name} differs from the plan's" for name in pixels if row[name] != planned[index][name]

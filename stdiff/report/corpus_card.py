@@ -19,7 +19,7 @@ from stdiff.report.tables import records_table
 
 _COUNTED = (
     *("collection", "image.path", "height_px", "width_px", *VOCABULARY),
-    *("mask_origin", "sample_index", "model_sha256", "gate"),
+    *("mask_origin", "sample_index", "model_sha256", "sampler", "gate"),
 )
 _BACKGROUNDS = {
     "generated": "generated",
@@ -49,6 +49,7 @@ class _Counts:
         self._count("corpus", row["collection"])
         self._count("size", f"{row['width_px']} x {row['height_px']} px")
         self._count("model", row["model_sha256"])
+        self._count("sampler", row["sampler"])
         # `bank:busi/benign-0001:...` names a real case; its kind is enough here.
         self._count("mask", (row["mask_origin"] or _UNKNOWN).partition(":")[0])
         for name in VOCABULARY:
@@ -73,7 +74,7 @@ def corpus_card(shards: Sequence[Path], cases: Sequence[Path], config: Config | 
     Args:
         shards: all shards of one corpus.
         cases: case tables of the real images that its model was trained on.
-        config: of the run that made it; says sampler, seed, and whether the real images are
+        config: of the run that made it; says its seed, backgrounds, and whether the real images are
             simulated ones.
 
     Raises:
@@ -216,17 +217,17 @@ def _making(counts: _Counts, config: Config | None) -> Iterator[str]:
     yield "## How it was made"
     models = ", ".join(f"`{sha}` ({n} images)" for sha, n in counts.values["model"].items())
     origins = ", ".join(f"{origin} ({n})" for origin, n in counts.values["mask"].most_common())
-    made = [f"* Model, SHA-256: {models}", f"* Masks: {origins}"]
+    samplers = ", ".join(f"`{settings}`" for settings in counts.values["sampler"])
+    made = [f"* Model, SHA-256: {models}", f"* Sampler: {samplers}", f"* Masks: {origins}"]
     if config:
         made += [
-            f"* Sampler: `{config.sampler.model_dump_json()}`",
             f"* Backgrounds: {_BACKGROUNDS[config.corpus.backgrounds]}",
             f"* Corpus seed: {config.seed}; images in a shard: {config.corpus.shard_size}",
         ]
     yield "\n".join(made)
     yield (
-        "Every row says its seed, the model and the digest of its line of the plan. To make it "
-        "again, shard by shard (I = 0, 1, …), with the run's `config.yaml`:"
+        "Every row says its seed, model, sampler and the digest of its line of the plan. To make "
+        "it again, shard by shard (I = 0, 1, …), with the run's `config.yaml`:"
     )
     yield (
         "```\n"

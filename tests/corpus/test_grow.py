@@ -116,7 +116,13 @@ def test_a_model_replaced_halfway_makes_all_of_it_again(tmp_path, plan, capsys):
     other = Noise("b" * 64)
     assert grow(folder, plan, other).made == 3
     assert verify_corpus(sorted(folder.iterdir()), plan) == []
-    assert "was made by model aaaaaaaaaaaa, not by bbbbbbbbbbbb" in "".join(capsys.readouterr())
+    printed = "".join(capsys.readouterr())
+    assert "was made with model_sha256 aaaaaaaaaaaa" in printed and "not bbbbbbbbbbbb" in printed
+    # The pictures of other settings are other pictures.
+    more_steps = SamplerConfig(batch=2, steps=9)
+    grown = grow_corpus(folder, plan, other, shard_size=4, sampler=more_steps)
+    assert (grown.kept, grown.made) == (0, 3)
+    assert "was made with sampler" in "".join(capsys.readouterr())
 
 
 def test_two_workers_share_a_corpus_and_make_each_shard_once(tmp_path, plan):

@@ -49,7 +49,12 @@ def made(rows, rejected=()):
     return [
         row
         | {"image": png_cell(np.full((SIZE, SIZE), row["seed"] % 250, np.uint8), "i")}
-        | {"flags": ["synthetic"], "model_sha256": "a" * 64, "plan_sha256": row_sha256(row)}
+        | {
+            "flags": ["synthetic"],
+            "model_sha256": "a" * 64,
+            "sampler": "{}",
+            "plan_sha256": row_sha256(row),
+        }
         | {"gate": REJECTED if row["sample_index"] in rejected else ACCEPTED}
         for row in rows
     ]

@@ -131,7 +131,9 @@ def test_missing_repeated_and_mixed_shards_are_found(plan, tmp_path):
     assert "row 0 also stands in" in "\n".join(verify_corpus([first, again, second, third], plan))
     written(shard_rows(plan, 10, 20, SeededNoise("b" * 64)), second)
     assert verify_shard(second, plan) == []
-    assert "come from 2 models" in "\n".join(verify_corpus([first, second, third], plan))
+    assert "made with 2 values of model_sha256" in "\n".join(
+        verify_corpus([first, second, third], plan)
+    )
     assert "cannot be read" in "\n".join(verify_corpus([first, tmp_path / "none.parquet"], plan))
 
 
@@ -182,7 +184,7 @@ def _mixed_models(rows):
         (_unmarked, "syn/00000003: flags [] do not say 'synthetic'"),
         (_other_plan, "syn/00000003: plan_sha256 is not"),
         (_no_index, "syn/00000009: sample_index is None, expected 9"),
-        (_mixed_models, "images of 2 models in one shard"),
+        (_mixed_models, "images made with 2 values of model_sha256 in one shard"),
         (lambda rows: rows.pop(3), "sample_index is 4, expected 3"),
         (lambda rows: rows.reverse(), "expected 10"),
         (lambda rows: rows.clear(), "not a shard"),
@@ -229,6 +231,7 @@ plan, out = map(Path, sys.argv[1:])
 noise = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)
 rows = [
     {**row, "image": png_cell(noise, "i"), "flags": ["synthetic"], "model_sha256": "a",
+     "sampler": "{}",
      "plan_sha256": row_sha256(row)}
     for row in read_plan(plan, 0, 22)
 ]

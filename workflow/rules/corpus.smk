@@ -134,7 +134,7 @@ rule corpus_card:
         mem_mb=2000,
         runtime=30,
     params:
-        sampler=CONFIG.sampler.model_dump_json(),
+        backgrounds=CONFIG.corpus.backgrounds,
         seed=CONFIG.seed,
     shell:
         "(stdiff corpus card {input.corpus} --cases {input.tables} --config {input.config}"
