@@ -46,7 +46,12 @@ def written(rows, path):
 @pytest.fixture
 def shards(tmp_path):
     """Two shards of five images; images 2 and 7 were rejected, 9 was not gated."""
-    made = {"collection": CORPUS, "flags": ["synthetic"], "model_sha256": "f" * 64, "sampler": "{}"}
+    made = {
+        "collection": CORPUS,
+        "flags": ["synthetic"],
+        "model_sha256": "f" * 64,
+        "sampler": '{"steps":2}',
+    }
     made["mask_origin"] = "bank:busi/benign-0001:flipped"
     rows = [scene_row(i, gate={"accepted": True, "reasons": []}, **made) for i in range(10)]
     rows[2]["gate"] = {"accepted": False, "reasons": ["mask_dice"]}
@@ -148,7 +153,12 @@ def test_simulated_collections_bind_nobody(shards, real, tmp_path):
 
 
 def test_a_card_of_an_ungated_corpus_says_so(real, tmp_path):
-    made = {"collection": CORPUS, "flags": ["synthetic"], "model_sha256": "f" * 64, "sampler": "{}"}
+    made = {
+        "collection": CORPUS,
+        "flags": ["synthetic"],
+        "model_sha256": "f" * 64,
+        "sampler": '{"steps":2}',
+    }
     shard = written([scene_row(0, **made)], tmp_path / "a.parquet")
     text = card_of(tmp_path, [shard], real)
     assert "No gate has seen these images" in text and "rejected |" not in text
