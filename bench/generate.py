@@ -88,16 +88,20 @@ def in_batches(make, size):
     return made
 
 
-def at_every_step(folder, captions, **settings):
-    """Ours, but what stays the same is computed anew: captions at every batch, or the condition
-    image's embedding at every step, as a ControlNet does by itself."""
+def condition_anew(folder, **settings):
+    """Ours, but the condition image is embedded at every step, as a ControlNet does by itself."""
     generator = Generator.load(folder)
     networks = generator.networks(compiled=False)
-    if captions:
-        networks.caption_LD = networks.caption_LD.__wrapped__
-    else:
-        networks.controlnet = generator.model.controlnet
-        networks.embedder = lambda picture_BCHW: picture_BCHW
+    networks.controlnet = generator.model.controlnet
+    networks.embedder = lambda picture_BCHW: picture_BCHW
+    return ours(generator, **settings)
+
+
+def captions_anew(folder, **settings):
+    """Ours, but captions are embedded at every batch."""
+    generator = Generator.load(folder)
+    networks = generator.networks(compiled=False)
+    networks.caption_LD = networks.caption_LD.__wrapped__
     return ours(generator, **settings)
 
 
@@ -115,8 +119,8 @@ def variants(folder, distilled):
         Variant("6 steps", ours(generator, **always)),
         Variant("6 steps, guided late", ours(generator)),
         Variant("6 steps, guided late, decoded in bfloat16: the default", ours(generator, **fast)),
-        Variant("... condition embedded at every step", at_every_step(folder, False, **fast)),
-        Variant("... captions embedded at every batch", at_every_step(folder, True, **fast)),
+        Variant("... condition embedded at every step", condition_anew(folder, **fast)),
+        Variant("... captions embedded at every batch", captions_anew(folder, **fast)),
         Variant("... in batches of 5", in_batches(ours(generator, **fast), 5)),
         Variant("... compiled", ours(generator, compiled=True, **fast)),
     ]
@@ -187,15 +191,14 @@ def line(variant, first, measured, masks):
         f"{1000 * statistics.median(variant.seconds) / len(variant.images[0]):.0f}",
         f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})",
     ]
-    if measured is not None:
-        kid, kid_half, dice, dice_half = measured(np.concatenate(variant.images), masks)
-        cells += [f"{kid:.2f} ± {kid_half:.2f}", f"{dice:.3f} ± {dice_half:.3f}"]
+    kid, kid_half, dice, dice_half = measured(np.concatenate(variant.images), masks)
+    cells += [f"{kid:.2f} ± {kid_half:.2f}", f"{dice:.3f} ± {dice_half:.3f}"]
     return f"| {' | '.join(cells)} |"
 
 
 def planned(run, config, count, seed):
-    """Masks and captions of a plan of the run's kind, drawn with a seed of this benchmark."""
-    plan = run / "benchmarks" / f"generate-{count}-{seed}.parquet"
+    """Masks, captions and seeds of a plan of the run's kind, drawn with a benchmark's own seed."""
+    plan = run / "benchmarks" / f"plan-{count}-{seed}.parquet"
     if not plan.exists():
         write_plan(
             *(sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", plan),
@@ -207,7 +210,7 @@ def planned(run, config, count, seed):
             fold=config.split.fold,
         )
     rows = read_cases([plan])
-    return images_of(rows["mask"]), list(rows["caption"])
+    return images_of(rows["mask"]), list(rows["caption"]), list(rows["seed"])
 
 
 def main():
@@ -222,7 +225,7 @@ def main():
     o = parser.parse_args()
     config = parse_config(yaml.safe_load((o.run / "config.yaml").read_text()))
     folder = o.model or o.run / "labels100" / "model"
-    masks, captions = planned(o.run, config, o.images, o.seed)
+    masks, captions, _ = planned(o.run, config, o.images, o.seed)
     compared = variants(folder, o.distilled)
     if o.only:
         compared = [compared[i] for i in [0, *o.only]]

@@ -13,30 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from generate import planned
 
-from stdiff.cases import images_of, read_cases
+from stdiff.cases import images_of
 from stdiff.config import parse_config
-from stdiff.corpus.plan import lesion_free_cells, write_plan
+from stdiff.corpus.plan import lesion_free_cells
 from stdiff.corpus.sanity import seam
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.pipeline import Generator
-
-
-def planned(run, config, count, seed):
-    """Masks, captions and image seeds of a plan of the run's kind."""
-    plan = run / "benchmarks" / f"insertion-{count}-{seed}.parquet"
-    if not plan.exists():
-        write_plan(
-            *(sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", plan),
-            corpus="bench",
-            weights=config.masks.weights,
-            label_fraction=1.0,
-            count=count,
-            seed=seed,
-            fold=config.split.fold,
-        )
-    rows = read_cases([plan])
-    return images_of(rows["mask"]), list(rows["caption"]), list(rows["seed"])
 
 
 def main():

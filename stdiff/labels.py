@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -75,12 +76,7 @@ def labelled_training_cases(
     Raises:
         InputError: no such row, or a case without a split.
     """
-    if not 0 < label_fraction <= 1:
-        raise InputError(f"label fraction {label_fraction} is not in (0, 1]; e.g. 0.1 for 10 %")
-    split = _split_rows(cases, splits)
-    labelled = (
-        (split["role"] == "train") & (pd.to_numeric(split["label_rank"]) < label_fraction)
-    ).to_numpy()
+    labelled = _within_budget(cases, splits, label_fraction)
     has_lesion = (cases["mask"].notna() & (cases["lesion_count"] > 0)).to_numpy()
     if not (labelled & has_lesion).any():
         raise InputError(
@@ -104,9 +100,8 @@ def lesion_free_training_cases(
     Raises:
         InputError: no such row, or a case without a split.
     """
-    split = _split_rows(cases, splits)
-    labelled = (split["role"] == "train") & (pd.to_numeric(split["label_rank"]) < label_fraction)
-    free = labelled.to_numpy() & (cases["mask"].notna() & (cases["lesion_count"] == 0)).to_numpy()
+    labelled = _within_budget(cases, splits, label_fraction)
+    free = labelled & (cases["mask"].notna() & (cases["lesion_count"] == 0)).to_numpy()
     if not free.any():
         raise InputError(
             f"no training image known to be lesion-free among {len(cases)} cases at label fraction "
@@ -114,6 +109,15 @@ def lesion_free_training_cases(
             "corpus.backgrounds: generated"
         )
     return _sorted_rows(cases, free)
+
+
+def _within_budget(cases: pd.DataFrame, splits: pd.DataFrame, label_fraction: float) -> np.ndarray:
+    """Which rows are training cases whose label may be used."""
+    if not 0 < label_fraction <= 1:
+        raise InputError(f"label fraction {label_fraction} is not in (0, 1]; e.g. 0.1 for 10 %")
+    split = _split_rows(cases, splits)
+    ranks = pd.to_numeric(split["label_rank"])
+    return ((split["role"] == "train") & (ranks < label_fraction)).to_numpy()
 
 
 def _split_rows(cases: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:

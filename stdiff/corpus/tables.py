@@ -15,9 +15,6 @@ from stdiff.cases import SCHEMA
 from stdiff.corpus.accepted import is_accepted
 from stdiff.files import InputError
 
-# A table that no gate has seen may lack its column.
-REQUIRED_COLUMNS = tuple(name for name in SCHEMA.names if name != "gate")
-
 _ROWS_AT_ONCE = 256
 
 
@@ -33,7 +30,7 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
         raise InputError(f"{path}: no such case table")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if missing := [n for n in REQUIRED_COLUMNS if n not in file.schema_arrow.names]:
+            if missing := [n for n in SCHEMA.names if n not in file.schema_arrow.names]:
                 raise InputError(
                     f"{path}: not a case table: column(s) {', '.join(missing)} missing"
                 )
@@ -48,12 +45,10 @@ def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
     Args:
         path: the table.
         columns: their names; ``image.path`` reads no more of ``image`` than its path, which is
-            enough to tell an image from none. A ``gate`` that the table lacks is left out.
+            enough to tell an image from none.
     """
     with open_table(path) as file:
-        found = file.schema_arrow.names
-        wanted = columns and [name for name in columns if name != "gate" or name in found]
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted):
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
             yield from batch.to_pylist()
 
 
@@ -92,4 +87,4 @@ def is_synthetic(row: dict[str, Any]) -> bool:
 
 def is_rejected(row: dict[str, Any]) -> bool:
     """Whether the gate turned the row away; one that it has not seen is not rejected."""
-    return not is_accepted(row.get("gate"))
+    return not is_accepted(row["gate"])

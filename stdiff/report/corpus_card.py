@@ -45,7 +45,7 @@ class _Counts:
         """Count one row."""
         self.images += 1
         self.planned += row["sample_index"] is None or row["sample_index"] < ROUND
-        self.gated += row.get("gate") is not None
+        self.gated += row["gate"] is not None
         self._count("corpus", row["collection"])
         self._count("size", f"{row['width_px']} x {row['height_px']} px")
         self._count("model", row["model_sha256"])

@@ -64,13 +64,13 @@ def test_what_is_no_case_table_is_refused(tmp_path):
             pass
 
 
-def test_a_table_from_before_the_gate_is_one_that_was_not_gated(tmp_path):
+def test_a_table_of_an_earlier_version_is_refused_with_what_it_lacks(tmp_path):
     names = [name for name in SCHEMA.names if name != "gate"]
     schema = pa.schema([SCHEMA.field(name) for name in names])
     row = {name: None for name in names} | {"case_id": "a"}
     pq.write_table(pa.Table.from_pylist([row], schema=schema), tmp_path / "a.parquet")
-    (found,) = iterate_rows(tmp_path / "a.parquet", ("case_id", "gate"))
-    assert not is_rejected(found)
+    with pytest.raises(InputError, match=r"column\(s\) gate missing"):
+        list(iterate_rows(tmp_path / "a.parquet", ("case_id",)))
 
 
 def test_who_made_and_who_rejected_a_row():
@@ -79,4 +79,3 @@ def test_who_made_and_who_rejected_a_row():
     assert not is_synthetic({"model_sha256": None, "flags": ["colour"]})
     assert is_rejected({"gate": {"accepted": False}})
     assert not is_rejected({"gate": {"accepted": True}})
-    assert not is_rejected({"gate": None}) and not is_rejected({})

@@ -107,7 +107,7 @@ def test_a_student_takes_its_own_steps_whatever_is_asked_for(taught):
     assert np.array_equal(many, two)
 
 
-def test_the_folder_says_what_it_is_and_plain_diffusers_would_step_alike(taught):
+def test_the_folder_says_what_it_is_and_how_it_steps(taught):
     folder, config, _ = taught
     model = load_model(folder / "student")
     assert model.about["stage"] == "distill"

@@ -20,7 +20,8 @@ from stdiff.labels import read_splits
 
 ROLES = ("train", "validation", "test")
 
-_PIXELS = ("image", "mask")
+# The pictures that become files.
+PICTURES = ("image", "mask")
 # Enough to tell what can be exported, without reading a pixel.
 _LIGHT = ("case_id", "image.path", "mask.path", "flags", "model_sha256", "gate")
 _LISTED = 5
@@ -86,7 +87,7 @@ class Choice:
                         stem=_stem(row["case_id"]),
                         role="train" if synthetic else self._role_of(row["case_id"]) or "train",
                         synthetic=synthetic,
-                        accepted=row["gate"]["accepted"] if row.get("gate") else None,
+                        accepted=row["gate"] and row["gate"]["accepted"],
                     )
                     progress.update()
 
@@ -153,7 +154,7 @@ class Choice:
             seen["unlabelled"] += self.labelled_only and row["mask"] is None
             if self._is_chosen(row):
                 seen["chosen"] += 1
-                for column in _PIXELS:
+                for column in PICTURES:
                     seen[f"without {column}"] += row[column] is None
                 seen["without role"] += (
                     not is_synthetic(row) and self._role_of(row["case_id"]) is None

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from stdiff.cases import PIXELS, SCHEMA
-from stdiff.corpus.exporting.choice import Case, Choice
+from stdiff.corpus.exporting.choice import PICTURES, Case, Choice
 from stdiff.corpus.exporting.notice import Notice
 from stdiff.files import write_text
 
-_PIXELS = ("image", "mask")
 # Pixels stand in files of their own; of the fingerprint nobody reads anything in a CSV.
 _ROW_COLUMNS = tuple(name for name in SCHEMA.names if name not in (*PIXELS, "fingerprint"))
 
@@ -29,9 +28,9 @@ def write(choice: Choice, folder: Path) -> None:
     With splits the CSV says each case's ``role``, with rejected cases whether it was
     ``accepted`` (yes, no, or empty where no gate has seen it).
     """
-    for name in _PIXELS:
+    for name in PICTURES:
         (folder / f"{name}s").mkdir()
-    columns = [*_PIXELS, "synthetic"]
+    columns = [*PICTURES, "synthetic"]
     columns += ["role"] if choice.splits else []
     columns += ["accepted"] if choice.rejected_too else []
     notice = Notice()
@@ -39,12 +38,12 @@ def write(choice: Choice, folder: Path) -> None:
         writer = csv.DictWriter(handle, [*columns, *_ROW_COLUMNS], extrasaction="ignore")
         writer.writeheader()
         for case in choice.cases():
-            written = {column: _write_png(case, column, folder) for column in _PIXELS}
+            written = {column: _write_png(case, column, folder) for column in PICTURES}
             if written["image"]:
                 notice.count(case.row["collection"], case.synthetic)
             about = {"synthetic": _yes(case.synthetic), "role": case.role}
             about["accepted"] = "" if case.accepted is None else _yes(case.accepted)
-            values = {name: _as_text(case.row.get(name)) for name in _ROW_COLUMNS}
+            values = {name: _as_text(case.row[name]) for name in _ROW_COLUMNS}
             writer.writerow({**values, **written, **about})
     write_text(folder / "README.txt", notice.text(_FILES) + "\n")
 
