@@ -79,3 +79,4 @@ def test_who_made_and_who_rejected_a_row():
     assert not is_synthetic({"model_sha256": None, "flags": ["colour"]})
     assert is_rejected({"gate": {"accepted": False}})
     assert not is_rejected({"gate": {"accepted": True}})
+    assert not is_rejected({"gate": None})
