@@ -87,7 +87,8 @@ class Watcher:
             generator(self.config.seed, "watched KID"),
         )
         found = case_metrics(segment(self.network, images_NHW), self.real.masks_NHW)
-        return Look(distance, float(found["dice"].mean()), self._grid(images_NHW))
+        figures = {"kid": distance, "mask_dice": float(found["dice"].mean())}
+        return Look(figures, self._grid(images_NHW))
 
     def _grid(self, images_NHW: np.ndarray) -> np.ndarray:
         """Rows of masks and below them the images made for them."""

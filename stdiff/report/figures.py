@@ -24,7 +24,7 @@ from stdiff.files import InputError, decode_png
 from stdiff.labels import training_cases
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 from stdiff.segmentation.train import lesions_for_test
-from stdiff.training.watch import best_of
+from stdiff.training.watch import best_of, better_generator
 
 _PANEL_IN = (3.6, 2.9)  # width and height of one small plot
 _PANELS_IN_A_ROW = 3
@@ -68,7 +68,7 @@ def _entries(log: Path) -> list[dict[str, Any]]:
 def _draw_watched(axes: Axes, title: str, entries: list[dict[str, Any]]) -> None:
     """KID (left axis) and mask Dice (right axis) on validation masks, the weights used marked."""
     images = [entry["images"] for entry in entries]
-    chosen = best_of(entries)["images"]
+    chosen = best_of(entries, better_generator)["images"]
     right = axes.twinx()
     for side, key, name, number in ((axes, "kid", "KID", 0), (right, "mask_dice", "mask Dice", 1)):
         values = [entry[key] for entry in entries]

@@ -61,9 +61,10 @@ class TrainingLog:
 
     def show(self, images: int, look: Look) -> None:
         """What was seen of the model, for TensorBoard."""
-        self.board.add_scalar("validation_kid", look.kid, images)
-        self.board.add_scalar("mask_dice", look.mask_dice, images)
-        self.board.add_image("samples", look.grid_HW, images, dataformats="HW")
+        for name, value in look.figures.items():
+            self.board.add_scalar(f"validation_{name}", value, images)
+        if look.grid_HW is not None:
+            self.board.add_image("samples", look.grid_HW, images, dataformats="HW")
 
     def _flush(self, images: int) -> None:
         if not self.since:

@@ -87,8 +87,8 @@ def _train_in(
         progress.restore(*found)
         if ranks.is_first():
             print(f"{purpose}: goes on at image {progress.images} of {settings.images}")
-    best = BestWeights(folder.path)
-    if watch and ranks.is_first():
+    best = BestWeights(folder.path, watch.better) if watch else None
+    if best and ranks.is_first():
         best.forget_after(progress.images)
     log = TrainingLog(folder.path, purpose, progress.images, settings.images, ranks.is_first())
     started_s = time.monotonic()
@@ -109,7 +109,7 @@ def _train_in(
             figures["gradient_norm"] = progress.step()
             log.write(progress.images, figures)
             # Before the checkpoint: a training that goes on from there has been looked at.
-            if watch and progress.crossed(watch.every_images, before):
+            if watch and best and progress.crossed(watch.every_images, before):
                 _look(stage, progress, watch, best, log)
             out_of_time = bool(stop_after_s) and time.monotonic() - started_s > stop_after_s
             stopping = ranks.agreed(bool(stop) or out_of_time, compute_device())
@@ -121,8 +121,8 @@ def _train_in(
                     f"saved in {folder.path}. The same command goes on from there."
                 )
     progress.use_average()
-    if watch:
-        best.put_into(progress.trained())
+    if best:
+        best.put_into(progress.changing())
     stage.modules.eval()
     return log.file
 
@@ -135,7 +135,7 @@ def _look(
         stage.modules.eval()
         with progress.averaged():
             look = watch.look()
-            best.see(progress.images, look, progress.trained())
+            best.see(progress.images, look, progress.changing())
         stage.modules.train()
         log.show(progress.images, look)
     ranks.wait()

@@ -127,13 +127,13 @@ class Progress:
         """The weights that are trained, by name."""
         return {n: w for n, w in self.modules.named_parameters() if w.requires_grad}
 
-    def _changing(self) -> Tensors:
+    def changing(self) -> Tensors:
         """Weights that are trained, and buffers; frozen weights need not be kept."""
         return self.trained() | dict(self.modules.named_buffers())
 
     def tensors(self) -> Tensors:
         """Everything a later process needs to go on, by name."""
-        tensors = {f"model.{name}": value.detach() for name, value in self._changing().items()}
+        tensors = {f"model.{name}": value.detach() for name, value in self.changing().items()}
         tensors |= {f"average.{i}": average for i, average in enumerate(self.average)}
         for i, weight in enumerate(self.weights):
             for key, value in self.optimizer.state.get(weight, {}).items():
@@ -144,7 +144,7 @@ class Progress:
         """Undo :meth:`tensors`."""
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         with torch.no_grad():
-            for name, value in self._changing().items():
+            for name, value in self.changing().items():
                 value.copy_(model[name])
         for i, average in enumerate(self.average):
             average.copy_(tensors[f"average.{i}"])

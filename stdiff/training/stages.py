@@ -33,7 +33,7 @@ from stdiff.training.latents import cached_latents
 from stdiff.training.loop import train
 from stdiff.training.pretrain import PretrainStage
 from stdiff.training.progress import Stage
-from stdiff.training.watch import Look, Watch
+from stdiff.training.watch import Look, Watch, better_generator
 
 _COLUMNS = ("case_id", "image", "mask", "height_px", "width_px", "lesion_count", "caption")
 
@@ -174,7 +174,7 @@ def train_finetune(
         | {"text_lora": str(config.model.text_lora), "unet_lora": str(config.model.unet_lora)}
         | {"base": sha256_folder(base)},
         stop_after_s=stop_after_s,
-        watch=Watch(every, partial(look, model)) if every and look else None,
+        watch=Watch(every, partial(look, model), better_generator) if every and look else None,
     )
     model.about |= {
         "stage": "finetune",

@@ -1,8 +1,8 @@
 """Looking at a model while it trains, and keeping the weights that looked best.
 
-The loss of a diffusion model hardly tells how good its images are. Every so many images it is
-looked at with its averaged weights; what was seen is logged, and the best weights are kept and used
-in the end.
+The loss of a diffusion model hardly tells how good its images are, and that of a segmenter not when
+it begins to overfit. Every so many images a model is looked at with its averaged weights; what was
+seen is logged, and the best weights are kept and used in the end.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ class Look:
     """What was seen of a model.
 
     Attributes:
-        kid: kernel distance of its images to real validation images; lower is better.
-        mask_dice: Dice of a fixed segmenter on its images against the masks they were made for.
-        grid_HW: uint8, its images side by side.
+        figures: by name, all on validation cases.
+        grid_HW: uint8, images side by side, of a model that makes some.
     """
 
-    kid: float
-    mask_dice: float
-    grid_HW: np.ndarray
+    figures: dict[str, float]
+    grid_HW: np.ndarray | None = None
+
+
+# Whether the first figures are better than the second.
+Better = Callable[[dict[str, float], dict[str, float]], bool]
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Watch:
 
     every_images: int
     look: Callable[[], Look]
+    better: Better
 
 
 class BestWeights:
     """The best weights of a training so far, in a file of its own, with what was seen of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, better: Better) -> None:
+        self.better = better
         self.file = folder / "best.safetensors"
         self.log = folder / "watch.jsonl"
 
@@ -59,12 +63,12 @@ class BestWeights:
 
     def see(self, images: int, look: Look, weights: dict[str, torch.Tensor]) -> None:
         """Log a look, and keep the weights if they are better than those kept."""
-        figures = {"images": images, "kid": look.kid, "mask_dice": look.mask_dice}
+        figures = {"images": images, **look.figures}
         lines = [*self._lines(images - 1), json.dumps(figures)]
         write_text(self.log, "".join(f"{line}\n" for line in lines))
         best = self.figures()
         # Weights from further on were found before a stop, and will be found again.
-        if best is None or (best["images"] < images and _better(figures, best)):
+        if best is None or (best["images"] < images and self.better(figures, best)):
             here = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
             with written_whole(self.file) as aside:
                 save_file(here, aside, metadata={"figures": json.dumps(figures)})
@@ -89,16 +93,19 @@ class BestWeights:
         return [line for line in lines if json.loads(line)["images"] <= images]
 
 
-def best_of(looks: Sequence[dict[str, float]]) -> dict[str, float]:
+def best_of(looks: Sequence[dict[str, float]], better: Better) -> dict[str, float]:
     """The look whose weights are kept, of the logged ones in their order."""
     best = looks[0]
     for look in looks[1:]:
-        best = look if _better(look, best) else best
+        best = look if better(look, best) else best
     return best
 
 
-def _better(new: dict[str, float], best: dict[str, float]) -> bool:
+def better_generator(new: dict[str, float], best: dict[str, float]) -> bool:
     """Nearer to real images, among models that follow their masks about as well as the best does.
+
+    Figures: ``kid``, kernel distance to real validation images; ``mask_dice``, Dice of a fixed
+    segmenter on generated images against the masks they were made for.
 
     KID alone would choose a model that has not learnt the masks yet; mask Dice alone one that draws
     stereotyped lesions.
@@ -106,3 +113,8 @@ def _better(new: dict[str, float], best: dict[str, float]) -> bool:
     if best["mask_dice"] < FOLLOWS_MASKS * new["mask_dice"]:
         return True
     return new["mask_dice"] >= FOLLOWS_MASKS * best["mask_dice"] and new["kid"] < best["kid"]
+
+
+def better_segmenter(new: dict[str, float], best: dict[str, float]) -> bool:
+    """More overlap: ``dice``, the mean over validation lesions."""
+    return new["dice"] > best["dice"]

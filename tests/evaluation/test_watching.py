@@ -35,12 +35,12 @@ def test_a_look_is_of_the_validation_masks_and_repeats(tmp_path, weights):
     model = tiny_model(tiny_config())
     first, again = watching.look(model), watching.look(model)
     assert len(watching.captions) == 11
-    assert np.isfinite(first.kid) and 0 <= first.mask_dice <= 1
+    assert np.isfinite(first.figures["kid"]) and 0 <= first.figures["mask_dice"] <= 1
     # Two rows of eight: masks, and below them images.
     assert first.grid_HW.shape == (4 * 32, 8 * 32)
     assert np.array_equal(first.grid_HW[:32, :32], watching.real.masks_NHW[0])
     assert np.array_equal(first.grid_HW, again.grid_HW)
-    assert (first.kid, first.mask_dice) == (again.kid, again.mask_dice)
+    assert first.figures == again.figures
 
 
 def test_real_images_would_look_best(tmp_path, weights, monkeypatch):
@@ -49,7 +49,7 @@ def test_real_images_would_look_best(tmp_path, weights, monkeypatch):
     untrained = watching.look(model)
     real = iter(np.array_split(watching.real.images_NHW, range(4, 12, 4)))
     monkeypatch.setattr("stdiff.diffusion.pipeline.Generator.generate", lambda *_, **__: next(real))
-    assert watching.look(model).kid < untrained.kid
+    assert watching.look(model).figures["kid"] < untrained.figures["kid"]
 
 
 def test_too_few_validation_lesions_are_refused(tmp_path, weights):

@@ -6,7 +6,7 @@ import torch
 from test_loop import SETTINGS, Line, run, weights
 
 from stdiff.training.loop import Interrupted
-from stdiff.training.watch import Look, Watch, _better, best_of
+from stdiff.training.watch import Look, Watch, best_of, better_generator
 
 EMA = SETTINGS.model_copy(update={"ema_decay": 0.9})
 # What is seen after 8, 16, … images: the third is nearest to real images among the three that
@@ -22,9 +22,15 @@ def watched(state, settings=EMA, stop_after_s=None):
         images = 8 * (len(json_lines(state)) + 1)
         looks[images] = weights(stage).clone()
         kid, dice = SEEN[images // 8 - 1]
-        return Look(kid, dice, np.zeros((4, 4), np.uint8))
+        return Look({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
 
-    run(stage, state, settings=settings, watch=Watch(8, look), stop_after_s=stop_after_s)
+    run(
+        stage,
+        state,
+        settings=settings,
+        watch=Watch(8, look, better_generator),
+        stop_after_s=stop_after_s,
+    )
     return stage, looks
 
 
@@ -37,7 +43,7 @@ def test_the_weights_that_looked_best_are_used(tmp_path):
     assert sorted(looks) == [8, 16, 24, 32, 40, 48]
     assert torch.equal(weights(stage), looks[24])
     assert [(line["kid"], line["mask_dice"]) for line in json_lines(tmp_path)] == SEEN
-    assert best_of(json_lines(tmp_path))["images"] == 24
+    assert best_of(json_lines(tmp_path), better_generator)["images"] == 24
 
 
 def test_looked_at_are_the_averaged_weights_and_training_goes_on_with_the_others(tmp_path):
@@ -71,9 +77,9 @@ def test_what_was_seen_after_the_last_checkpoint_is_seen_again(tmp_path):
                 raise RuntimeError("lost power")
             kid, dice = SEEN[len(seen)]
             seen.append(1)
-            return Look(kid, dice, np.zeros((4, 4), np.uint8))
+            return Look({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
 
-        run(stage, tmp_path / "cut", settings=rare, watch=Watch(8, look))
+        run(stage, tmp_path / "cut", settings=rare, watch=Watch(8, look, better_generator))
     assert len(json_lines(tmp_path / "cut")) == 4
     resumed, looks = watched(tmp_path / "cut", settings=rare)
     assert sorted(looks) == [24, 32, 40, 48]
@@ -92,4 +98,4 @@ def test_what_was_seen_after_the_last_checkpoint_is_seen_again(tmp_path):
 )
 def test_better_is_nearer_to_real_among_those_that_follow_masks(new, best, better):
     as_figures = [{"kid": kid, "mask_dice": dice} for kid, dice in (new, best)]
-    assert _better(*as_figures) is better
+    assert better_generator(*as_figures) is better
