@@ -51,7 +51,7 @@ MASK_KINDS = ["curvature", "bank", "ellipse"]
 COMPARED_MASKS = f"{RUN}/labels{max(PERCENTS)}"
 # What each arm is trained on besides the real images.
 ARM_SHARDS = {
-    (name, str(percent)): SHARDS[percent] if arm.synthetic_share > 0 else []
+    (name, str(percent)): SHARDS[percent] if arm.uses_corpus else []
     for name, arm in CONFIG.segmentation.arms.items()
     for percent in PERCENTS
 }

@@ -32,9 +32,10 @@ from stdiff.evaluation.fidelity import kid
 from stdiff.files import sha256_bytes, write_text
 from stdiff.labels import read_splits
 from stdiff.randomness import generator, integer_seed
+from stdiff.segmentation.images import annotated_lesions, labelled_images
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import image_features, load_segmenter, segment
-from stdiff.segmentation.train import labelled_images, lesions_for_test, segmenter_config
+from stdiff.segmentation.train import segmenter_config
 from stdiff.training.stages import train_finetune, train_pretrain
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +115,7 @@ def judged(config, run):
     """The segmenter that saw real images only, the test cases, and their pixels."""
     weights = run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
     table = read_cases(sorted((run / "cases").glob("*.parquet")))
-    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
+    test = annotated_lesions(table, read_splits(run / "splits.parquet", config.split.fold))
     network = load_segmenter(segmenter_config(config, SEGMENTER), weights)
     return network, test, labelled_images(test, config.image.size_px)
 

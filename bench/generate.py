@@ -34,9 +34,10 @@ from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.pipeline import Generator
 from stdiff.labels import read_splits
 from stdiff.segmentation.arms import real_arm
+from stdiff.segmentation.images import annotated_lesions, labelled_images
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import image_features, load_segmenter, segment
-from stdiff.segmentation.train import labelled_images, lesions_for_test, segmenter_config
+from stdiff.segmentation.train import segmenter_config
 
 Make = Callable[[np.ndarray, list[str], list[int]], np.ndarray]
 
@@ -171,7 +172,7 @@ def quality(run, config, segmenter):
     weights = run / f"segment/{segmenter}/{real_arm(config)}-100/seed0.safetensors"
     network = load_segmenter(segmenter_config(config, segmenter), weights)
     table = read_cases(sorted((run / "cases").glob("*.parquet")))
-    test = lesions_for_test(table, read_splits(run / "splits.parquet", config.split.fold))
+    test = annotated_lesions(table, read_splits(run / "splits.parquet", config.split.fold))
     real = labelled_images(test, config.image.size_px)
     features = image_features(network, real.images_NHW)
 

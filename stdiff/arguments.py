@@ -86,6 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--validation", type=float, default=0.1, help="fraction for validation")
     p.add_argument("--folds", type=int, help="k-fold instead of a hold-out: number of folds")
     p.add_argument("--published", type=Path, help="BUS-BRA's 5-fold-cv.csv: test folds as there")
+    p.add_argument(
+        "--test-only", nargs="*", default=[], help="collections that no training stage may see"
+    )
     p.add_argument("--duplicates", type=Path, help="table of the pairs that show one scene")
     p.add_argument("--processes", type=int, default=1, help="worker processes")
     options.seed(p)

@@ -105,6 +105,7 @@ def _split(o: argparse.Namespace) -> None:
         test=o.test,
         folds=o.folds,
         published=o.published,
+        test_only=o.test_only,
         duplicates=o.duplicates,
         processes=o.processes,
     )

@@ -45,6 +45,10 @@ class CollectionConfig(Section):
     limit: int | None = Field(
         None, ge=20, description="use only so many images, evenly spaced over the sorted ids"
     )
+    test_only: bool = Field(
+        False,
+        description="external test set: tested on in every fold, seen by no training stage",
+    )
 
 
 class ImageConfig(Section):
@@ -148,6 +152,11 @@ class Config(Section):
                 f"split.published {self.split.published!r} are BUS-BRA's folds, but collections "
                 "names no bus_bra; e.g. published: null"
             )
+        if all(collection.test_only for collection in self.collections.values()):
+            raise ValueError(
+                f"all collections ({', '.join(self.collections)}) are test_only, nothing is left "
+                "to train on; e.g. test_only: false"
+            )
         # Of Stable Diffusion: latents at 1/8 size, and four resolutions.
         part, levels = (8, 4) if self.model.checkpoint else (4, len(self.model.unet.channels))
         factor = part * 2 ** (levels - 1)
@@ -187,11 +196,16 @@ class Config(Section):
             )
         batch = self.segmentation.training.batch
         for name, arm in self.segmentation.arms.items():
-            if arm.synthetic_share > 0 and round(arm.synthetic_share * batch) == 0:
+            if arm.kind == "mixed" and round(arm.share_of_mixed * batch) == 0:
                 raise ValueError(
-                    f"segmentation.arms.{name}.synthetic_share {arm.synthetic_share} of a batch of "
-                    f"{batch} is no image at all; e.g. synthetic_share: {1 / batch:.3g}"
+                    f"segmentation.arms.{name}.synthetic_share {arm.share_of_mixed:.3g} of a batch "
+                    f"of {batch} is no image at all; e.g. synthetic_share: {1 / batch:.3g}"
                 )
+        if self.segmentation.training.validate_every_images and not self.split.validation:
+            raise ValueError(
+                "segmentation.training.validate_every_images needs validation cases, but "
+                "split.validation is 0; e.g. validation: 0.1"
+            )
         if self.corpus.shard_size % self.sampler.batch:
             raise ValueError(
                 f"corpus.shard_size {self.corpus.shard_size} is not a multiple of sampler.batch "

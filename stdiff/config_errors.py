@@ -23,7 +23,7 @@ _EXAMPLES: dict[str, Any] = {
     "training": {stage: {"images": 6400} for stage in ("autoencoder", "pretrain", "finetune")},
     "count": 500,
     "folds": 5,
-    "synthetic_share": 0.5,
+    "kind": "mixed",
 }
 
 

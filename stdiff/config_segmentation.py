@@ -24,11 +24,70 @@ class SegmenterConfig(Section):
 
 
 class ArmConfig(Section):
-    """What a segmenter is trained on besides the real labelled images."""
+    """What a segmenter is trained on besides the real labelled images, and how they meet.
 
-    synthetic_share: float = Field(
-        ge=0, lt=1, description="share of synthetic images in every batch; 0 = real images only"
+    Every arm takes the same number of steps of the same batch with the same augmentation.
+    """
+
+    kind: Literal["real", "mixed", "pretrained", "unlabelled", "synthetic"] = Field(
+        description="`real`: real labelled images only; `mixed`: synthetic ones in every batch; "
+        "`pretrained`: three quarters of the steps on synthetic images, then real ones; "
+        "`unlabelled`: images without their masks, for a semi-supervised segmenter (`MGCC`); "
+        "`synthetic`: synthetic images only"
     )
+    ratio: float | None = Field(
+        None,
+        gt=0,
+        description="synthetic images for each real labelled one, the first of the corpus; "
+        "null = the whole corpus",
+    )
+    synthetic_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="mixed: share of synthetic images in every batch; null = ratio / (1 + ratio), "
+        "or a half of the whole corpus",
+    )
+    unlabelled: tuple[Literal["corpus", "training"], ...] = Field(
+        ("corpus",),
+        min_length=1,
+        description="unlabelled: images of the corpus, real training images beyond the label "
+        "budget, or both",
+    )
+    weighted: bool = Field(
+        False,
+        description="weigh synthetic images in the loss by the mask agreement that the gate found",
+    )
+
+    @property
+    def share_of_mixed(self) -> float:
+        """Share of synthetic images in every batch of a mixed arm."""
+        if self.synthetic_share is not None:
+            return self.synthetic_share
+        return 0.5 if self.ratio is None else self.ratio / (1 + self.ratio)
+
+    @property
+    def uses_corpus(self) -> bool:
+        """Whether a corpus is needed."""
+        return self.kind != "real" and (self.kind != "unlabelled" or "corpus" in self.unlabelled)
+
+    @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> Self:
+        unused = {
+            "ratio": not self.uses_corpus,
+            "synthetic_share": self.kind != "mixed",
+            "unlabelled": self.kind != "unlabelled",
+            "weighted": self.kind in ("real", "unlabelled"),
+        }
+        if idle := [name for name in self.model_fields_set if unused.get(name)]:
+            name = sorted(idle)[0]
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} has no effect in an arm of kind {self.kind}; "
+                    f"leave it out, e.g. {{kind: {self.kind}}}"
+                )
+        return self
 
 
 class SegmentationConfig(Section):
@@ -36,8 +95,8 @@ class SegmentationConfig(Section):
 
     segmenters: dict[str, SegmenterConfig] = {"unet_resnet18": SegmenterConfig()}
     arms: dict[str, ArmConfig] = {
-        "real": ArmConfig(synthetic_share=0.0),
-        "mixed": ArmConfig(synthetic_share=0.5),
+        "real": ArmConfig(kind="real"),
+        "mixed": ArmConfig(kind="mixed"),
     }
     label_percents: tuple[int, ...] = Field(
         (10, 100),
@@ -49,10 +108,10 @@ class SegmentationConfig(Section):
 
     @model_validator(mode="after")
     def _arms_make_sense(self) -> Self:
-        if not any(arm.synthetic_share == 0 for arm in self.arms.values()):
+        if not any(arm.kind == "real" for arm in self.arms.values()):
             raise ValueError(
-                "no arm has synthetic_share: 0; the gain needs one to be measured against; "
-                "e.g. arms: {real: {synthetic_share: 0}, mixed: {synthetic_share: 0.5}}"
+                "no arm is of kind real; the gain needs one to be measured against; "
+                "e.g. arms: {real: {kind: real}, mixed: {kind: mixed}}"
             )
         if bad := [p for p in self.label_percents if not 1 <= p <= 100]:
             raise ValueError(

@@ -127,6 +127,11 @@ class SegmenterTrainingConfig(StageConfig):
 
     # An average of weights would not fit the statistics that batch normalisation keeps.
     ema_decay: Literal[0] = Field(0, description="not used for segmenters")
+    validate_every_images: PositiveInt | None = Field(
+        None,
+        description="images between looks at the real validation lesions; the weights with the "
+        "best Dice are used; null = the last ones",
+    )
 
 
 class TrainingConfig(Section):

@@ -119,17 +119,35 @@ MISTAKES = [
     ("segmentation.label_percents", [5, 5], ["[5, 5] names one twice"], "label_percents: [5]"),
     (
         "segmentation.arms",
-        {"mixed": {"synthetic_share": 0.5}},
-        ["no arm has synthetic_share: 0"],
-        "arms: {real: {synthetic_share: 0}",
+        {"mixed": {"kind": "mixed"}},
+        ["no arm is of kind real"],
+        "arms: {real: {kind: real}",
     ),
     (
         "segmentation.arms",
-        {"real": {"synthetic_share": 0}, "Mix-1": {"synthetic_share": 0.5}},
+        {"real": {"kind": "real"}, "Mix-1": {"kind": "mixed"}},
         ["'Mix-1' names a file"],
         "mix_1: {...}",
     ),
-    ("segmentation.arms.real", 5, ["segmentation.arms.real: 5"], "real: {synthetic_share: 0.5}"),
+    (
+        "collections",
+        {"busi": {"path": "Dataset_BUSI_with_GT", "test_only": True}},
+        ["all collections (busi) are test_only"],
+        "test_only: false",
+    ),
+    ("segmentation.arms.real", 5, ["segmentation.arms.real: 5"], "real: {kind: mixed}"),
+    (
+        "segmentation.arms",
+        {"real": {"kind": "real", "ratio": 2}},
+        ["ratio 2.0 has no effect in an arm of kind real"],
+        "{kind: real}",
+    ),
+    (
+        "segmentation.arms",
+        {"real": {"kind": "real"}, "few": {"kind": "mixed", "ratio": 0.01}},
+        ["segmentation.arms.few.synthetic_share 0.0099 of a batch"],
+        "synthetic_share: ",
+    ),
 ]
 
 

@@ -8,10 +8,9 @@ near-duplicates link it to the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,9 +18,9 @@ import pyarrow.parquet as pq
 from stdiff.cases import read_cases
 from stdiff.datasets import leaks
 from stdiff.datasets.folds import draw_folds, published_folds
+from stdiff.datasets.groups import describe_groups, drawn_order
 from stdiff.datasets.raw import refuse_repeats
 from stdiff.files import InputError, written_whole
-from stdiff.randomness import integer_seed
 
 # The mask itself is not read, only whether there is one.
 COLUMNS = (*leaks.COLUMNS, "lesion_count", "measures")
@@ -36,7 +35,6 @@ _SCHEMA = pa.schema(
         ("label_conflict", pa.bool_()),
     ]
 )
-_SEVERITY = ("malignant", "benign", "normal")
 _ROLES = 3
 _LISTED = 5
 
@@ -50,6 +48,7 @@ def split_tables(
     test: float | None = None,
     folds: int | None = None,
     published: Path | None = None,
+    test_only: Sequence[str] = (),
     duplicates: Path | None = None,
     processes: int = 1,
 ) -> None:
@@ -64,6 +63,7 @@ def split_tables(
         folds: as :func:`make_splits`.
         published: BUS-BRA's ``5-fold-cv.csv`` or ``10-fold-cv.csv``; its cases are tested in the
             fold that the file gives them. Its inner validation is not read: it cuts patients.
+        test_only: as :func:`make_splits`.
         duplicates: where the pairs of cases that show one scene go, if wanted
             (columns :data:`stdiff.datasets.leaks.PAIR_SCHEMA`).
         processes: worker processes of that search; the result does not depend on it.
@@ -76,7 +76,14 @@ def split_tables(
     given = published_folds(published, cases) if published else None
     pairs = leaks.find_pairs(cases, processes)
     splits = make_splits(
-        cases, pairs, seed=seed, test=test, validation=validation, folds=folds, given=given
+        cases,
+        pairs,
+        seed=seed,
+        test=test,
+        validation=validation,
+        folds=folds,
+        given=given,
+        test_only=test_only,
     )
     if given is not None:
         _tell_moved(splits, given)
@@ -94,6 +101,7 @@ def make_splits(
     test: float | None = None,
     folds: int | None = None,
     given: pd.Series | None = None,
+    test_only: Collection[str] = (),
 ) -> pd.DataFrame:
     """One row a case and fold, sorted by fold and case_id.
 
@@ -105,6 +113,9 @@ def make_splits(
         test: hold-out: fraction of each stratum's cases to test on, as fold 0.
         folds: k-fold: every case that may be tested is tested in one fold of 0 ... folds - 1.
         given: k-fold: test fold by case_id for the cases that have a published one.
+        test_only: collections that are tested on in every fold and seen by no training stage.
+            Groups that link others to them share this. Cases of theirs without a mask or with a
+            conflicting class have the role ``unused``.
 
     Returns:
         ``case_id``, ``collection``; ``group_id``: smallest case_id of those that patients and
@@ -120,6 +131,7 @@ def make_splits(
     if given is not None:
         folds = folds or int(given.max()) + 1
     _check_fractions(test, validation, folds)
+    _refuse_unknown(test_only, cases)
     refuse_repeats(cases["case_id"], "case tables: case_id")
     cases = cases.sort_values("case_id", ignore_index=True)
     clusters = leaks.clusters_of(cases, pairs)
@@ -127,14 +139,16 @@ def make_splits(
     base["group_id"] = leaks.group_ids(cases, clusters)
     base["label_conflict"] = leaks.label_conflicts(cases["pathology"], clusters)
     has_mask = cases["lesion_count"].notna()
-    groups = _describe_groups(cases, base, has_mask)
+    groups = describe_groups(cases, base, has_mask, test_only)
     if folds is None:
         roles = [_draw_roles(groups, seed, test or 0.0, validation)]
     else:
         fold_of = draw_folds(groups, seed, folds, _by_group(given, base))
         roles = [_fold_roles(groups, seed, fold, fold_of, validation) for fold in range(folds)]
     parts = []
+    outside = groups["may_be_tested"].map({True: "test", False: "unused"})[groups["test_only"]]
     for fold, role in enumerate(roles):
+        role[outside.index] = outside
         splits = base.assign(fold=fold, role=base["group_id"].map(role))
         labelled = has_mask & (splits["role"] == "train") & ~splits["label_conflict"]
         ranks = _label_ranks(splits["group_id"][labelled], groups, seed)
@@ -165,6 +179,20 @@ def _write(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
         pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False), aside)
 
 
+def _refuse_unknown(test_only: Collection[str], cases: pd.DataFrame) -> None:
+    found = sorted(set(cases["collection"]))
+    if unknown := sorted(set(test_only) - set(found)):
+        raise InputError(
+            f"test-only collection(s) {', '.join(unknown)} are in no table; found "
+            f"{', '.join(found)}; add their tables, or correct the names"
+        )
+    if set(found) <= set(test_only):
+        raise InputError(
+            f"all collections ({', '.join(found)}) are for testing only, nothing is left to train "
+            "on; take test_only from one of them"
+        )
+
+
 def _check_fractions(test: float | None, validation: float, folds: int | None) -> None:
     if folds is None and test is None:
         raise InputError("neither a test fraction nor folds are given, e.g. test 0.2 or folds 5")
@@ -179,72 +207,13 @@ def _check_fractions(test: float | None, validation: float, folds: int | None) -
         )
 
 
-def _describe_groups(cases: pd.DataFrame, base: pd.DataFrame, has_mask: pd.Series) -> pd.DataFrame:
-    """Per group: size in cases, stratum, size tercile, and whether it may leave training."""
-    severity = cases["pathology"].map({name: i for i, name in enumerate(_SEVERITY)})
-    by_group = pd.DataFrame(
-        {
-            "collection": cases["collection"],
-            # A patient with several findings counts by the gravest.
-            "severity": severity.fillna(len(_SEVERITY)),
-            "area_fraction": [area_fraction(cell) for cell in cases["measures"]],
-            "has_mask": has_mask,
-            "conflict": base["label_conflict"],
-        }
-    ).groupby(base["group_id"])
-    groups = by_group.agg(
-        size=("conflict", "size"),
-        collection=("collection", "first"),
-        severity=("severity", "min"),
-        area_fraction=("area_fraction", "max"),
-        has_mask=("has_mask", "any"),
-        conflict=("conflict", "any"),
-    )
-    groups["stratum"] = groups["collection"] + "/" + groups["severity"].astype(str)
-    groups["tercile"] = groups.groupby("stratum")["area_fraction"].transform(_terciles)
-    groups["may_be_held_out"] = groups["has_mask"] & ~groups["conflict"]
-    return groups
-
-
-def area_fraction(measures: dict[str, float] | None) -> float:
-    """Of a case table's ``measures``; NaN where there is no lesion to measure."""
-    area = measures["area_fraction"] if isinstance(measures, dict) else None
-    return np.nan if area is None else area
-
-
-def _terciles(values: pd.Series) -> pd.Series:
-    """0, 1 or 2; 3 where there is no lesion to measure."""
-    known = values.dropna()
-    borders = known.quantile([1 / 3, 2 / 3]).to_numpy() if len(known) else np.empty(0)
-    classes = np.searchsorted(borders, values.to_numpy(), side="left")
-    return pd.Series(np.where(values.isna(), _ROLES, classes), index=values.index)
-
-
-def _drawn_order(groups: pd.DataFrame, seed: int, purpose: str) -> pd.DataFrame:
-    """Groups in a drawn order, each with the share of its stratum's cases before it.
-
-    Within a stratum the terciles of lesion size are interleaved in proportion, each in the order
-    of its hashes: so any first part of the order holds all sizes alike.
-    """
-    draw = [integer_seed(seed, f"{purpose} {group_id}") for group_id in groups.index]
-    ordered = groups.assign(draw=draw).sort_values("draw")
-    by_size = ordered.groupby(["stratum", "tercile"])["size"]
-    middle = by_size.cumsum() - ordered["size"] / 2
-    ordered = ordered.assign(place=middle / by_size.transform("sum"))
-    ordered = ordered.sort_values(["place", "draw"])
-    by_stratum = ordered.groupby("stratum")["size"]
-    ordered["total"] = by_stratum.transform("sum")
-    ordered["share_before"] = (by_stratum.cumsum() - ordered["size"]) / ordered["total"]
-    return ordered
-
-
 def _draw_roles(groups: pd.DataFrame, seed: int, test: float, validation: float) -> pd.Series:
     """Role by group: the first of each stratum are tested, the next validate, the rest train.
 
     A stratum of three groups or more has at least one in each role that is asked for.
     """
     roles = pd.Series("train", index=groups.index)
-    ordered = _drawn_order(groups[groups["may_be_held_out"]], seed, "split role")
+    ordered = drawn_order(groups[groups["may_be_held_out"]], seed, "split role")
     for _, stratum in ordered.groupby("stratum"):
         # A group falls on the side of a border where its middle lies: shares round to nearest.
         middle = stratum["share_before"] + stratum["size"] / stratum["total"] / 2
@@ -265,7 +234,7 @@ def _fold_roles(
     tested = groups.index.isin(fold_of.index[fold_of == fold])
     roles[tested] = "test"
     others = groups[groups["may_be_held_out"] & ~tested]
-    ordered = _drawn_order(others, seed, f"split validation {fold}")
+    ordered = drawn_order(others, seed, f"split validation {fold}")
     for name, stratum in ordered.groupby("stratum"):
         # The fraction is of all of the stratum's cases that may be held out, tested ones included.
         whole = groups["size"][groups["may_be_held_out"] & (groups["stratum"] == name)].sum()
@@ -289,7 +258,7 @@ def _label_ranks(labelled_groups: pd.Series, groups: pd.DataFrame, seed: int) ->
     """Rank in [0, 1) by group: the share of its stratum's labelled cases that come before it."""
     sizes = labelled_groups.value_counts()
     of_labelled = groups.loc[sizes.index].assign(size=sizes)
-    return _drawn_order(of_labelled, seed, "label rank")["share_before"]
+    return drawn_order(of_labelled, seed, "label rank")["share_before"]
 
 
 def _refuse_empty_roles(splits: pd.DataFrame, groups: pd.DataFrame, validation: float) -> None:

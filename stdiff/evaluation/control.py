@@ -17,9 +17,9 @@ from torch import nn
 from stdiff.config_segmentation import EvaluationConfig
 from stdiff.evaluation.gain import group_bootstrap
 from stdiff.randomness import generator
+from stdiff.segmentation.images import LabelledImages
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import segment
-from stdiff.segmentation.train import LabelledImages
 
 
 def evaluate_control(

@@ -14,8 +14,9 @@ from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.files import write_text
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
+from stdiff.segmentation.images import annotated_lesions, labelled_images
 from stdiff.segmentation.networks import image_features, load_segmenter
-from stdiff.segmentation.train import labelled_images, lesions_for_test, segmenter_config
+from stdiff.segmentation.train import segmenter_config
 
 
 def evaluate_corpus(
@@ -57,7 +58,7 @@ def evaluate_corpus(
     network = load_segmenter(segmenter_config(config, segmenter), weights)
     table, roles = read_cases(cases), read_splits(splits, config.split.fold)
     groups = roles.set_index("case_id")["group_id"]
-    test = lesions_for_test(table, roles)
+    test = annotated_lesions(table, roles)
     training = labelled_training_cases(table, roles, 1.0)
     seen = training_cases(table, roles)
     generated, gate = read_accepted(corpus)

@@ -15,9 +15,10 @@ from stdiff.evaluation.fidelity import kid
 from stdiff.files import InputError
 from stdiff.labels import cases_with_role, read_splits
 from stdiff.randomness import generator, integer_seed
+from stdiff.segmentation.images import labelled_images
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import image_features, load_segmenter, segment
-from stdiff.segmentation.train import labelled_images, segmenter_config
+from stdiff.segmentation.train import segmenter_config
 from stdiff.training.watch import Look
 
 # Lesions looked at, evenly spaced over the validation cases, and those of the grid.

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from stdiff.datasets.groups import area_fraction
 from stdiff.datasets.pixels import read_picture
-from stdiff.datasets.splits import area_fraction
 from stdiff.files import InputError, decode_png
 from stdiff.lexicon import BIRADS, PATHOLOGIES, VOCABULARY
 from stdiff.report.canvas import COLOURS, write_figure

@@ -23,7 +23,7 @@ from stdiff.evaluation.memorisation import nearest_training
 from stdiff.files import InputError, decode_png
 from stdiff.labels import training_cases
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
-from stdiff.segmentation.train import lesions_for_test
+from stdiff.segmentation.images import annotated_lesions
 from stdiff.training.watch import best_of, better_generator
 
 _PANEL_IN = (3.6, 2.9)  # width and height of one small plot
@@ -202,7 +202,7 @@ def real_and_generated(
         InputError: no test lesion, an empty corpus, or a table that cannot be read.
     """
     columns = ["case_id", "image", "mask", "lesion_count"]
-    test = lesions_for_test(read_cases(cases, columns), roles)
+    test = annotated_lesions(read_cases(cases, columns), roles)
     test = test[test["image"].notna()]
     spaced = np.linspace(0, len(test) - 1, min(side**2, len(test))).round().astype(int)
     made = _first_rows(shards, side**2)

@@ -61,6 +61,14 @@ def lesion_logits(network: nn.Module, grey_N1HW: torch.Tensor) -> torch.Tensor:
     return network(_prepared(grey_N1HW))[..., :height, :width]
 
 
+def all_lesion_logits(network: nn.Module, grey_N1HW: torch.Tensor) -> list[torch.Tensor]:
+    """As :func:`lesion_logits`, of the main output and of the auxiliary ones if there are any."""
+    if not hasattr(network, "all_logits"):
+        return [lesion_logits(network, grey_N1HW)]
+    height, width = grey_N1HW.shape[-2:]
+    return [logits[..., :height, :width] for logits in network.all_logits(_prepared(grey_N1HW))]
+
+
 @torch.inference_mode()
 def segment(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
     """Masks (N, H, W) uint8, 255 where the lesion is likelier than not, of uint8 images.

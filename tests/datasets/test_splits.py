@@ -403,3 +403,35 @@ def test_published_folds_that_do_not_fit(tmp_path):
 def test_impossible_folds(options, message):
     with pytest.raises(InputError, match=message):
         split(many(), **options)
+
+
+@examples
+@given(rows=collections, further=others, seed=st.integers(0, 2**32), folds=st.sampled_from([0, 3]))
+def test_a_test_only_collection_and_all_it_links_to_is_never_trained_on(rows, further, seed, folds):
+    options = {"folds": folds, "test": None} if folds else {}
+    splits = split(rows + further, seed, test_only=["b"], **options)
+    masks = {row["case_id"] for row in rows + further if row["lesion_count"]}
+    for _, of_fold in splits.groupby("fold"):
+        outside = of_fold[of_fold["collection"] == "b"]
+        assert set(outside["role"]) <= {"test", "unused"}
+        assert outside["label_rank"].isna().all()
+        linked = of_fold[of_fold["group_id"].isin(outside["group_id"])]
+        assert set(linked["role"]) <= {"test", "unused"}
+        # Tested is every group of it that can be.
+        doubted = linked["group_id"][linked["label_conflict"]]
+        masked = linked["group_id"][linked["case_id"].isin(masks)]
+        can = linked["group_id"].isin(masked) & ~linked["group_id"].isin(doubted)
+        assert (linked["role"] == np.where(can, "test", "unused")).all()
+        assert "unused" not in set(of_fold["role"][~of_fold["case_id"].isin(linked["case_id"])])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["c"], "test-only collection.s. c are in no table; found a; add their tables"),
+        (["a"], "all collections .a. are for testing only"),
+    ],
+)
+def test_impossible_test_only_collections(names, message):
+    with pytest.raises(InputError, match=message):
+        split(some_cases(1), test_only=names)

@@ -12,8 +12,9 @@ from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.corpus import evaluate_corpus
 from stdiff.evaluation.memorisation import evaluate_memorisation, nearest_training
 from stdiff.files import InputError
+from stdiff.segmentation.images import LabelledImages
 from stdiff.segmentation.networks import build_segmenter, save_segmenter
-from stdiff.segmentation.train import LabelledImages, segmenter_config
+from stdiff.segmentation.train import segmenter_config
 
 SIZE_PX = 32
 SETTINGS = EvaluationConfig(bootstrap_draws=200, kid_subset_size=10, kid_subsets=5)

@@ -40,7 +40,7 @@ from stdiff.report.tables import (
 ROOT = Path(__file__).parents[2]
 SIDE_PX = 32
 PERCENTS = (25, 100)
-ARMS = {"real": 0.0, "mixed": 0.5}
+ARMS = {"real": "real", "mixed": "mixed"}
 CASES = 24
 
 
@@ -78,7 +78,7 @@ def write_config(run, **changes):
     values["sampler"] = {"batch": 10}
     values["segmentation"] |= {
         "label_percents": list(PERCENTS),
-        "arms": {name: {"synthetic_share": share} for name, share in ARMS.items()},
+        "arms": {name: {"kind": kind} for name, kind in ARMS.items()},
     }
     values["evaluation"] = {"bootstrap_draws": 100, "kid_subset_size": 10, "kid_subsets": 5}
     (run / "config.yaml").write_text(dump_config(parse_config(values | changes)))

@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdiff.config import parse_config
+from stdiff.config_segmentation import ArmConfig
 from stdiff.files import InputError
-from stdiff.segmentation.arms import Arm, parse_arm, real_arm
+from stdiff.segmentation.arms import Arm, Phase, parse_arm, real_arm
 from stdiff.segmentation.augmentation import augment, deform, regrade
-from stdiff.segmentation.train import LabelledImages, SegmenterStage
+from stdiff.segmentation.images import ArmImages, LabelledImages
+from stdiff.segmentation.stage import SegmenterStage, ramp_up
 
 STAGE = {"images": 64, "batch": 8}
 CONFIG = parse_config(
@@ -19,7 +21,7 @@ CONFIG = parse_config(
         "corpus": {"count": 200},
         "segmentation": {
             "label_percents": [10, 100],
-            "arms": {"mixed": {"synthetic_share": 0.5}, "plain": {"synthetic_share": 0}},
+            "arms": {"mixed": {"kind": "mixed"}, "plain": {"kind": "real"}},
             "training": STAGE,
         },
     }
@@ -28,7 +30,7 @@ CONFIG = parse_config(
 
 def test_parse():
     arm = parse_arm("mixed-10", CONFIG)
-    assert arm == Arm("mixed", 10, 0.5)
+    assert arm == Arm("mixed", 10, ArmConfig(kind="mixed"))
     assert str(arm) == "mixed-10"
     assert real_arm(CONFIG) == "plain"
 
@@ -39,10 +41,33 @@ def test_unknown_arms_are_refused(text):
         parse_arm(text, CONFIG)
 
 
-def flat(value, count):
+@pytest.mark.parametrize(
+    ("arm", "shares"),
+    [
+        ({"kind": "real"}, [(1, 0)]),
+        ({"kind": "mixed"}, [(1, 0.5)]),
+        ({"kind": "mixed", "ratio": 4}, [(1, 0.8)]),
+        ({"kind": "mixed", "ratio": 4, "synthetic_share": 0.5}, [(1, 0.5)]),
+        ({"kind": "pretrained"}, [(0.75, 1), (0.25, 0)]),
+        ({"kind": "synthetic"}, [(1, 1)]),
+        ({"kind": "unlabelled"}, [(1, 0)]),
+    ],
+)
+def test_phases(arm, shares):
+    phases = Arm("a", 100, ArmConfig(**arm)).phases
+    assert [(p.fraction, p.synthetic_share) for p in phases] == shares
+    assert sum(p.fraction for p in phases) == 1
+
+
+def flat(value, count, weights=None):
     return LabelledImages(
-        np.full((count, 4, 4), value, np.uint8), np.zeros((count, 4, 4), np.uint8)
+        np.full((count, 4, 4), value, np.uint8), np.zeros((count, 4, 4), np.uint8), weights
     )
+
+
+def stage_of(share, real, synthetic=None, unlabelled=None, network=None):
+    images = ArmImages(real, synthetic, unlabelled)
+    return SegmenterStage(network or torch.nn.Conv2d(1, 1, 1), Phase("p", 1, share), images, 100)
 
 
 @given(
@@ -51,20 +76,103 @@ def flat(value, count):
     seed=st.integers(0, 100),
 )
 def test_batches_hold_the_share_of_the_arm(share, batch, seed):
-    arm = Arm("mixed", 100, share)
-    stage = SegmenterStage(torch.nn.Identity(), arm, flat(1, 30), flat(2, 7))
-    images, masks = stage.batch(np.arange(batch), torch.Generator().manual_seed(seed))
+    stage = stage_of(share, flat(1, 30), flat(2, 7))
+    rng = torch.Generator().manual_seed(seed)
+    images, masks, weights = stage.batch(np.arange(batch), rng)
     assert images.shape == masks.shape == (batch, 4, 4)
+    assert (weights == 1).all()
     real = int((images[:, 0, 0] == 1).sum())
-    assert real == arm.real_in_batch(batch)
+    assert real == stage.phase.real_in_batch(batch)
     assert abs(real - (1 - share) * batch) <= 0.5 or real == 1
 
 
+def numbered(count):
+    return LabelledImages(np.arange(count, dtype=np.uint8)[:, None, None], np.zeros((count, 1, 1)))
+
+
 def test_real_arms_see_exactly_the_cases_drawn():
-    real = LabelledImages(np.arange(30, dtype=np.uint8)[:, None, None], np.zeros((30, 1, 1)))
-    stage = SegmenterStage(torch.nn.Identity(), Arm("real", 100, 0.0), real)
-    images, _ = stage.batch(np.array([3, 20, 7]), torch.Generator())
+    images, _, _ = stage_of(0.0, numbered(30)).batch(np.array([3, 20, 7]), torch.Generator())
     assert images.ravel().tolist() == [3, 20, 7]
+
+
+def test_an_epoch_of_synthetic_images_only_is_one_of_them():
+    stage = stage_of(1.0, numbered(3), numbered(30))
+    assert stage.count == 30
+    images, _, _ = stage.batch(np.array([3, 20, 7]), torch.Generator())
+    assert images.ravel().tolist() == [3, 20, 7]
+
+
+def test_weights_stand_with_the_synthetic_images_they_belong_to():
+    synthetic = numbered(4)
+    synthetic = LabelledImages(
+        synthetic.images_NHW, synthetic.masks_NHW, np.arange(4, dtype=np.float32)
+    )
+    real = LabelledImages(np.full((8, 1, 1), 99, np.uint8), np.zeros((8, 1, 1)))
+    stage = stage_of(0.5, real, synthetic)
+    images, _, weights = stage.batch(np.arange(8), torch.Generator().manual_seed(1))
+    assert (weights[:4] == 1).all() and (images[:4] == 99).all()
+    assert weights[4:].tolist() == images[4:].ravel().tolist()
+
+
+class Twins(torch.nn.Module):
+    """A main and two auxiliary outputs that differ by constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def all_logits(self, grey_N1HW):
+        return tuple(self.scale * (0 * grey_N1HW + shift) for shift in (0.0, 1.0, -1.0))
+
+    def forward(self, grey_N1HW):
+        return self.all_logits(grey_N1HW)[0]
+
+
+def test_unlabelled_images_ask_the_outputs_to_agree():
+    unlabelled = np.full((5, 4, 4), 7, np.uint8)
+    stage = stage_of(0.0, flat(1, 8), unlabelled=unlabelled, network=Twins())
+    batch = stage.draw(np.arange(8), torch.Generator().manual_seed(0))
+    assert batch["unlabelled"].shape == (8, 1, 4, 4)
+    loss, figures = stage.loss(batch)
+    difference = torch.tensor([0.0, 1.0, -1.0]).sigmoid() - 0.5
+    expected = (difference[1] ** 2 + difference[2] ** 2) / 2
+    assert figures["consistency"].item() == pytest.approx(expected.item(), rel=1e-5)
+    without = {k: v for k, v in batch.items() if k != "unlabelled"}
+    supervised, _ = stage.loss(without)
+    weight = 7 * ramp_up(8 / 75)
+    assert (loss - supervised).item() == pytest.approx(weight * expected.item(), rel=1e-5)
+
+
+def test_a_weight_of_nought_takes_an_image_out_of_the_loss():
+    stage = stage_of(0.0, flat(1, 8), network=Twins())
+    batch = stage.draw(np.arange(8), torch.Generator().manual_seed(0))
+    loss, _ = stage.loss(batch)
+    doubled, _ = stage.loss(batch | {"weights": torch.tensor([2.0] * 4 + [0.0] * 4)})
+    assert loss.item() == pytest.approx(doubled.item(), rel=1e-6)  # all masks are alike here
+    none, _ = stage.loss(batch | {"weights": torch.zeros(8)})
+    assert none.item() == 0
+
+
+def test_the_weight_of_the_agreement_rises_to_the_end_of_the_ramp():
+    values = [ramp_up(t) for t in (0, 0.25, 0.5, 0.75, 1, 2)]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(np.exp(-5))
+    assert values[-1] == values[-2] == 1
+
+
+def test_drop_out_is_drawn_from_the_batch_not_from_global_state():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 1), torch.nn.Dropout(0.5))
+    network.append(torch.nn.Conv2d(8, 1, 1))
+    losses = []
+    for noise in (1, 2):
+        stage = stage_of(0.0, flat(1, 8), network=network.train())
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        losses.append(
+            stage.loss(stage.draw(np.arange(8), torch.Generator().manual_seed(0)))[0].item()
+        )
+        assert torch.equal(before, torch.get_rng_state())
+    assert losses[0] == losses[1]
 
 
 def blobs(seed, count=6, size=32):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +9,28 @@ from stdiff.cases import SCHEMA, case_row, png_cell, write_cases
 from stdiff.config import parse_config
 from stdiff.files import InputError
 from stdiff.segmentation.networks import load_segmenter, segment
-from stdiff.segmentation.train import segment_arm, segmenter_config, soft_dice
+from stdiff.segmentation.stage import soft_dice
+from stdiff.segmentation.train import segment_arm, segmenter_config
 
 SIZE_PX = 32
 STAGE = {"images": 64, "batch": 8}
 
 
-def configuration(images=16, **training):
+ARMS = {
+    "real": {"kind": "real"},
+    "mixed": {"kind": "mixed"},
+    "few": {"kind": "mixed", "ratio": 0.5},
+    "many": {"kind": "mixed", "ratio": 4},
+    "weighted": {"kind": "mixed", "weighted": True},
+    "pretrained": {"kind": "pretrained"},
+    "synthetic": {"kind": "synthetic"},
+    "unlabelled": {"kind": "unlabelled"},
+    "rest": {"kind": "unlabelled", "unlabelled": ["training"]},
+    "both": {"kind": "unlabelled", "unlabelled": ["corpus", "training"]},
+}
+
+
+def configuration(images=16, segmenters=None, **training):
     return parse_config(
         {
             "run": "t",
@@ -23,6 +40,8 @@ def configuration(images=16, **training):
             "corpus": {"count": 200},
             "segmentation": {
                 "label_percents": [50, 100],
+                "arms": ARMS,
+                **({"segmenters": segmenters} if segmenters else {}),
                 "training": {"batch": 8, "images": images, "warmup_images": 0, "ema_decay": 0}
                 | training,
             },
@@ -58,14 +77,15 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
-    """8 training cases, 5 test lesions, a lesion-free and an unlabelled case; a corpus of 6."""
+    """8 training cases, 2 for validation, 5 test lesions, two without; a corpus of 6."""
     folder = tmp_path_factory.mktemp("tables")
-    rows = [drawn_row(f"busi/{i:02d}", i) for i in range(13)]
+    rows = [drawn_row(f"busi/{i:02d}", i) for i in range(15)]
     empty = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
     rows.append(drawn_row("busi/normal", 50) | {"lesion_count": 0, "mask": png_cell(empty, "m")})
     rows.append(drawn_row("busi/unlabelled", 51) | {"lesion_count": None, "mask": None})
     write_cases(rows, folder / "cases.parquet")
-    write_cases([drawn_row(f"c/{i}", 100 + i) for i in range(6)], folder / "corpus.parquet")
+    made = [drawn_row(f"c/{i}", 100 + i, sample_index=i) for i in range(6)]
+    write_cases(made, folder / "corpus.parquet")
     write_cases([drawn_row("c/0", 1, size_px=16)], folder / "small.parquet")
     ids = [row["case_id"] for row in rows]
     pd.DataFrame(
@@ -74,8 +94,8 @@ def tables(tmp_path_factory):
             "collection": "busi",
             "group_id": [f"cluster{i // 2}" for i in range(len(ids))],
             "fold": 0,
-            "role": ["train"] * 8 + ["test"] * 7,
-            "label_rank": [i / 8 for i in range(8)] + [None] * 7,
+            "role": ["train"] * 8 + ["validation"] * 2 + ["test"] * 7,
+            "label_rank": [i / 8 for i in range(8)] + [None] * 9,
             "label_conflict": False,
         }
     ).to_parquet(folder / "splits.parquet")
@@ -102,8 +122,10 @@ def test_eight_drawings_are_learnt(tables, tmp_path):
     config = configuration(images=400, learning_rate=3e-3)
     table = run(tables, tmp_path, config)
     assert table["dice"].mean() > 0.8
-    assert table["case_id"].tolist() == [f"busi/{i:02d}" for i in range(8, 13)]
-    assert table["group_id"].tolist() == [f"cluster{i // 2}" for i in range(8, 13)]
+    test, validation = (table[table["role"] == role] for role in ("test", "validation"))
+    assert test["case_id"].tolist() == [f"busi/{i:02d}" for i in range(10, 15)]
+    assert test["group_id"].tolist() == [f"cluster{i // 2}" for i in range(10, 15)]
+    assert validation["case_id"].tolist() == ["busi/08", "busi/09"]
     assert (table["training_real"] == 8).all()
     assert (table["training_synthetic"] == 0).all()
     network = load_segmenter(
@@ -123,7 +145,7 @@ def test_rejected_images_are_not_trained_on(tables, tmp_path):
     verdict = dict.fromkeys(SCHEMA.field("gate").type.names)
     accepted = verdict | {"accepted": True, "reasons": []}
     rejected = verdict | {"accepted": False, "reasons": ["seam"]}
-    rows = [drawn_row(f"c/{i}", 100 + i) | {"gate": accepted} for i in range(6)]
+    rows = [drawn_row(f"c/{i}", 100 + i, sample_index=i) | {"gate": accepted} for i in range(6)]
     # Of a size that cannot be trained on: read, it would be refused.
     spoilt = [drawn_row("c/6", 106, size_px=16) | {"gate": rejected}]
     write_cases(rows + spoilt, tmp_path / "gated.parquet")
@@ -171,7 +193,7 @@ def test_bad_input_is_refused_and_nothing_is_written(tables, tmp_path, changes, 
 def test_cases_without_a_test_lesion_are_refused(tables, tmp_path):
     splits = pd.read_parquet(tables / "splits.parquet").assign(role="train", label_rank=0.0)
     splits.to_parquet(tmp_path / "splits.parquet")
-    with pytest.raises(InputError, match="none of the 15 cases is an annotated test lesion"):
+    with pytest.raises(InputError, match="none of the 17 cases is an annotated test lesion"):
         run(tables, tmp_path, splits=tmp_path / "splits.parquet")
 
 
@@ -181,3 +203,69 @@ def test_soft_dice():
     assert soft_dice(mask, mask).item() == pytest.approx(1)
     assert soft_dice(torch.zeros_like(mask), torch.zeros_like(mask)).item() == 1
     assert soft_dice(1 - mask, mask).item() == pytest.approx(1 / 17)
+
+
+@pytest.mark.parametrize(
+    ("arm", "synthetic", "unlabelled"),
+    [("few-50", 2, 0), ("pretrained-50", 6, 0), ("synthetic-50", 6, 0)],
+)
+def test_arms_take_what_they_say(tables, tmp_path, arm, synthetic, unlabelled):
+    row = run(tables, tmp_path, arm=arm).iloc[0]
+    assert (row["training_real"], row["training_synthetic"]) == (4, synthetic)
+    assert row["training_real_unlabelled"] == unlabelled
+
+
+def trained_weights(tables, folder, **changes):
+    run(tables, folder, **changes)
+    return (folder / "weights.safetensors").read_bytes()
+
+
+def test_the_first_of_a_corpus_are_taken_whatever_the_order_of_its_rows(tables, tmp_path):
+    rows = [drawn_row(f"c/{i}", 100 + i, sample_index=i) for i in range(6)]
+    write_cases(rows[:2], tmp_path / "two.parquet")
+    write_cases(rows[::-1], tmp_path / "turned.parquet")
+    made = [
+        trained_weights(
+            tables, tmp_path / name, arm="few-50", corpus=[tmp_path / f"{name}.parquet"]
+        )
+        for name in ("two", "turned")
+    ]
+    assert made[0] == made[1]
+
+
+def test_synthetic_images_only_leave_the_real_ones_unseen(tables, tmp_path):
+    changed = [drawn_row(f"busi/{i:02d}", i if i > 7 else 70 + i) for i in range(15)]
+    write_cases(changed, tmp_path / "other.parquet")
+    splits = pd.read_parquet(tables / "splits.parquet").head(15)
+    splits.to_parquet(tmp_path / "splits.parquet")
+    other = {"cases": [tmp_path / "other.parquet"], "splits": tmp_path / "splits.parquet"}
+    for arm, equal in (("synthetic-100", True), ("pretrained-100", False)):
+        made = trained_weights(tables, tmp_path / arm, arm=arm)
+        assert (made == trained_weights(tables, tmp_path / f"{arm}b", arm=arm, **other)) is equal
+
+
+def test_the_weights_that_are_best_on_validation_lesions_are_used(tables, tmp_path):
+    config = configuration(images=64, learning_rate=3e-3, validate_every_images=8)
+    table = run(tables, tmp_path, config)
+    (log,) = (tmp_path / "state").rglob("watch.jsonl")
+    looks = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [look["images"] for look in looks] == list(range(8, 65, 8))
+    best = max(look["dice"] for look in looks)
+    assert table.loc[table["role"] == "validation", "dice"].mean() == pytest.approx(best)
+
+
+def test_a_corpus_that_is_too_small_is_refused(tables, tmp_path):
+    with pytest.raises(InputError, match=r"4 x 4 = 16 synthetic images, .* 6 accepted .* about 16"):
+        run(tables, tmp_path, arm="many-50")
+
+
+def test_weights_need_the_verdict_of_the_gate(tables, tmp_path):
+    with pytest.raises(InputError, match=r"weighted, but 6 of its 6 .* run `stdiff gate apply`"):
+        run(tables, tmp_path, arm="weighted-50")
+
+
+def test_a_network_with_one_output_cannot_use_unlabelled_images(tables, tmp_path):
+    with pytest.raises(InputError, match="segmenter unet_resnet18 cannot use the unlabelled"):
+        run(tables, tmp_path, arm="unlabelled-50")
+    with pytest.raises(InputError, match="no training image is left without a label at 100 %"):
+        run(tables, tmp_path, arm="rest-100")

@@ -114,8 +114,10 @@ rule split:
         ),
         published=lambda w, input: f"--published {input.published}" if input.published else "",
         validation=CONFIG.split.validation,
+        test_only=[name for name, c in CONFIG.collections.items() if c.test_only],
         seed=CONFIG.seed,
     shell:
         "stdiff split {input.tables} {params.scheme} {params.published}"
+        " --test-only {params.test_only}"
         " --validation {params.validation} --seed {params.seed} --processes {threads}"
         " --duplicates {output.duplicates} --out {output.splits} 2>&1 | tee -i {log}"
