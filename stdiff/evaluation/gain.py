@@ -198,6 +198,8 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     if absent := [str(path) for path in tables if not Path(path).is_file()]:
         raise InputError(f"no such per-case table: {', '.join(absent)}; make it (`stdiff segment`)")
     per_case = pd.concat([pd.read_parquet(path) for path in tables], ignore_index=True)
+    if "role" in per_case:  # validation lesions are there to choose on
+        per_case = per_case[per_case["role"] == "test"]
     settings = {"draws": config.evaluation.bootstrap_draws, "seed": config.seed}
     baseline_arm = real_arm(config)
     result = {

@@ -186,6 +186,24 @@ def test_written_json_and_its_table(tmp_path):
     assert again.read_text() == out.read_text()
 
 
+def test_validation_lesions_have_no_say_in_the_gain(tmp_path):
+    real, mixed = per_case("real"), per_case("mixed", 0.05)
+    texts = []
+    for validation_dice in (None, 0.0):
+        parts = {"a": real.assign(role="test"), "b": mixed.assign(role="test")}
+        if validation_dice is not None:
+            for name, table in parts.items():
+                seen = table.assign(role="validation", dice=validation_dice)
+                seen["case_id"] = "v" + seen["case_id"]
+                parts[name] = pd.concat([seen, table])
+        paths = [tmp_path / f"{name}.parquet" for name in parts]
+        for path, table in zip(paths, parts.values(), strict=True):
+            table.to_parquet(path)
+        evaluate_gain(paths, tmp_path / "gain.json", config=CONFIG)
+        texts.append((tmp_path / "gain.json").read_text())
+    assert texts[0] == texts[1]
+
+
 def test_missing_tables_are_named(tmp_path):
     with pytest.raises(InputError, match="absent.parquet"):
         evaluate_gain([tmp_path / "absent.parquet"], tmp_path / "o.json", config=CONFIG)
