@@ -37,6 +37,8 @@ MERGED_CONFIG = f"{RUN}/state/config.yaml"
 TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.collections))
 PERCENTS = list(CONFIG.segmentation.label_percents)
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
+# Every segmenter with every arm that it can be trained on.
+TRAININGS = CONFIG.segmentation.trainings
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{max(PERCENTS)}/seed0"
 # Shards and replacements as the gate has judged them; every later step reads these.

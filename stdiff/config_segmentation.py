@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Literal, Self
 
@@ -10,17 +11,47 @@ from pydantic import Field, model_validator
 from stdiff.config_generator import Section
 from stdiff.config_training import SegmenterTrainingConfig
 
-Architecture = Literal[
+# Of segmentation-models-pytorch.
+SMP_NETWORKS = (
     *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus"),
     *("PAN", "UPerNet", "Segformer", "DPT"),
-]
+)
+NETWORKS = (
+    *SMP_NETWORKS,
+    *(f"monai.{name}" for name in ("UNet", "BasicUNet", "AttentionUnet", "SwinUNETR", "DynUNet")),
+    *("CMUNet", "MGCC"),
+)
+# Networks with auxiliary outputs, which can be trained on images without masks.
+SEMI_SUPERVISED = ("MGCC",)
 
 
 class SegmenterConfig(Section):
-    """A network of segmentation-models-pytorch, trained from random weights."""
+    """A network, trained from random weights."""
 
-    architecture: Architecture = Field("Unet", description="as in `smp.create_model`")
-    encoder: str = Field("resnet18", description="as in `smp.create_model`")
+    network: str = Field(
+        "Unet",
+        description=f"one of {', '.join(NETWORKS)}; or `module:factory` of your own: a function "
+        "that makes a torch module, grey images (N, 1, H, W) to lesion logits (N, 1, H, W)",
+    )
+    encoder: str = Field(
+        "resnet18",
+        description=f"of {', '.join(SMP_NETWORKS)}: as in `smp.create_model`; others have their "
+        "own",
+    )
+    options: dict[str, bool | int | float | str | list[bool | int | float | str]] = Field(
+        {}, description="further arguments of the network, e.g. {channels: [16, 32, 64, 128, 256]}"
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        own = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.network)
+        if self.network not in NETWORKS and not own:
+            nearest = difflib.get_close_matches(self.network, NETWORKS, n=3, cutoff=0.0)
+            raise ValueError(
+                f"network {self.network!r} is not known; did you mean {', '.join(nearest)}? One of "
+                f"your own is module:factory; e.g. network: {nearest[0]}"
+            )
+        return self
 
 
 class ArmConfig(Section):
@@ -123,6 +154,19 @@ class SegmentationConfig(Section):
                 f"label_percents {list(self.label_percents)} names one twice; "
                 f"e.g. label_percents: {sorted(set(self.label_percents))}"
             )
+        alone = [name for name, arm in self.arms.items() if arm.kind == "unlabelled"]
+        if alone and not any(s.network in SEMI_SUPERVISED for s in self.segmenters.values()):
+            raise ValueError(
+                f"arm {alone[0]} is of kind unlabelled, but no segmenter can use images without "
+                "masks; e.g. segmenters: {mgcc: {network: MGCC}}"
+            )
+        first, judge = next(iter(self.segmenters.items()))
+        if judge.network.startswith("monai."):
+            raise ValueError(
+                f"segmenter {first} stands first and judges generated images by the features of "
+                f"its encoder, which {judge.network} does not give; e.g. segmenters: "
+                f"{{unet_resnet18: {{network: Unet}}, {first}: {{network: {judge.network}}}}}"
+            )
         for name in (*self.arms, *self.segmenters):
             if not re.fullmatch(r"[a-z0-9_]+", name):
                 mend = re.sub(r"[^a-z0-9_]+", "_", name.lower())
@@ -130,6 +174,16 @@ class SegmentationConfig(Section):
                     f"{name!r} names a file: use a-z, 0-9 and _ only; e.g. {mend}: {{...}}"
                 )
         return self
+
+    @property
+    def trainings(self) -> list[tuple[str, str]]:
+        """Every segmenter with every arm that it can be trained on."""
+        return [
+            (segmenter, arm)
+            for segmenter, network in self.segmenters.items()
+            for arm, about in self.arms.items()
+            if about.kind != "unlabelled" or network.network in SEMI_SUPERVISED
+        ]
 
 
 class EvaluationConfig(Section):

@@ -135,6 +135,24 @@ MISTAKES = [
         ["all collections (busi) are test_only"],
         "test_only: false",
     ),
+    (
+        "segmentation.segmenters",
+        {"u": {"network": "Unett"}},
+        ["network 'Unett' is not known", "module:factory"],
+        "network: Unet",
+    ),
+    (
+        "segmentation.segmenters",
+        {"u": {"network": "monai.UNet"}},
+        ["segmenter u stands first"],
+        "segmenters: {unet_resnet18: {network: Unet}",
+    ),
+    (
+        "segmentation.arms",
+        {"real": {"kind": "real"}, "semi": {"kind": "unlabelled"}},
+        ["arm semi is of kind unlabelled"],
+        "segmenters: {mgcc: {network: MGCC}}",
+    ),
     ("segmentation.arms.real", 5, ["segmentation.arms.real: 5"], "real: {kind: mixed}"),
     (
         "segmentation.arms",

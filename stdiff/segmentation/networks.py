@@ -1,4 +1,4 @@
-"""Segmentation networks of segmentation-models-pytorch behind four functions.
+"""Segmentation networks behind a few functions.
 
 All of them take 8-bit grey images of any size; normalisation and padding stand here and nowhere
 else.
@@ -6,12 +6,10 @@ else.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stdiff.config_segmentation import SegmenterConfig
 from stdiff.files import InputError, written_whole
+from stdiff.segmentation.factories import build_network
 
 _STRIDE_PX = 32  # encoders halve the image five times
 _BATCH = 32
@@ -29,30 +28,34 @@ def build_segmenter(config: SegmenterConfig, seed: int = 0) -> nn.Module:
     """A network with one grey input and one lesion logit, with random weights drawn from ``seed``.
 
     Raises:
-        InputError: encoder unknown, or not to be had with this architecture.
+        InputError: see :func:`stdiff.segmentation.factories.build_network`.
     """
-    encoders = smp.encoders.get_encoder_names()
-    if config.encoder not in encoders and not config.encoder.startswith("tu-"):
-        nearest = difflib.get_close_matches(config.encoder.lower(), encoders, n=3, cutoff=0.0)
-        raise InputError(
-            f"segmenter encoder {config.encoder!r} is not known; did you mean {', '.join(nearest)}?"
-        )
     # torch's initialisers take no generator: the global one is lent, and restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            return smp.create_model(
-                config.architecture,
-                encoder_name=config.encoder,
-                encoder_weights=None,
-                in_channels=1,
-                classes=1,
-            )
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise InputError(
-                f"segmenter {config.architecture} with encoder {config.encoder!r} cannot be built "
-                f"({error}); try another encoder, e.g. resnet18"
-            ) from error
+        return build_network(config)
+
+
+@torch.inference_mode()
+def check_takes(network: nn.Module, config: SegmenterConfig, size_px: int) -> None:
+    """Refuse a network that cannot take square images of this side.
+
+    Raises:
+        InputError: it fails, or gives something else than one logit for every pixel.
+    """
+    size = (2, 1, size_px, size_px)
+    try:
+        shape = tuple(lesion_logits(network.eval(), torch.zeros(size)).shape)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"segmenter {config.network} cannot take images of {size_px} px ({error}); choose "
+            "another network, or a larger image.size_px"
+        ) from error
+    if shape != size:
+        raise InputError(
+            f"segmenter {config.network} gives {shape} for images of {size}; expected one logit "
+            "for every pixel"
+        )
 
 
 def lesion_logits(network: nn.Module, grey_N1HW: torch.Tensor) -> torch.Tensor:
@@ -87,7 +90,16 @@ def image_features(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
     """Deepest encoder features (N, D) float32 of uint8 images, averaged over the image.
 
     Leaves the network in evaluation mode.
+
+    Raises:
+        InputError: the network has no ``encoder`` to ask for features.
     """
+    if not hasattr(network, "encoder"):
+        raise InputError(
+            f"{type(network).__name__} has no encoder whose features could compare images; name "
+            "a segmenter that has one first in segmentation.segmenters, e.g. "
+            "unet_resnet18: {network: Unet}"
+        )
     features = [
         network.encoder(_prepared(grey_N1HW))[-1].mean(dim=(2, 3)).float().cpu().numpy()
         for grey_N1HW in _batches(network, images_NHW)
@@ -117,7 +129,7 @@ def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:
         ) from error
     except RuntimeError as error:
         raise InputError(
-            f"{path}: not the weights of {config.architecture} with encoder {config.encoder} "
+            f"{path}: not the weights of {config.network} with encoder {config.encoder} "
             f"({str(error).splitlines()[0]}); name the segmenter they were trained as"
         ) from error
     return network.eval()

@@ -24,7 +24,7 @@ from stdiff.segmentation.images import (
     labelled_images,
 )
 from stdiff.segmentation.metrics import case_dice, case_metrics
-from stdiff.segmentation.networks import build_segmenter, save_segmenter, segment
+from stdiff.segmentation.networks import build_segmenter, check_takes, save_segmenter, segment
 from stdiff.segmentation.stage import SegmenterStage
 from stdiff.training.loop import train
 from stdiff.training.watch import Look, Watch, better_segmenter
@@ -97,6 +97,7 @@ def segment_arm(
 
     purpose = f"segmenter {segmenter} {seed}"
     network = build_segmenter(recipe, integer_seed(config.seed, f"{purpose} weights"))
+    check_takes(network, recipe, size_px)
     if seen.unlabelled_NHW is not None and not hasattr(network, "all_logits"):
         raise InputError(
             f"segmenter {segmenter} cannot use the unlabelled images of arm {arm}: it has no "

@@ -1,14 +1,16 @@
-from typing import get_args
-
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from stdiff.config_segmentation import Architecture, SegmenterConfig
+from stdiff.config_segmentation import NETWORKS, SEMI_SUPERVISED, SMP_NETWORKS, SegmenterConfig
 from stdiff.files import InputError
+from stdiff.segmentation import mgcc
+from stdiff.segmentation.convmixer import ConvMixer, SkipGate
 from stdiff.segmentation.networks import (
+    all_lesion_logits,
     build_segmenter,
+    check_takes,
     image_features,
     lesion_logits,
     load_segmenter,
@@ -16,7 +18,26 @@ from stdiff.segmentation.networks import (
     segment,
 )
 
-ARCHITECTURES = ["Unet", "FPN", "DeepLabV3Plus", "UPerNet"]
+NARROW = {"options": {"channels": [4, 8, 8, 8, 16]}}
+OWN = """
+from torch import nn
+
+class Flat(nn.Module):
+    def forward(self, x):
+        return x.flatten()
+
+def net(width=4):
+    return nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 1, 1))
+
+def flat():
+    return Flat()
+
+def word():
+    return "unet"
+
+def broken():
+    raise OSError("no disk")
+"""
 
 
 def images(count, height, width):
@@ -28,13 +49,158 @@ def unet():
     return build_segmenter(SegmenterConfig(), seed=1)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_keeps_the_size_and_learns(architecture):
-    network = build_segmenter(SegmenterConfig(architecture=architecture))
-    logits = lesion_logits(network, torch.from_numpy(images(2, 64, 64)[:, None]).float())
-    assert logits.shape == (2, 1, 64, 64)
-    logits.mean().backward()
-    assert all(p.grad is not None for p in network.encoder.conv1.parameters())
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A package of the user's own."""
+    (tmp_path / "my_nets.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def configured(name):
+    encoder = {"Segformer": "mit_b0", "DPT": "tu-vit_tiny_patch16_224"}.get(name, "resnet18")
+    options = {"dynamic_img_size": True} if name == "DPT" else {}
+    narrow = NARROW["options"] if name in ("CMUNet", "MGCC") else options
+    return SegmenterConfig(network=name, encoder=encoder, options=narrow)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "my_nets:net"])
+def test_every_network(name, own, tmp_path):
+    """What a segmenter must do to be one."""
+    config = configured(name)
+    network = build_segmenter(config, seed=3).train()
+    height, width = (100, 140) if name == "PAN" else (50, 70)
+    grey_N1HW = torch.from_numpy(images(2, height, width)[:, None]).float()
+    outputs = all_lesion_logits(network, grey_N1HW)
+    assert all(logits.shape == (2, 1, height, width) for logits in outputs)
+    sum((logits**2).mean() for logits in outputs).backward()
+    # (PSPNet and DPT leave the deepest part of a classifier's encoder unused.)
+    without = [n for n, p in network.named_parameters() if p.grad is None]
+    assert [n for n in without if not n.startswith("encoder.")] == []
+    assert len(without) < 0.5 * len(list(network.parameters()))
+
+    masks = segment(network, images(2, height, width))
+    assert masks.shape == (2, height, width) and set(np.unique(masks)) <= {0, 255}
+    again = build_segmenter(config, seed=3).state_dict()
+    start = build_segmenter(config, seed=3).state_dict()
+    assert all(torch.equal(again[name], start[name]) for name in again)
+    other = build_segmenter(config, seed=4).state_dict()
+    assert any(not torch.equal(again[name], other[name]) for name in again)
+
+    save_segmenter(network, tmp_path / "w.safetensors")
+    loaded = load_segmenter(config, tmp_path / "w.safetensors")
+    with torch.no_grad():
+        assert torch.equal(lesion_logits(loaded, grey_N1HW), lesion_logits(network, grey_N1HW))
+
+
+def test_a_network_that_cannot_take_small_images():
+    config = SegmenterConfig(network="PAN")
+    with pytest.raises(InputError, match="PAN cannot take images of 64 px .* larger image.size_px"):
+        check_takes(build_segmenter(config), config, 64)
+
+
+def test_options_reach_the_network(own):
+    wide = build_segmenter(SegmenterConfig(network="my_nets:net", options={"width": 9}))
+    assert wide[0].out_channels == 9
+    few = SegmenterConfig(network="monai.UNet", options={"channels": [4, 8], "strides": [2]})
+    assert sum(p.numel() for p in build_segmenter(few).parameters()) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_nets:nett", "my_nets has no 'nett' that can be called; found Flat, broken, flat, net"),
+        ("absent_nets:net", "absent_nets cannot be imported .* put its folder on PYTHONPATH"),
+        ("my_nets:flat", r"gives \(8192,\) for grey images \(2, 1, 64, 64\)"),
+        ("my_nets:word", "gives a str for grey images"),
+        ("my_nets:broken", "fails with OSError: no disk"),
+    ],
+)
+def test_a_network_of_the_users_own_that_is_none(name, message, own):
+    with pytest.raises(InputError, match=message):
+        build_segmenter(SegmenterConfig(network=name))
+
+
+def test_only_networks_with_auxiliary_outputs_are_called_semi_supervised(own):
+    small = [n for n in NETWORKS if n in ("Unet", "CMUNet", "MGCC", "monai.BasicUNet")]
+    able = [n for n in small if hasattr(build_segmenter(configured(n)), "all_logits")]
+    assert able == list(SEMI_SUPERVISED)
+
+
+@pytest.fixture
+def narrow_mgcc():
+    return build_segmenter(configured("MGCC"), seed=1)
+
+
+def test_mgcc_asks_the_same_of_all_decoders_unless_it_trains(narrow_mgcc):
+    x = torch.rand(2, 1, 32, 32)
+    network = narrow_mgcc.eval()
+    first, again = network.all_logits(x), network.all_logits(x)
+    assert len(first) == 4
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.equal(first[0], network(x))
+
+    network.train()
+    for module in network.modules():  # statistics of the batch would hide what is disturbed
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    disturbed = network.all_logits(x)
+    assert torch.equal(disturbed[0], first[0])
+    assert all(not torch.equal(a, b) for a, b in zip(disturbed[1:], first[1:], strict=True))
+
+
+def test_mgcc_auxiliary_decoders_see_one_group_more_each(narrow_mgcc):
+    network, x = narrow_mgcc.eval(), torch.rand(1, 1, 32, 32)
+    before = network.all_logits(x)
+    for number, group in enumerate(network.groups):
+        with torch.no_grad():
+            group[0].pointwise[0].weight.mul_(1.5)
+        after = network.all_logits(x)
+        # The decoder of group i stands before it, and does not see the change; later ones do.
+        same = [torch.equal(a, b) for a, b in zip(after[1:], before[1:], strict=True)]
+        assert same == [i <= number for i in range(3)]
+        assert not torch.equal(after[0], before[0])
+        before = after
+
+
+def test_feature_dropout_drops_the_strongest_positions():
+    torch.manual_seed(0)
+    x = torch.rand(3, 5, 8, 8) + 0.1
+    for _ in range(20):
+        dropped = mgcc.feature_dropout(x)
+        attention = x.mean(dim=1)
+        gone = (dropped == 0).all(dim=1)
+        assert gone.any() and torch.equal(
+            dropped[~gone[:, None].expand_as(x)], x[~gone[:, None].expand_as(x)]
+        )
+        for image in range(3):
+            largest = attention[image].max()
+            assert attention[image][gone[image]].min() >= 0.7 * largest
+            assert attention[image][~gone[image]].max() < 0.9 * largest
+
+
+def test_feature_noise_stays_within_its_bounds():
+    torch.manual_seed(0)
+    x = torch.rand(4, 5, 8, 8) + 0.1
+    ratio = mgcc.feature_noise(x) / x
+    assert 0.7 <= ratio.min() < 0.72 and 1.28 < ratio.max() <= 1.3
+    torch.testing.assert_close(ratio[0], ratio[1])
+    assert 0.2 < (mgcc.dropout(x) == 0).float().mean() < 0.4
+
+
+def test_skip_gate_adds_a_share_of_what_it_gets():
+    gate = SkipGate(4).eval()
+    x = torch.rand(2, 4, 8, 8) + 0.1
+    ratio = gate(x) / x
+    assert ratio.min() > 1 and ratio.max() < 2
+    torch.nn.init.zeros_(gate.vote[0].weight)
+    torch.nn.init.zeros_(gate.vote[0].bias)
+    torch.testing.assert_close(gate(x), 1.5 * x)
+
+
+def test_conv_mixer_has_the_parameters_of_its_formula():
+    channels = 6
+    expected = channels * 7 * 7 + channels + channels**2 + channels + 2 * 2 * channels
+    assert sum(p.numel() for p in ConvMixer(channels).parameters()) == expected
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 64), (8, 100)])
@@ -77,7 +243,7 @@ def test_save_and_load(unet, tmp_path):
 def test_weights_of_another_network_are_refused(unet, tmp_path):
     save_segmenter(unet, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="not the weights of FPN"):
-        load_segmenter(SegmenterConfig(architecture="FPN"), tmp_path / "w.safetensors")
+        load_segmenter(SegmenterConfig(network="FPN"), tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="not readable"):
         load_segmenter(SegmenterConfig(), tmp_path / "absent.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
@@ -86,14 +252,24 @@ def test_weights_of_another_network_are_refused(unet, tmp_path):
 
 
 def test_the_configuration_knows_all_architectures():
-    assert {name.lower() for name in get_args(Architecture)} == set(smp.MODEL_ARCHITECTURES_MAPPING)
+    assert {name.lower() for name in SMP_NETWORKS} == set(smp.MODEL_ARCHITECTURES_MAPPING)
+
+
+def test_features_need_an_encoder():
+    network = build_segmenter(SegmenterConfig(network="monai.BasicUNet"))
+    with pytest.raises(InputError, match="BasicUNet has no encoder .* name a segmenter that has"):
+        image_features(network, images(2, 32, 32))
+
+
+def test_features_of_our_own_networks():
+    assert image_features(build_segmenter(configured("MGCC")), images(2, 32, 32)).shape == (2, 16)
 
 
 @pytest.mark.parametrize(
     ("config", "hint"),
     [
         (SegmenterConfig(encoder="resnet19"), "resnet18"),
-        (SegmenterConfig(architecture="Linknet", encoder="mit_b0"), "cannot be built"),
+        (SegmenterConfig(network="Linknet", encoder="mit_b0"), "cannot be built"),
         (SegmenterConfig(encoder="tu-nonexistent"), "cannot be built"),
     ],
 )

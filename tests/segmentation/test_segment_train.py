@@ -1,4 +1,5 @@
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from stdiff.cases import SCHEMA, case_row, png_cell, write_cases
 from stdiff.config import parse_config
 from stdiff.files import InputError
 from stdiff.segmentation.networks import load_segmenter, segment
-from stdiff.segmentation.stage import soft_dice
+from stdiff.segmentation.stage import SegmenterStage, soft_dice
 from stdiff.segmentation.train import segment_arm, segmenter_config
 
 SIZE_PX = 32
@@ -30,7 +31,13 @@ ARMS = {
 }
 
 
-def configuration(images=16, segmenters=None, **training):
+SEGMENTERS = {
+    "unet_resnet18": {},
+    "mgcc": {"network": "MGCC", "options": {"channels": [4, 8, 8, 8, 16]}},
+}
+
+
+def configuration(images=16, **training):
     return parse_config(
         {
             "run": "t",
@@ -41,7 +48,7 @@ def configuration(images=16, segmenters=None, **training):
             "segmentation": {
                 "label_percents": [50, 100],
                 "arms": ARMS,
-                **({"segmenters": segmenters} if segmenters else {}),
+                "segmenters": SEGMENTERS,
                 "training": {"batch": 8, "images": images, "warmup_images": 0, "ema_decay": 0}
                 | training,
             },
@@ -213,6 +220,61 @@ def test_arms_take_what_they_say(tables, tmp_path, arm, synthetic, unlabelled):
     row = run(tables, tmp_path, arm=arm).iloc[0]
     assert (row["training_real"], row["training_synthetic"]) == (4, synthetic)
     assert row["training_real_unlabelled"] == unlabelled
+
+
+@pytest.mark.parametrize(
+    ("arm", "synthetic", "unlabelled"),
+    [("real-50", 0, 0), ("unlabelled-50", 6, 0), ("rest-50", 0, 4), ("both-50", 6, 4)],
+)
+def test_unlabelled_images_of_every_origin(tables, tmp_path, arm, synthetic, unlabelled):
+    row = run(tables, tmp_path, arm=arm, segmenter="mgcc").iloc[0]
+    assert (row["training_real"], row["training_synthetic"]) == (4, synthetic)
+    assert row["training_real_unlabelled"] == unlabelled
+    log = [json.loads(x) for f in (tmp_path / "state").rglob("*.jsonl") for x in f.open()]
+    assert log and all(("consistency" in entry) is (arm != "real-50") for entry in log)
+
+
+def test_masks_of_unlabelled_images_are_not_seen(tables, tmp_path):
+    rows = [drawn_row(f"c/{i}", 100 + i, sample_index=i) for i in range(6)]
+    for row in rows:
+        row["mask"] = png_cell(np.zeros((SIZE_PX, SIZE_PX), np.uint8), "mask")
+    write_cases(rows, tmp_path / "blank.parquet")
+    options = {"arm": "unlabelled-50", "segmenter": "mgcc"}
+    plain = trained_weights(tables, tmp_path / "plain", **options)
+    blank = trained_weights(
+        tables, tmp_path / "blank", corpus=[tmp_path / "blank.parquet"], **options
+    )
+    assert plain == blank
+
+
+def test_a_semi_supervised_training_that_is_stopped_ends_alike(tables, tmp_path):
+    config = configuration(images=48, checkpoint_every_images=8)
+    options = {"arm": "both-50", "segmenter": "mgcc"}
+    whole = trained_weights(tables, tmp_path / "whole", config=config, **options)
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Stop), stop_after_draws(4):
+        trained_weights(tables, stopped, config=config, **options)
+    assert trained_weights(tables, stopped, config=config, **options) == whole
+
+
+class Stop(Exception):
+    """The training is cut here."""
+
+
+@contextmanager
+def stop_after_draws(count):
+    """Cuts a training while it draws a batch."""
+    draw, drawn = SegmenterStage.draw, []
+
+    def counted(self, indices, rng):
+        drawn.append(1)
+        if len(drawn) > count:
+            raise Stop
+        return draw(self, indices, rng)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SegmenterStage, "draw", counted)
+        yield
 
 
 def trained_weights(tables, folder, **changes):

@@ -35,13 +35,12 @@ rule evaluate:
 rule gain:
     input:
         config=ancient(f"{RUN}/config.yaml"),
-        tables=expand(
-            f"{RUN}/segment/{{segmenter}}/{{arm}}-{{percent}}/seed{{seed}}.parquet",
-            segmenter=SEGMENTERS,
-            arm=list(CONFIG.segmentation.arms),
-            percent=PERCENTS,
-            seed=range(CONFIG.segmentation.seeds),
-        ),
+        tables=[
+            f"{RUN}/segment/{segmenter}/{arm}-{percent}/seed{seed}.parquet"
+            for segmenter, arm in TRAININGS
+            for percent in PERCENTS
+            for seed in range(CONFIG.segmentation.seeds)
+        ],
         code=modules_of("stdiff.evaluation.gain"),
     output:
         f"{RUN}/gain.json",
