@@ -15,7 +15,7 @@ import pandas as pd
 from torch import nn
 
 from stdiff.config_segmentation import EvaluationConfig
-from stdiff.evaluation.gain import group_bootstrap
+from stdiff.evaluation.statistics import group_bootstrap
 from stdiff.randomness import generator
 from stdiff.segmentation.images import LabelledImages
 from stdiff.segmentation.metrics import case_metrics

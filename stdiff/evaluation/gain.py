@@ -8,60 +8,27 @@ groups (patients or clusters of near-duplicates), because cases of one group are
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from stdiff.config import Config
+from stdiff.evaluation.choice import choose_arms
+from stdiff.evaluation.statistics import (
+    effect_size,
+    group_bootstrap,
+    holm,
+    signed_rank_p,
+    smallest_shown,
+)
 from stdiff.files import InputError, write_text
 from stdiff.randomness import generator
 from stdiff.segmentation.arms import real_arm
 
 _TRAINING = ["segmenter", "arm", "label_percent"]
 _COLUMNS = [*_TRAINING, "seed", "case_id", "collection", "group_id", "dice", "iou", "hd95_px"]
-_DRAWS_AT_ONCE = 1000
-
-
-def group_bootstrap(
-    values: np.ndarray, groups: np.ndarray, draws: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean of ``values`` (N,) when whole groups are resampled.
-
-    A draw takes as many groups as there are, with replacement, and averages their cases. With a
-    single group there is nothing to resample: the interval is (NaN, NaN).
-    """
-    _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    sums, counts = np.bincount(codes, values), np.bincount(codes)
-    if len(counts) < 2:
-        return math.nan, math.nan
-    means = []
-    for start in range(0, draws, _DRAWS_AT_ONCE):  # bounds the memory of the counts
-        size = min(_DRAWS_AT_ONCE, draws - start)
-        taken = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
-        means.append((taken @ sums) / (taken @ counts))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """P values adjusted for their number (Holm 1979, Scand. J. Statist. 6:65-70)."""
-    order = np.argsort(p_values)
-    stepped = p_values[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(stepped))
-    return adjusted
-
-
-def signed_rank_p(differences: np.ndarray) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test, zeros ranked (Pratt); 1 if all are zero."""
-    if not np.any(differences):
-        return 1.0
-    return float(wilcoxon(differences, zero_method="pratt").pvalue)
 
 
 def check_pairs(per_case: pd.DataFrame) -> None:
@@ -140,6 +107,8 @@ def gains(
     """Mean paired difference in Dice of every arm to the baseline arm at the same label percent.
 
     ``wilcoxon_p`` tests the groups' mean differences, as cases of one group are not independent.
+    ``effect_size`` is Cohen's d of these; ``smallest_shown`` the smallest gain that so many cases
+    would have shown, see :func:`stdiff.evaluation.statistics.smallest_shown`.
     ``holm_p`` is corrected over all segmenters, arms and label percents of a collection.
     Positive gains favour the arm.
 
@@ -174,6 +143,8 @@ def gains(
                 dict(zip(_TRAINING, key, strict=True))
                 | {"collection": collection, **_counts(values, part)}
                 | {"gain_mean": difference.mean(), "gain_low": low, "gain_high": high}
+                | {"effect_size": effect_size(by_group.to_numpy())}
+                | {"smallest_shown": smallest_shown(difference, values["group_id"])}
                 | {"wilcoxon_p": signed_rank_p(by_group.to_numpy())}
             )
     table = pd.DataFrame(records)
@@ -187,8 +158,9 @@ def gains(
 def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     """Write Dice by arm and gains of per-case tables as JSON.
 
-    Keys: ``baseline_arm``, ``by_arm`` and ``gains`` (lists of records), ``excluded_both_empty``
-    (number of cases).
+    Keys: ``baseline_arm``, ``by_arm``, ``gains`` and ``chosen`` (lists of records; the last as
+    :func:`stdiff.evaluation.choice.choose_arms` gives it), ``excluded_both_empty`` (number of
+    cases). All but ``chosen`` is of test lesions.
 
     Raises:
         InputError: a table is missing, or see :func:`gains`.
@@ -197,15 +169,15 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
         raise InputError("no per-case table is given; make them with `stdiff segment`")
     if absent := [str(path) for path in tables if not Path(path).is_file()]:
         raise InputError(f"no such per-case table: {', '.join(absent)}; make it (`stdiff segment`)")
-    per_case = pd.concat([pd.read_parquet(path) for path in tables], ignore_index=True)
-    if "role" in per_case:  # validation lesions are there to choose on
-        per_case = per_case[per_case["role"] == "test"]
+    rows = pd.concat([pd.read_parquet(path) for path in tables], ignore_index=True)
+    per_case = rows[rows["role"] == "test"] if "role" in rows else rows
     settings = {"draws": config.evaluation.bootstrap_draws, "seed": config.seed}
     baseline_arm = real_arm(config)
     result = {
         "baseline_arm": baseline_arm,
         "by_arm": _json_records(dice_by_arm(per_case, **settings)),
         "gains": _json_records(gains(per_case, baseline_arm=baseline_arm, **settings)),
+        "chosen": _json_records(choose_arms(rows)),
         "excluded_both_empty": len(empty_cases(per_case)),
     }
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")

@@ -24,6 +24,7 @@ from stdiff.masks.prior import Prior
 from stdiff.report import figures, mask_figures
 from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
+from stdiff.report.gain_figures import forest_plot
 from stdiff.report.gate_summary import gate_contents
 from stdiff.report.tables import (
     Table,
@@ -119,13 +120,15 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
         return records_table([{key: record[key] for key in first} | record for record in ordered])
 
     pooled = [record for record in result["gains"] if record["collection"] == "pooled"]
-    figure = folder / "dice_by_arm.png"
+    figure, forest = folder / "dice_by_arm.png", folder / "gains.png"
     figures.dice_by_arm(path, figure)
     return {
         "baseline": baseline,
         "headlines": [_headline(record, baseline) for record in sorted(pooled, key=place)],
         "by_arm": table(result["by_arm"]),
         "gains": table(result["gains"]) if result["gains"] else None,
+        "forest": embedded(forest) if forest_plot(path, forest) else None,
+        "chosen": records_table(result["chosen"]) if result["chosen"] else None,
         "excluded": result["excluded_both_empty"],
         "figure": embedded(figure),
     }

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdiff.config import parse_config
-from stdiff.evaluation.gain import (
-    dice_by_arm,
-    evaluate_gain,
-    gain_table_text,
-    gains,
+from stdiff.evaluation.choice import choose_arms
+from stdiff.evaluation.gain import dice_by_arm, evaluate_gain, gain_table_text, gains
+from stdiff.evaluation.statistics import (
+    effect_size,
     group_bootstrap,
     holm,
     signed_rank_p,
+    smallest_shown,
 )
 from stdiff.files import InputError
 from stdiff.randomness import generator
@@ -186,22 +186,22 @@ def test_written_json_and_its_table(tmp_path):
     assert again.read_text() == out.read_text()
 
 
-def test_validation_lesions_have_no_say_in_the_gain(tmp_path):
+def test_validation_lesions_choose_the_arm_and_have_no_say_in_the_gain(tmp_path):
     real, mixed = per_case("real"), per_case("mixed", 0.05)
-    texts = []
-    for validation_dice in (None, 0.0):
+    results = []
+    for validation_dice in (0.9, 0.0):
         parts = {"a": real.assign(role="test"), "b": mixed.assign(role="test")}
-        if validation_dice is not None:
-            for name, table in parts.items():
-                seen = table.assign(role="validation", dice=validation_dice)
-                seen["case_id"] = "v" + seen["case_id"]
-                parts[name] = pd.concat([seen, table])
+        for name, table in parts.items():
+            seen = table.assign(role="validation", dice=validation_dice if name == "a" else 0.5)
+            seen["case_id"] = "v" + seen["case_id"]
+            parts[name] = pd.concat([seen, table])
         paths = [tmp_path / f"{name}.parquet" for name in parts]
         for path, table in zip(paths, parts.values(), strict=True):
             table.to_parquet(path)
         evaluate_gain(paths, tmp_path / "gain.json", config=CONFIG)
-        texts.append((tmp_path / "gain.json").read_text())
-    assert texts[0] == texts[1]
+        results.append(json.loads((tmp_path / "gain.json").read_text()))
+    assert [r.pop("chosen")[0]["arm"] for r in results] == ["real", "mixed"]
+    assert results[0] == results[1]
 
 
 def test_missing_tables_are_named(tmp_path):
@@ -209,3 +209,43 @@ def test_missing_tables_are_named(tmp_path):
         evaluate_gain([tmp_path / "absent.parquet"], tmp_path / "o.json", config=CONFIG)
     with pytest.raises(InputError, match="no per-case table"):
         evaluate_gain([], tmp_path / "o.json", config=CONFIG)
+
+
+def test_test_lesions_have_no_say_in_the_choice():
+    tables = [per_case("real"), per_case("mixed", 0.1)]
+    seen = pd.concat(tables).assign(role="validation")
+    tested = pd.concat([per_case("real", 0.5), per_case("mixed")]).assign(role="test")
+    chosen = choose_arms(pd.concat([seen, tested]))
+    assert chosen[["segmenter", "label_percent", "arm"]].to_numpy().tolist() == [
+        ["unet", 10, "mixed"]
+    ]
+    expected = seen.loc[seen["arm"] == "mixed", "dice"].mean()
+    assert chosen["validation_dice"].item() == pytest.approx(expected)
+    shuffled = pd.concat([tested, seen]).sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(choose_arms(shuffled), chosen)
+    assert choose_arms(tested).empty
+    assert choose_arms(pd.concat(tables)).empty
+
+
+def test_effect_size():
+    assert effect_size(np.array([1.0, 2.0, 3.0])) == pytest.approx(2)
+    assert np.isnan(effect_size(np.array([1.0]))) and np.isnan(effect_size(np.full(4, 0.2)))
+
+
+def test_a_gain_as_large_as_the_smallest_shown_is_found_in_four_of_five_tests():
+    found = 0
+    for trial in range(400):
+        rng = generator(trial, "trial")
+        groups = np.repeat(np.arange(60), 3)
+        noise = np.repeat(rng.normal(0, 1, 60), 3) + rng.normal(0, 0.5, 180)
+        smallest = smallest_shown(noise, groups)
+        error = smallest / 2.8
+        found += noise.mean() + smallest > 1.96 * error
+    assert 0.72 <= found / 400 <= 0.88
+    assert np.isnan(smallest_shown(np.ones(3), np.zeros(3)))
+
+
+def test_groups_as_large_as_one_case_give_the_ordinary_standard_error():
+    values = generator(3, "values").normal(0, 1, 50)
+    error = values.std(ddof=1) / np.sqrt(50)
+    assert smallest_shown(values, np.arange(50)) == pytest.approx(2.8 * error)

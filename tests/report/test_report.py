@@ -26,6 +26,7 @@ from stdiff.labels import read_splits
 from stdiff.lexicon import Findings, render
 from stdiff.masks.prior import Prior
 from stdiff.report.figures import dice_by_arm, sample_grid, training_curves
+from stdiff.report.gain_figures import forest_plot
 from stdiff.report.page import summary_text, write_report
 from stdiff.report.tables import (
     cases_table,
@@ -194,6 +195,9 @@ def write_gain(run):
         table["group_id"] = table["case_id"]
         table["dice"] = rng.uniform(0.4, 0.7, len(table)) + 0.2 * (arm == "mixed")
         table["iou"], table["hd95_px"] = table["dice"] / 2, 10 * table["dice"]
+        table["role"] = "test"
+        seen = table.head(2).assign(role="validation", case_id=["busi/12", "busi/13"])
+        table = pd.concat([table, seen], ignore_index=True)
         path = run / f"segment/unet_resnet18/{arm}-{percent}/seed{seed}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(path)
@@ -306,7 +310,10 @@ def test_gains_equal_the_json(finished, page):
         interval = [r["gain_mean"], r["gain_low"], r["gain_high"]]
         assert numbers(row["gain [95 %]"]) == pytest.approx(interval, abs=5.1e-5)
         assert numbers(row["p (Holm)"]) == pytest.approx([r["holm_p"]], rel=0.06)
+        assert numbers(row["effect size (d)"]) == pytest.approx([r["effect_size"]], abs=1e-3)
     assert "Dice of mixed minus real +0." in page.text
+    chosen = page.table("validation Dice")
+    assert [row["arm"] for row in chosen] == ["mixed"] * len(PERCENTS)
 
 
 def test_measurements_of_the_corpora_equal_the_json(finished, page):
@@ -390,6 +397,7 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
     assert sorted(beside) == [
         "dice_by_arm.png",
         "distributions_busi.png",
+        "gains.png",
         *(f"gate_labels{percent}.png" for percent in (100, 25)),
         "mask_prior.png",
         "masks.png",
@@ -486,7 +494,7 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     with pytest.raises(InputError, match=r"gain\.json: not JSON"):
         write_report(run, out)
     assert (out / "index.html").read_bytes() == before
-    assert len(list((out / "figures").iterdir())) == 12
+    assert len(list((out / "figures").iterdir())) == 13
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
@@ -597,8 +605,16 @@ def test_one_group_has_a_mean_and_no_interval(finished, tmp_path):
     for record in result["by_arm"]:
         record["dice_low"] = record["dice_high"] = None
     (tmp_path / "gain.json").write_text(json.dumps(result))
+    for record in result["gains"]:
+        record["gain_low"] = record["gain_high"] = record["smallest_shown"] = None
+    (tmp_path / "gain.json").write_text(json.dumps(result))
     dice_by_arm(tmp_path / "gain.json", tmp_path / "dice.png")
-    assert Image.open(tmp_path / "dice.png").width > 200
+    assert forest_plot(tmp_path / "gain.json", tmp_path / "gains.png")
+    for name in ("dice", "gains"):
+        assert Image.open(tmp_path / f"{name}.png").width > 200
+    (tmp_path / "gain.json").write_text(json.dumps(result | {"gains": []}))
+    assert not forest_plot(tmp_path / "gain.json", tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_figures_depend_on_their_inputs_only(finished, tmp_path):

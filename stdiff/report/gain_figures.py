@@ -1,0 +1,62 @@
+"""The gain of every arm in one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from stdiff.report.canvas import COLOURS, write_figure
+
+_ROW_INCHES = 0.3
+_GREY = "0.88"
+
+
+def forest_plot(gain_json: Path, out: Path) -> bool:
+    """Gain of every segmenter, label percent and arm with its 95 % interval; a panel a collection.
+
+    The grey bar of a row reaches as far as the smallest gain that its cases would have shown.
+
+    Args:
+        gain_json: As :func:`stdiff.evaluation.gain.evaluate_gain` writes it.
+        out: PNG to write.
+
+    Returns:
+        Whether there was a gain to draw.
+    """
+    result = json.loads(gain_json.read_text(encoding="utf-8"))
+    if not result["gains"]:
+        return False
+    table = pd.DataFrame(result["gains"])
+    names = ["segmenter", "label_percent", "arm"]
+    table = table.sort_values(names, kind="stable")
+    rows = table[names].drop_duplicates().reset_index(drop=True)
+    panels_of = list(table.groupby("collection", sort=False))
+    panels_of.sort(key=lambda item: item[0] != "pooled")
+    figure = Figure(
+        figsize=(3.2 + 2.6 * len(panels_of), 1.3 + _ROW_INCHES * len(rows)), layout="constrained"
+    )
+    axes_of = figure.subplots(1, len(panels_of), squeeze=False, sharey=True)[0]
+    for axes, (collection, gains) in zip(axes_of, panels_of, strict=True):
+        at = rows.reset_index().merge(gains, on=names)
+        y = at["index"].to_numpy()
+        numbers = ["gain_mean", "gain_low", "gain_high", "smallest_shown"]
+        mean, low, high, smallest = at[numbers].to_numpy(float, na_value=np.nan).T
+        axes.barh(y, 2 * smallest, left=-smallest, height=0.8, color=_GREY, zorder=1)
+        axes.axvline(0, color="0.4", lw=1, zorder=2)
+        spread = [np.nan_to_num(mean - low), np.nan_to_num(high - mean)]
+        axes.errorbar(mean, y, xerr=spread, fmt="s", color=COLOURS[0], capsize=3, ms=5, zorder=3)
+        cases = f"{int(at['cases'].iloc[0])} cases"
+        axes.set_title(f"{collection}\n{cases}", fontsize=9)
+        axes.set_xlabel(f"Dice minus that of {result['baseline_arm']}", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.use_sticky_edges = False  # bars would hold the frame to their left ends
+        axes.margins(x=0.06)
+    labels = [f"{r.segmenter}, {r.label_percent} %, {r.arm}" for r in rows.itertuples()]
+    axes_of[0].set_yticks(range(len(rows)), labels, fontsize=8)
+    axes_of[0].set_ylim(len(rows) - 0.4, -0.6)
+    write_figure(figure, out)
+    return True
