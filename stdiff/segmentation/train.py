@@ -130,7 +130,14 @@ def segment_arm(
     }
     parts = [
         pd.concat(
-            [rows[_DESCRIBED].assign(role=role, **described), _metrics(network, images[role])],
+            [
+                rows[_DESCRIBED].assign(role=role, **described),
+                case_metrics(
+                    segment(network, images[role].images_NHW),
+                    images[role].masks_NHW,
+                    rows["pixel_spacing_mm"].to_numpy(float, na_value=np.nan),
+                ),
+            ],
             axis=1,
         )
         for role, rows in lesions.items()
@@ -153,7 +160,3 @@ def _watch(network: nn.Module, lesions: LabelledImages, every_images: int) -> Wa
         return Look({"dice": float(np.nanmean(dice))})
 
     return Watch(every_images, look, better_segmenter)
-
-
-def _metrics(network: nn.Module, lesions: LabelledImages) -> pd.DataFrame:
-    return case_metrics(segment(network, lesions.images_NHW), lesions.masks_NHW)

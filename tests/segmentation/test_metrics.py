@@ -10,6 +10,8 @@ from stdiff.files import InputError
 from stdiff.segmentation.metrics import case_metrics
 
 SHAPE = (1, 32, 24)
+OVERLAPS = ["dice", "iou", "sensitivity", "precision"]
+DISTANCES = ["hd95_px", "assd_px"]
 
 
 def square(top, left, side):
@@ -31,8 +33,10 @@ def test_known_drawings():
 
 
 def test_both_empty_is_left_out():
-    metrics = case_metrics(square(0, 0, 0), square(0, 0, 0))
-    assert metrics[["dice", "iou", "hd95_px"]].isna().all(axis=None)
+    metrics = case_metrics(square(0, 0, 0), square(0, 0, 0), np.array([0.1]))
+    names = [*OVERLAPS, *DISTANCES, "hd95_mm", "assd_mm"]
+    assert metrics[names].isna().all(axis=None)
+    assert metrics[["lesions", "lesions_found", "false_lesions"]].to_numpy().tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +45,11 @@ def test_both_empty_is_left_out():
 )
 def test_one_empty_costs_all(predicted, lesion):
     metrics = case_metrics(predicted, lesion)
-    assert metrics["dice"][0] == 0
-    assert metrics["iou"][0] == 0
-    assert metrics["hd95_px"][0] == pytest.approx(math.hypot(32, 24))
+    assert (metrics[OVERLAPS] == 0).all(axis=None)
+    assert metrics[DISTANCES].to_numpy().tolist() == [[pytest.approx(math.hypot(32, 24))] * 2]
+    wrong = int(predicted.any())
+    found = metrics[["lesions", "lesions_found", "false_lesions"]].to_numpy().tolist()
+    assert found == [[1 - wrong, 0, wrong]]
 
 
 def test_missing_a_lesion_never_improves_hd95():
@@ -66,9 +72,59 @@ masks = arrays(np.uint8, (2, 6, 7), elements=st.sampled_from([0, 255]))
 @given(masks, masks)
 def test_symmetric_bounded_and_consistent(a, b):
     forward, backward = case_metrics(a, b), case_metrics(b, a)
-    for name in ("dice", "iou", "hd95_px"):
-        np.testing.assert_allclose(forward[name], backward[name])
-    known = forward.dropna()
+    for name in ("dice", "iou", "hd95_px", "assd_px"):
+        np.testing.assert_allclose(forward[name], backward[name], rtol=1e-6)
+    np.testing.assert_allclose(forward["sensitivity"], backward["precision"])
+    turned = case_metrics(a[:, ::-1, ::-1].copy(), b[:, ::-1, ::-1].copy())
+    # MONAI sums distances in float32, in the order of the pixels.
+    np.testing.assert_allclose(turned.to_numpy(float), forward.to_numpy(float), rtol=1e-6)
+    known = forward.drop(columns=["hd95_mm", "assd_mm"]).dropna()
+    assert (known["lesions_found"] <= known["lesions"]).all()
     assert known["dice"].between(0, 1).all()
     assert known["hd95_px"].between(0, math.hypot(6, 7) + 1e-6).all()
     np.testing.assert_allclose(known["iou"], known["dice"] / (2 - known["dice"]))
+
+
+def edge(mask_HW):
+    """Pixels of a mask with a neighbour outside it, the image's border counting as outside."""
+    padded = np.pad(mask_HW, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.argwhere(mask_HW & ~inside)
+
+
+@given(masks, masks)
+def test_mean_surface_distance_by_brute_force(a, b):
+    metrics = case_metrics(a, b)
+    for number in range(2):
+        if not (a[number].any() and b[number].any()):
+            continue
+        one, other = edge(a[number] > 0), edge(b[number] > 0)
+        distances = np.linalg.norm(one[:, None] - other[None], axis=2)
+        both = np.concatenate([distances.min(axis=1), distances.min(axis=0)])
+        assert metrics["assd_px"][number] == pytest.approx(both.mean(), abs=1e-4)
+
+
+def test_sensitivity_and_precision():
+    metrics = case_metrics(square(4, 4, 10), square(4, 4, 5))
+    assert metrics[["sensitivity", "precision"]].to_numpy().tolist() == [[1.0, 0.25]]
+
+
+def test_lesions_are_found_one_by_one():
+    lesions = np.maximum(square(2, 2, 6), square(20, 12, 8))
+    predicted = np.maximum(square(3, 3, 6), square(12, 2, 3))
+    metrics = case_metrics(predicted, lesions)
+    found = metrics[["lesions", "lesions_found", "false_lesions"]].to_numpy().tolist()
+    assert found == [[2, 1, 1]]
+    # A corner that is touched is not a lesion that is found.
+    metrics = case_metrics(square(7, 7, 6), square(2, 2, 6))
+    assert metrics[["lesions_found", "false_lesions"]].to_numpy().tolist() == [[0, 1]]
+
+
+def test_millimetres_where_the_spacing_is_known():
+    masks = np.concatenate([square(4, 4, 10)] * 2)
+    predicted = np.concatenate([square(4, 9, 10)] * 2)
+    metrics = case_metrics(predicted, masks, np.array([0.1, np.nan]))
+    for name in ("hd95", "assd"):
+        assert metrics[f"{name}_mm"][0] == pytest.approx(0.1 * metrics[f"{name}_px"][0])
+        assert np.isnan(metrics[f"{name}_mm"][1])
+    assert case_metrics(predicted, masks)["hd95_mm"].isna().all()
