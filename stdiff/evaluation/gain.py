@@ -16,6 +16,7 @@ import pandas as pd
 
 from stdiff.config import Config
 from stdiff.evaluation.choice import choose_arms
+from stdiff.evaluation.learning_curve import learning_curve, worth
 from stdiff.evaluation.statistics import (
     effect_size,
     group_bootstrap,
@@ -23,12 +24,14 @@ from stdiff.evaluation.statistics import (
     signed_rank_p,
     smallest_shown,
 )
+from stdiff.evaluation.subgroups import subgroup_gains
 from stdiff.files import InputError, write_text
 from stdiff.randomness import generator
 from stdiff.segmentation.arms import real_arm
 
 _TRAINING = ["segmenter", "arm", "label_percent"]
 _COLUMNS = [*_TRAINING, "seed", "case_id", "collection", "group_id", "dice", "iou", "hd95_px"]
+_COLUMNS += ["training_real"]
 
 
 def check_pairs(per_case: pd.DataFrame) -> None:
@@ -158,9 +161,10 @@ def gains(
 def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     """Write Dice by arm and gains of per-case tables as JSON.
 
-    Keys: ``baseline_arm``, ``by_arm``, ``gains`` and ``chosen`` (lists of records; the last as
-    :func:`stdiff.evaluation.choice.choose_arms` gives it), ``excluded_both_empty`` (number of
-    cases). All but ``chosen`` is of test lesions.
+    Keys: ``baseline_arm``; lists of records ``by_arm``, ``gains``, ``chosen`` (see
+    :func:`stdiff.evaluation.choice.choose_arms`), ``subgroups``, ``learning_curve`` and ``worth``
+    (see the functions of these names); ``excluded_both_empty`` (number of cases). All but
+    ``chosen`` is of test lesions.
 
     Raises:
         InputError: a table is missing, or see :func:`gains`.
@@ -173,11 +177,16 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     per_case = rows[rows["role"] == "test"] if "role" in rows else rows
     settings = {"draws": config.evaluation.bootstrap_draws, "seed": config.seed}
     baseline_arm = real_arm(config)
+    by_arm = dice_by_arm(per_case, **settings)
+    measured = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
     result = {
         "baseline_arm": baseline_arm,
-        "by_arm": _json_records(dice_by_arm(per_case, **settings)),
+        "by_arm": _json_records(by_arm),
         "gains": _json_records(gains(per_case, baseline_arm=baseline_arm, **settings)),
         "chosen": _json_records(choose_arms(rows)),
+        "subgroups": _json_records(subgroup_gains(measured, baseline_arm, **settings)),
+        "learning_curve": _json_records(learning_curve(by_arm, measured)),
+        "worth": _json_records(worth(measured, baseline_arm, **settings)),
         "excluded_both_empty": len(empty_cases(per_case)),
     }
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")

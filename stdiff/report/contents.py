@@ -24,7 +24,7 @@ from stdiff.masks.prior import Prior
 from stdiff.report import figures, mask_figures
 from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
-from stdiff.report.gain_figures import forest_plot
+from stdiff.report.gain_figures import forest_plot, learning_curves
 from stdiff.report.gate_summary import gate_contents
 from stdiff.report.tables import (
     Table,
@@ -121,6 +121,7 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
 
     pooled = [record for record in result["gains"] if record["collection"] == "pooled"]
     figure, forest = folder / "dice_by_arm.png", folder / "gains.png"
+    curve = folder / "learning_curve.png"
     figures.dice_by_arm(path, figure)
     return {
         "baseline": baseline,
@@ -128,7 +129,11 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
         "by_arm": table(result["by_arm"]),
         "gains": table(result["gains"]) if result["gains"] else None,
         "forest": embedded(forest) if forest_plot(path, forest) else None,
-        "chosen": records_table(result["chosen"]) if result["chosen"] else None,
+        "curve": embedded(curve) if learning_curves(path, curve) else None,
+        **{
+            name: records_table(result[name]) if result[name] else None
+            for name in ("chosen", "subgroups", "worth")
+        },
         "excluded": result["excluded_both_empty"],
         "figure": embedded(figure),
     }

@@ -1,4 +1,4 @@
-"""The gain of every arm in one picture."""
+"""The gain of every arm, and Dice against the number of real cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stdiff.report.canvas import COLOURS, write_figure
+from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 
 _ROW_INCHES = 0.3
 _GREY = "0.88"
@@ -58,5 +58,56 @@ def forest_plot(gain_json: Path, out: Path) -> bool:
     labels = [f"{r.segmenter}, {r.label_percent} %, {r.arm}" for r in rows.itertuples()]
     axes_of[0].set_yticks(range(len(rows)), labels, fontsize=8)
     axes_of[0].set_ylim(len(rows) - 0.4, -0.6)
+    write_figure(figure, out)
+    return True
+
+
+def learning_curves(gain_json: Path, out: Path) -> bool:
+    """Dice against the number of real labelled cases; a line an arm, a panel a segmenter.
+
+    Args:
+        gain_json: As :func:`stdiff.evaluation.gain.evaluate_gain` writes it.
+        out: PNG to write.
+
+    Returns:
+        Whether there were two numbers of cases to draw a line between.
+    """
+    result = json.loads(gain_json.read_text(encoding="utf-8"))
+    table = pd.DataFrame(result["learning_curve"])
+    if table["training_real"].nunique() < 2:
+        return False
+    arms = sorted(set(table["arm"]), key=lambda arm: (arm != result["baseline_arm"], arm))
+    segmenters = list(table.groupby("segmenter"))
+    figure = Figure(figsize=(1.2 + 3.4 * len(segmenters), 3.6), layout="constrained")
+    axes_of = figure.subplots(1, len(segmenters), squeeze=False, sharey=True)[0]
+    for axes, (segmenter, points) in zip(axes_of, segmenters, strict=True):
+        for number, arm in enumerate(arms):
+            line = points[points["arm"] == arm].sort_values("training_real")
+            names = ["training_real", "dice_mean", "dice_low", "dice_high"]
+            real, mean, low, high = line[names].to_numpy(float, na_value=np.nan).T
+            # Moved sideways a little, so that intervals do not cover each other.
+            axes.errorbar(
+                real * 1.03 ** (number - (len(arms) - 1) / 2),
+                mean,
+                yerr=[np.nan_to_num(mean - low), np.nan_to_num(high - mean)],
+                fmt=f"{MARKERS[number % len(MARKERS)]}-",
+                color=COLOURS[number % len(COLOURS)],
+                capsize=3,
+                ms=5,
+                lw=1,
+                label=arm,
+            )
+        axes.set_xscale("log")
+        ticks = sorted(set(points["training_real"]))
+        axes.set_xticks(ticks, [f"{tick}" for tick in ticks], fontsize=8)
+        axes.minorticks_off()
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_title(segmenter, fontsize=9)
+        axes.set_xlabel("real labelled cases", fontsize=9)
+    axes_of[0].set_ylabel("Dice, all collections", fontsize=9)
+    handles, labels = axes_of[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, len(arms)), frameon=False
+    )
     write_figure(figure, out)
     return True

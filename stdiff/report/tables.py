@@ -33,6 +33,8 @@ _LABELS = {
     "effect size": "effect size (d)",
     "smallest shown": "smallest gain that would have shown",
     "validation dice": "validation Dice",
+    "training real": "real labelled cases",
+    "worth": "worth [real cases]",
     "dice seed sd": "SD of the seeds' Dice",
     "label percent": "labels",
     "mask dice": "generated images, against their masks",

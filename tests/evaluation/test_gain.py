@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stdiff.config import parse_config
 from stdiff.evaluation.choice import choose_arms
 from stdiff.evaluation.gain import dice_by_arm, evaluate_gain, gain_table_text, gains
+from stdiff.evaluation.learning_curve import worth
 from stdiff.evaluation.statistics import (
     effect_size,
     group_bootstrap,
@@ -17,6 +18,7 @@ from stdiff.evaluation.statistics import (
     signed_rank_p,
     smallest_shown,
 )
+from stdiff.evaluation.subgroups import subgroup_gains
 from stdiff.files import InputError
 from stdiff.randomness import generator
 
@@ -53,6 +55,7 @@ def per_case(arm, gain=0.0, *, cases=40, seeds=(0, 1), percent=10, noise=0.02):
                     "dice": level[case] + gain + wobble[case],
                     "iou": 0.5,
                     "hd95_px": 3.0,
+                    "training_real": 4 * percent,
                 }
             )
     return pd.DataFrame(rows)
@@ -249,3 +252,83 @@ def test_groups_as_large_as_one_case_give_the_ordinary_standard_error():
     values = generator(3, "values").normal(0, 1, 50)
     error = values.std(ddof=1) / np.sqrt(50)
     assert smallest_shown(values, np.arange(50)) == pytest.approx(2.8 * error)
+
+
+def curve(dice_of, arm="real"):
+    """Exact Dice for every case at each label percent."""
+    return pd.concat([per_case(arm, gain, percent=p, noise=0) for p, gain in dice_of.items()])
+
+
+def test_what_an_arm_is_worth_is_read_off_the_baseline():
+    # 40, 160 and 400 real cases; Dice rises by 0.1 from each to the next.
+    real = curve({10: 0.0, 40: 0.1, 100: 0.2})
+    half = curve({10: 0.05, 100: 0.1}, "mixed")
+    table = worth(pd.concat([real, half]), "real", 500, 0).set_index("label_percent")
+    between = np.sqrt(40 * 160)  # half the way in the logarithm
+    assert table.loc[10, "worth_mean"] == pytest.approx(between - 40)
+    assert table.loc[100, "worth_mean"] == pytest.approx(160 - 400)
+    # Every case gains alike, so there is nothing for the bootstrap to spread.
+    assert table.loc[10, ["worth_low", "worth_high"]].tolist() == pytest.approx([between - 40] * 2)
+    assert table["beyond"].tolist() == ["", ""]
+
+
+def test_nothing_is_read_beyond_the_curve():
+    real = curve({10: 0.0, 100: 0.2})
+    arms = [curve({10: 0.3}, "more"), curve({10: -0.1}, "less")]
+    table = worth(pd.concat([real, *arms]), "real", 200, 0).set_index("arm")
+    assert table["worth_mean"].to_dict() == {"more": pytest.approx(360), "less": pytest.approx(0)}
+    assert table["beyond"].to_dict() == {"more": "more", "less": "less"}
+    level = worth(pd.concat([curve({10: 0.0, 100: 0.0}), arms[0]]), "real", 200, 0).iloc[0]
+    assert (level["worth_mean"], level["beyond"]) == (pytest.approx(360), "more")
+    assert worth(pd.concat([curve({10: 0.0}), *arms]), "real", 200, 0).empty
+
+
+def test_the_interval_of_the_worth_widens_with_the_noise():
+    real = curve({10: 0.0, 100: 0.2})
+    widths = []
+    for noise in (0.02, 0.2):
+        arm = per_case("mixed", 0.1, noise=noise, seeds=(0,))
+        row = worth(pd.concat([real, arm]), "real", 1000, 0).iloc[0]
+        assert row["worth_low"] <= row["worth_mean"] <= row["worth_high"]
+        widths.append(row["worth_high"] - row["worth_low"])
+    assert widths[0] < widths[1]
+
+
+def test_a_curve_that_falls_is_held_level():
+    real = curve({10: 0.1, 40: 0.0, 100: 0.2})
+    arm = curve({10: 0.15}, "mixed")
+    row = worth(pd.concat([real, arm]), "real", 200, 0).iloc[0]
+    assert row["worth_mean"] == pytest.approx(np.sqrt(40 * 400) - 40)
+
+
+def with_parts(table):
+    number = table["case_id"].str[1:].astype(int)
+    return table.assign(
+        pathology=np.where(number < 30, "benign", "malignant"),
+        birads=None,
+        lesion_pixels=number,
+    )
+
+
+def test_gains_of_subgroups():
+    mixed = per_case("mixed", noise=0)
+    number = mixed["case_id"].str[1:].astype(int)
+    mixed["dice"] += np.where(number < 30, 0.02, 0.1)
+    table = subgroup_gains(
+        with_parts(pd.concat([per_case("real", noise=0), mixed])), "real", 500, 0
+    ).set_index(["subgroup", "value"])
+    assert table.loc[("pathology", "benign"), "gain_mean"] == pytest.approx(0.02)
+    malignant = table.loc[("pathology", "malignant")]
+    assert (malignant["cases"], malignant["groups"]) == (10, 5)
+    assert malignant["gain_mean"] == pytest.approx(0.1) and np.isnan(malignant["gain_low"])
+    sizes = table.loc["lesion size"]
+    assert sizes["cases"].to_dict() == {"small": 14, "middle": 13, "large": 13}
+    assert sizes.loc["small", "gain_mean"] == pytest.approx(0.02)
+    assert "birads" not in table.index.get_level_values(0)
+
+
+def test_subgroups_do_not_depend_on_the_order_of_rows():
+    rows = with_parts(pd.concat([per_case("real"), per_case("mixed", 0.05)]))
+    expected = subgroup_gains(rows, "real", 200, 0)
+    shuffled = subgroup_gains(rows.sample(frac=1, random_state=1), "real", 200, 0)
+    pd.testing.assert_frame_equal(shuffled, expected)

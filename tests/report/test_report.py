@@ -195,7 +195,8 @@ def write_gain(run):
         table["group_id"] = table["case_id"]
         table["dice"] = rng.uniform(0.4, 0.7, len(table)) + 0.2 * (arm == "mixed")
         table["iou"], table["hd95_px"] = table["dice"] / 2, 10 * table["dice"]
-        table["role"] = "test"
+        table["role"], table["training_real"] = "test", 12 * percent // 100
+        table["pathology"] = "benign"
         seen = table.head(2).assign(role="validation", case_id=["busi/12", "busi/13"])
         table = pd.concat([table, seen], ignore_index=True)
         path = run / f"segment/unet_resnet18/{arm}-{percent}/seed{seed}.parquet"
@@ -314,6 +315,8 @@ def test_gains_equal_the_json(finished, page):
     assert "Dice of mixed minus real +0." in page.text
     chosen = page.table("validation Dice")
     assert [row["arm"] for row in chosen] == ["mixed"] * len(PERCENTS)
+    assert [row["value"] for row in page.table("subgroup")] == ["benign"] * len(PERCENTS)
+    assert [row["arm"] for row in page.table("beyond")] == ["mixed"] * len(PERCENTS)
 
 
 def test_measurements_of_the_corpora_equal_the_json(finished, page):
@@ -399,6 +402,7 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
         "distributions_busi.png",
         "gains.png",
         *(f"gate_labels{percent}.png" for percent in (100, 25)),
+        "learning_curve.png",
         "mask_prior.png",
         "masks.png",
         "quarantine_busi.png",
@@ -494,7 +498,7 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     with pytest.raises(InputError, match=r"gain\.json: not JSON"):
         write_report(run, out)
     assert (out / "index.html").read_bytes() == before
-    assert len(list((out / "figures").iterdir())) == 13
+    assert len(list((out / "figures").iterdir())) == 14
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 

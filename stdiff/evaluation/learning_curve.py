@@ -1,0 +1,109 @@
+"""Dice against the number of real cases, and how many of them a synthetic corpus is worth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from stdiff.randomness import generator
+
+_DRAWS_AT_ONCE = 500
+
+
+def learning_curve(by_arm: pd.DataFrame, per_case: pd.DataFrame) -> pd.DataFrame:
+    """Points of every segmenter and arm: ``training_real`` cases and the pooled mean Dice.
+
+    Args:
+        by_arm: As :func:`stdiff.evaluation.gain.dice_by_arm` gives it.
+        per_case: The rows it was made of.
+    """
+    key = ["segmenter", "arm", "label_percent"]
+    real = per_case.groupby(key)["training_real"].max().reset_index()
+    pooled = by_arm[by_arm["collection"] == "pooled"].merge(real, on=key)
+    points = pooled[[*key, "training_real", "dice_mean", "dice_low", "dice_high"]]
+    return points.sort_values(["segmenter", "arm", "training_real"], ignore_index=True)
+
+
+def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> pd.DataFrame:
+    """How many real labelled cases each arm saves, read off the baseline's learning curve.
+
+    For an arm trained on n real cases: the number at which the baseline arm, interpolated in the
+    logarithm of the number of cases, has the same Dice, minus n. Outside the numbers that the
+    baseline was trained on nothing is extrapolated: the value stops there, and ``beyond`` says
+    ``more`` or ``less``. Needs the baseline at two label percents or more.
+
+    Args:
+        per_case: Rows of test lesions, without cases that have no Dice.
+        baseline_arm: The arm of real images only.
+        draws: Of the bootstrap over groups; the same groups are drawn for all arms.
+        seed: Of the run.
+
+    Returns:
+        ``segmenter``, ``arm``, ``label_percent``, ``training_real``, ``worth_mean``, ``worth_low``,
+        ``worth_high`` (cases; 95 % percentile interval), ``beyond``.
+    """
+    records = []
+    for segmenter, rows in per_case.groupby("segmenter"):
+        dice = rows.pivot_table(
+            index=["group_id", "case_id"], columns=["arm", "label_percent"], values="dice"
+        )
+        real = rows.groupby(["arm", "label_percent"])["training_real"].max()
+        baseline = sorted(
+            (c for c in dice if c[0] == baseline_arm), key=lambda column: real[column]
+        )
+        if len(baseline) < 2:
+            continue
+        drawn = _drawn_means(dice, draws, generator(seed, f"worth interval {segmenter}"))
+        means = {column: dice[column].mean() for column in dice}
+        at = [real[column] for column in baseline]
+        for number, column in enumerate(dice.columns):
+            if column[0] == baseline_arm:
+                continue
+            mean, beyond = _cases_at(
+                np.array([[means[c] for c in baseline]]), np.array([means[column]]), at
+            )
+            of_draws, _ = _cases_at(
+                drawn[:, [dice.columns.get_loc(c) for c in baseline]], drawn[:, number], at
+            )
+            low, high = np.percentile(of_draws, [2.5, 97.5]) - real[column]
+            records.append(
+                {"segmenter": segmenter, "arm": column[0], "label_percent": column[1]}
+                | {"training_real": int(real[column]), "worth_mean": mean[0] - real[column]}
+                | {"worth_low": low, "worth_high": high, "beyond": beyond[0]}
+            )
+    return pd.DataFrame(records)
+
+
+def _drawn_means(dice: pd.DataFrame, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Mean Dice (draws, columns) when whole groups are drawn again."""
+    groups = dice.groupby(level="group_id")
+    sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
+    parts = []
+    for start in range(0, draws, _DRAWS_AT_ONCE):  # bounds the memory of the counts
+        size = min(_DRAWS_AT_ONCE, draws - start)
+        taken = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
+        parts.append((taken @ sums) / (taken @ counts)[:, None])
+    return np.concatenate(parts)
+
+
+def _cases_at(
+    curves_DP: np.ndarray,  # noqa: N803
+    dice_D: np.ndarray,  # noqa: N803
+    cases: list[int],
+) -> tuple[np.ndarray, list[str]]:
+    """Numbers of cases at which the curves first reach a Dice, and whether it lies beyond them.
+
+    Curves are made to rise: more cases are not taken to harm.
+    """
+    logs = [math.log(n) for n in cases]
+    rising_DP = np.maximum.accumulate(curves_DP, axis=1)
+    found, beyond = [], []
+    for curve, dice in zip(rising_DP, dice_D, strict=True):
+        steps = np.flatnonzero(np.diff(curve, prepend=-np.inf) > 0)  # where it really rises
+        above = dice > curve[-1]
+        at = logs[-1] if above else np.interp(dice, curve[steps], np.array(logs)[steps])
+        found.append(math.exp(at))
+        beyond.append("more" if above else "less" if dice < curve[0] else "")
+    return np.array(found), beyond
