@@ -21,6 +21,11 @@ NETWORKS = (
     *(f"monai.{name}" for name in ("UNet", "BasicUNet", "AttentionUnet", "SwinUNETR", "DynUNet")),
     *("CMUNet", "MGCC"),
 )
+# What makes a network of those a segmenter.
+_FIXED = {
+    *("activation", "aux_params", "classes", "deep_supervision", "encoder_weights"),
+    *("in_channels", "out_channels", "spatial_dims"),
+}
 # Networks with auxiliary outputs, which can be trained on images without masks.
 SEMI_SUPERVISED = ("MGCC",)
 
@@ -50,6 +55,12 @@ class SegmenterConfig(Section):
             raise ValueError(
                 f"network {self.network!r} is not known; did you mean {', '.join(nearest)}? One of "
                 f"your own is module:factory; e.g. network: {nearest[0]}"
+            )
+        if not own and (taken := sorted(_FIXED & set(self.options))):
+            raise ValueError(
+                f"options {', '.join(taken)} of {self.network} are not free: a segmenter takes one "
+                "grey image, starts from random weights and gives one lesion logit a pixel; leave "
+                "them out, e.g. options: {}"
             )
         return self
 

@@ -143,6 +143,12 @@ MISTAKES = [
     ),
     (
         "segmentation.segmenters",
+        {"u": {"options": {"activation": "sigmoid"}}},
+        ["options activation of Unet are not free"],
+        "options: {}",
+    ),
+    (
+        "segmentation.segmenters",
         {"u": {"network": "monai.UNet"}},
         ["segmenter u stands first"],
         "segmenters: {unet_resnet18: {network: Unet}",

@@ -51,12 +51,12 @@ def build_network(config: SegmenterConfig) -> nn.Module:
         if name in _OURS:
             return _OURS[name](**config.options)
         return _of_monai(name.removeprefix("monai."), config.options)
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError) as error:
         encoder = f" with encoder {config.encoder!r}" if name in SMP_NETWORKS else ""
         given = f" and options {config.options}" if config.options else ""
+        other = "try another encoder, e.g. resnet18, or " if encoder else ""
         raise InputError(
-            f"segmenter {name}{encoder}{given} cannot be built ({error}); try another encoder, "
-            "e.g. resnet18, or leave options out"
+            f"segmenter {name}{encoder}{given} cannot be built ({error}); {other}leave options out"
         ) from error
 
 
@@ -85,12 +85,18 @@ def _users_own(name: str, options: dict[str, Any]) -> nn.Module:
             f"segmenter {name!r}: module {module_name} cannot be imported ({error}); install its "
             "package, or put its folder on PYTHONPATH"
         ) from error
+    except Exception as error:  # of the user's code, whatever it is
+        raise InputError(
+            f"segmenter {name!r}: importing {module_name} fails with {type(error).__name__}: "
+            f"{error}; mend that module"
+        ) from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         known = [n for n in vars(module) if callable(getattr(module, n)) and n[0] != "_"]
+        nearest = difflib.get_close_matches(factory_name, known, n=3, cutoff=0.0)
         raise InputError(
             f"segmenter {name!r}: {module_name} has no {factory_name!r} that can be called; "
-            f"found {', '.join(sorted(known)) or 'none'}"
+            + (f"did you mean {', '.join(nearest)}?" if nearest else "it has nothing to call")
         )
     try:
         network = factory(**options)

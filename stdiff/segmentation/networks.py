@@ -92,16 +92,10 @@ def image_features(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
     Leaves the network in evaluation mode.
 
     Raises:
-        InputError: the network has no ``encoder`` to ask for features.
+        InputError: the network has no ``encoder`` that gives a list of feature maps.
     """
-    if not hasattr(network, "encoder"):
-        raise InputError(
-            f"{type(network).__name__} has no encoder whose features could compare images; name "
-            "a segmenter that has one first in segmentation.segmenters, e.g. "
-            "unet_resnet18: {network: Unet}"
-        )
     features = [
-        network.encoder(_prepared(grey_N1HW))[-1].mean(dim=(2, 3)).float().cpu().numpy()
+        _deepest(network, _prepared(grey_N1HW)).mean(dim=(2, 3)).float().cpu().numpy()
         for grey_N1HW in _batches(network, images_NHW)
     ]
     return np.concatenate(features)
@@ -133,6 +127,19 @@ def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:
             f"({str(error).splitlines()[0]}); name the segmenter they were trained as"
         ) from error
     return network.eval()
+
+
+def _deepest(network: nn.Module, x_N1HW: torch.Tensor) -> torch.Tensor:
+    """The last feature map (N, D, h, w) of the network's encoder."""
+    encoder = getattr(network, "encoder", None)
+    maps = encoder(x_N1HW) if callable(encoder) else None
+    if not isinstance(maps, list | tuple) or not maps or getattr(maps[-1], "ndim", 0) != 4:
+        raise InputError(
+            f"{type(network).__name__} has no encoder that gives a list of feature maps, to "
+            "compare images by; name a segmenter that has one first in segmentation.segmenters, "
+            "e.g. unet_resnet18: {network: Unet}"
+        )
+    return maps[-1]
 
 
 def _prepared(grey_N1HW: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,15 @@ def word():
 
 def broken():
     raise OSError("no disk")
+
+class Odd(nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.inner = net()
+        self.encoder = nn.Conv2d(1, 3, 1) if encoder == "tensor" else encoder
+
+    def forward(self, x):
+        return self.inner(x)
 """
 
 
@@ -53,6 +62,7 @@ def unet():
 def own(tmp_path, monkeypatch):
     """A package of the user's own."""
     (tmp_path / "my_nets.py").write_text(OWN)
+    (tmp_path / "unfinished_nets.py").write_text("def net(:")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -108,7 +118,8 @@ def test_options_reach_the_network(own):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_nets:nett", "my_nets has no 'nett' that can be called; found Flat, broken, flat, net"),
+        ("my_nets:nett", "my_nets has no 'nett' that can be called; did you mean net, "),
+        ("unfinished_nets:net", "importing unfinished_nets fails with SyntaxError"),
         ("absent_nets:net", "absent_nets cannot be imported .* put its folder on PYTHONPATH"),
         ("my_nets:flat", r"gives \(8192,\) for grey images \(2, 1, 64, 64\)"),
         ("my_nets:word", "gives a str for grey images"),
@@ -257,7 +268,14 @@ def test_the_configuration_knows_all_architectures():
 
 def test_features_need_an_encoder():
     network = build_segmenter(SegmenterConfig(network="monai.BasicUNet"))
-    with pytest.raises(InputError, match="BasicUNet has no encoder .* name a segmenter that has"):
+    with pytest.raises(InputError, match="BasicUNet has no encoder .*name a segmenter that has"):
+        image_features(network, images(2, 32, 32))
+
+
+@pytest.mark.parametrize("encoder", ["tensor", "resnet18"])
+def test_features_need_an_encoder_that_gives_feature_maps(encoder, own):
+    network = build_segmenter(SegmenterConfig(network="my_nets:Odd", options={"encoder": encoder}))
+    with pytest.raises(InputError, match="no encoder that gives a list of feature maps"):
         image_features(network, images(2, 32, 32))
 
 
@@ -271,6 +289,7 @@ def test_features_of_our_own_networks():
         (SegmenterConfig(encoder="resnet19"), "resnet18"),
         (SegmenterConfig(network="Linknet", encoder="mit_b0"), "cannot be built"),
         (SegmenterConfig(encoder="tu-nonexistent"), "cannot be built"),
+        (SegmenterConfig(network="monai.DynUNet", options={"strides": []}), "; leave options out"),
     ],
 )
 def test_unknown_parts_are_refused_with_a_hint(config, hint):
