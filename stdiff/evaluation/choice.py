@@ -16,11 +16,12 @@ def choose_arms(per_case: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns ``segmenter``, ``label_percent``, ``arm``, ``validation_dice``; no row without
         validation lesions. Cases weigh alike, seeds are averaged; of equally good arms the first
-        by name is taken.
+        by name is taken. A case without a Dice in some training has no say on any arm.
     """
     if "role" not in per_case:
         return pd.DataFrame(columns=[*_WITHIN, "arm", "validation_dice"])
     seen = per_case[per_case["role"] == "validation"]
+    seen = seen[~seen["case_id"].isin(seen.loc[seen["dice"].isna(), "case_id"])]
     means = seen.groupby([*_WITHIN, "arm"])["dice"].mean().reset_index(name="validation_dice")
     best = means.sort_values("validation_dice", ascending=False, kind="stable")
     chosen = best.groupby(_WITHIN, sort=True).head(1)

@@ -162,9 +162,10 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     """Write Dice by arm and gains of per-case tables as JSON.
 
     Keys: ``baseline_arm``; lists of records ``by_arm``, ``gains``, ``chosen`` (see
-    :func:`stdiff.evaluation.choice.choose_arms`), ``subgroups``, ``learning_curve`` and ``worth``
-    (see the functions of these names); ``excluded_both_empty`` (number of cases). All but
-    ``chosen`` is of test lesions.
+    :func:`stdiff.evaluation.choice.choose_arms`; with the gain of all test lesions, null of the
+    baseline arm), ``subgroups``, ``learning_curve`` and ``worth``
+    (see the functions of these names); ``excluded_both_empty`` (number of cases). All but the
+    choice is of test lesions.
 
     Raises:
         InputError: a table is missing, or see :func:`gains`.
@@ -178,12 +179,13 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     settings = {"draws": config.evaluation.bootstrap_draws, "seed": config.seed}
     baseline_arm = real_arm(config)
     by_arm = dice_by_arm(per_case, **settings)
+    gained = gains(per_case, baseline_arm=baseline_arm, **settings)
     measured = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
     result = {
         "baseline_arm": baseline_arm,
         "by_arm": _json_records(by_arm),
-        "gains": _json_records(gains(per_case, baseline_arm=baseline_arm, **settings)),
-        "chosen": _json_records(choose_arms(rows)),
+        "gains": _json_records(gained),
+        "chosen": _json_records(_with_gain(choose_arms(rows), gained)),
         "subgroups": _json_records(subgroup_gains(measured, baseline_arm, **settings)),
         "learning_curve": _json_records(learning_curve(by_arm, measured)),
         "worth": _json_records(worth(measured, baseline_arm, **settings)),
@@ -214,6 +216,15 @@ def gain_table_text(result: dict[str, Any]) -> str:
     if result["excluded_both_empty"]:
         lines.append(f"left out: {result['excluded_both_empty']} case(s) with both masks empty")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _with_gain(chosen: pd.DataFrame, gained: pd.DataFrame) -> pd.DataFrame:
+    """Chosen arms with their pooled gain."""
+    if chosen.empty or gained.empty:
+        return chosen
+    pooled = gained[gained["collection"] == "pooled"]
+    names = ["gain_mean", "gain_low", "gain_high", "holm_p"]
+    return chosen.merge(pooled[[*_TRAINING, *names]], how="left", on=_TRAINING)
 
 
 def _collections(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
 from stdiff.randomness import generator
 
 _DRAWS_AT_ONCE = 500
+_BEYOND = {-1: "less", 0: "", 1: "more"}
 
 
 def learning_curve(by_arm: pd.DataFrame, per_case: pd.DataFrame) -> pd.DataFrame:
@@ -32,7 +31,8 @@ def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> p
     For an arm trained on n real cases: the number at which the baseline arm, interpolated in the
     logarithm of the number of cases, has the same Dice, minus n. Outside the numbers that the
     baseline was trained on nothing is extrapolated: the value stops there, and ``beyond`` says
-    ``more`` or ``less``. Needs the baseline at two label percents or more.
+    ``more`` or ``less``; an end of the interval that lies there is infinite (null in JSON). With a
+    single group both ends are NaN. Needs the baseline at two label percents or more.
 
     Args:
         per_case: Rows of test lesions, without cases that have no Dice.
@@ -61,26 +61,29 @@ def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> p
         for number, column in enumerate(dice.columns):
             if column[0] == baseline_arm:
                 continue
-            mean, beyond = _cases_at(
+            mean, side = _cases_at(
                 np.array([[means[c] for c in baseline]]), np.array([means[column]]), at
             )
-            of_draws, _ = _cases_at(
+            of_draws, sides = _cases_at(
                 drawn[:, [dice.columns.get_loc(c) for c in baseline]], drawn[:, number], at
             )
-            low, high = np.percentile(of_draws, [2.5, 97.5]) - real[column]
+            of_draws[sides != 0] = np.inf * sides[sides != 0]
+            low, high = _interval(of_draws - real[column])
             records.append(
                 {"segmenter": segmenter, "arm": column[0], "label_percent": column[1]}
                 | {"training_real": int(real[column]), "worth_mean": mean[0] - real[column]}
-                | {"worth_low": low, "worth_high": high, "beyond": beyond[0]}
+                | {"worth_low": low, "worth_high": high, "beyond": _BEYOND[side[0]]}
             )
     return pd.DataFrame(records)
 
 
 def _drawn_means(dice: pd.DataFrame, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Mean Dice (draws, columns) when whole groups are drawn again."""
+    """Mean Dice (draws, columns) when whole groups are drawn again; no draw of a single group."""
     groups = dice.groupby(level="group_id")
     sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
-    parts = []
+    parts = [np.empty((0, dice.shape[1]))]
+    if len(counts) < 2:
+        draws = 0  # nothing to draw again
     for start in range(0, draws, _DRAWS_AT_ONCE):  # bounds the memory of the counts
         size = min(_DRAWS_AT_ONCE, draws - start)
         taken = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
@@ -88,22 +91,29 @@ def _drawn_means(dice: pd.DataFrame, draws: int, rng: np.random.Generator) -> np
     return np.concatenate(parts)
 
 
-def _cases_at(
-    curves_DP: np.ndarray,  # noqa: N803
-    dice_D: np.ndarray,  # noqa: N803
-    cases: list[int],
-) -> tuple[np.ndarray, list[str]]:
-    """Numbers of cases at which the curves first reach a Dice, and whether it lies beyond them.
+def _interval(values: np.ndarray) -> np.ndarray:
+    """95 % percentile interval (2,) of values that may be infinite; NaN of none."""
+    if not len(values):
+        return np.full(2, np.nan)
+    # Between a finite and an infinite value there is nothing to interpolate.
+    return np.percentile(values, [2.5, 97.5], method="inverted_cdf")
 
-    Curves are made to rise: more cases are not taken to harm.
+
+def _cases_at(
+    curves_DP: np.ndarray, dice_D: np.ndarray, cases: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of cases (D,) at which the curves first reach a Dice.
+
+    Curves are made to rise: more cases are not taken to harm, and where a curve falls it stays
+    level until it is higher than before. The second array (D,) is -1 where the Dice lies below
+    the curve, 1 where it lies above, and 0 else.
     """
-    logs = [math.log(n) for n in cases]
     rising_DP = np.maximum.accumulate(curves_DP, axis=1)
-    found, beyond = [], []
-    for curve, dice in zip(rising_DP, dice_D, strict=True):
-        steps = np.flatnonzero(np.diff(curve, prepend=-np.inf) > 0)  # where it really rises
-        above = dice > curve[-1]
-        at = logs[-1] if above else np.interp(dice, curve[steps], np.array(logs)[steps])
-        found.append(math.exp(at))
-        beyond.append("more" if above else "less" if dice < curve[0] else "")
-    return np.array(found), beyond
+    lower = (rising_DP < dice_D[:, None]).sum(axis=1)  # points of the curve below the Dice
+    side = (lower == len(cases)).astype(int) - (dice_D < rising_DP[:, 0])
+    end = np.clip(lower, 1, len(cases) - 1)
+    row, at = np.arange(len(dice_D)), np.array(cases, float)
+    below, above = rising_DP[row, end - 1], rising_DP[row, end]
+    share = np.divide(dice_D - below, above - below, out=np.zeros(len(row)), where=above > below)
+    found = at[end - 1] * (at[end] / at[end - 1]) ** share.clip(0, 1)
+    return np.where(side > 0, at[-1], found), side

@@ -131,7 +131,7 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
         "forest": embedded(forest) if forest_plot(path, forest) else None,
         "curve": embedded(curve) if learning_curves(path, curve) else None,
         **{
-            name: records_table(result[name]) if result[name] else None
+            name: records_table(result[name]) if result.get(name) else None
             for name in ("chosen", "subgroups", "worth")
         },
         "excluded": result["excluded_both_empty"],

@@ -13,6 +13,7 @@ from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 
 _ROW_INCHES = 0.3
 _GREY = "0.88"
+_POINT = ["segmenter", "arm", "training_real", "dice_mean", "dice_low", "dice_high"]
 
 
 def forest_plot(gain_json: Path, out: Path) -> bool:
@@ -44,7 +45,7 @@ def forest_plot(gain_json: Path, out: Path) -> bool:
         at = rows.reset_index().merge(gains, on=names)
         y = at["index"].to_numpy()
         numbers = ["gain_mean", "gain_low", "gain_high", "smallest_shown"]
-        mean, low, high, smallest = at[numbers].to_numpy(float, na_value=np.nan).T
+        mean, low, high, smallest = at.reindex(columns=numbers).to_numpy(float, na_value=np.nan).T
         axes.barh(y, 2 * smallest, left=-smallest, height=0.8, color=_GREY, zorder=1)
         axes.axvline(0, color="0.4", lw=1, zorder=2)
         spread = [np.nan_to_num(mean - low), np.nan_to_num(high - mean)]
@@ -73,7 +74,7 @@ def learning_curves(gain_json: Path, out: Path) -> bool:
         Whether there were two numbers of cases to draw a line between.
     """
     result = json.loads(gain_json.read_text(encoding="utf-8"))
-    table = pd.DataFrame(result["learning_curve"])
+    table = pd.DataFrame(result.get("learning_curve", []), columns=_POINT)
     if table["training_real"].nunique() < 2:
         return False
     arms = sorted(set(table["arm"]), key=lambda arm: (arm != result["baseline_arm"], arm))
@@ -83,8 +84,7 @@ def learning_curves(gain_json: Path, out: Path) -> bool:
     for axes, (segmenter, points) in zip(axes_of, segmenters, strict=True):
         for number, arm in enumerate(arms):
             line = points[points["arm"] == arm].sort_values("training_real")
-            names = ["training_real", "dice_mean", "dice_low", "dice_high"]
-            real, mean, low, high = line[names].to_numpy(float, na_value=np.nan).T
+            real, mean, low, high = line[_POINT[2:]].to_numpy(float, na_value=np.nan).T
             # Moved sideways a little, so that intervals do not cover each other.
             axes.errorbar(
                 real * 1.03 ** (number - (len(arms) - 1) / 2),

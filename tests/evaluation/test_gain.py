@@ -203,8 +203,12 @@ def test_validation_lesions_choose_the_arm_and_have_no_say_in_the_gain(tmp_path)
             table.to_parquet(path)
         evaluate_gain(paths, tmp_path / "gain.json", config=CONFIG)
         results.append(json.loads((tmp_path / "gain.json").read_text()))
-    assert [r.pop("chosen")[0]["arm"] for r in results] == ["real", "mixed"]
+    real, mixed = (r.pop("chosen")[0] for r in results)
+    assert (real["arm"], mixed["arm"]) == ("real", "mixed")
     assert results[0] == results[1]
+    pooled = next(r for r in results[0]["gains"] if r["collection"] == "pooled")
+    for name in ("gain_mean", "gain_low", "gain_high", "holm_p"):
+        assert (real[name], mixed[name]) == (None, pooled[name])
 
 
 def test_missing_tables_are_named(tmp_path):
@@ -230,9 +234,18 @@ def test_test_lesions_have_no_say_in_the_choice():
     assert choose_arms(pd.concat(tables)).empty
 
 
+def test_an_arm_is_not_chosen_for_the_cases_it_has_no_dice_of():
+    real, worse = per_case("real", noise=0), per_case("mixed", -0.01, noise=0)
+    worse.loc[worse["dice"] < worse["dice"].quantile(0.3), "dice"] = np.nan  # the hard ones
+    chosen = choose_arms(pd.concat([real, worse]).assign(role="validation"))
+    assert chosen["arm"].tolist() == ["real"]
+
+
 def test_effect_size():
     assert effect_size(np.array([1.0, 2.0, 3.0])) == pytest.approx(2)
     assert np.isnan(effect_size(np.array([1.0]))) and np.isnan(effect_size(np.full(4, 0.2)))
+    level = generator(0, "level").uniform(0.3, 0.8, 20)
+    assert np.isnan(effect_size((level + 0.05) - level))  # equal but for rounding
 
 
 def test_a_gain_as_large_as_the_smallest_shown_is_found_in_four_of_five_tests():
@@ -298,7 +311,24 @@ def test_a_curve_that_falls_is_held_level():
     real = curve({10: 0.1, 40: 0.0, 100: 0.2})
     arm = curve({10: 0.15}, "mixed")
     row = worth(pd.concat([real, arm]), "real", 200, 0).iloc[0]
-    assert row["worth_mean"] == pytest.approx(np.sqrt(40 * 400) - 40)
+    # Level from 40 to 160 cases, then half the way to 400.
+    assert row["worth_mean"] == pytest.approx(np.sqrt(160 * 400) - 40)
+    # A curve that barely rises instead is worth hardly less.
+    rises = curve({10: 0.1, 40: 0.1001, 100: 0.2})
+    close = worth(pd.concat([rises, arm]), "real", 200, 0).iloc[0]
+    assert close["worth_mean"] == pytest.approx(row["worth_mean"], rel=0.01)
+
+
+def test_an_interval_is_open_beyond_the_curve_and_none_of_one_group():
+    real = curve({10: 0.0, 100: 0.2})
+    arm = per_case("mixed", 0.19, noise=0.2, seeds=(0,))
+    row = worth(pd.concat([real, arm]), "real", 1000, 0).iloc[0]
+    assert (row["beyond"], row["worth_high"]) == ("", np.inf)
+    assert np.isfinite(row["worth_low"])
+    one_group = pd.concat([real, arm]).assign(group_id="g")
+    row = worth(one_group, "real", 100, 0).iloc[0]
+    assert np.isfinite(row["worth_mean"])
+    assert np.isnan([row["worth_low"], row["worth_high"]]).all()
 
 
 def with_parts(table):

@@ -26,7 +26,7 @@ from stdiff.labels import read_splits
 from stdiff.lexicon import Findings, render
 from stdiff.masks.prior import Prior
 from stdiff.report.figures import dice_by_arm, sample_grid, training_curves
-from stdiff.report.gain_figures import forest_plot
+from stdiff.report.gain_figures import forest_plot, learning_curves
 from stdiff.report.page import summary_text, write_report
 from stdiff.report.tables import (
     cases_table,
@@ -619,6 +619,16 @@ def test_one_group_has_a_mean_and_no_interval(finished, tmp_path):
     (tmp_path / "gain.json").write_text(json.dumps(result | {"gains": []}))
     assert not forest_plot(tmp_path / "gain.json", tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_gain_json_of_before_these_keys_is_drawn_without_them(finished, tmp_path):
+    result = json.loads((finished / "gain.json").read_text())
+    del result["learning_curve"]
+    for record in result["gains"]:
+        del record["smallest_shown"]
+    (tmp_path / "gain.json").write_text(json.dumps(result))
+    assert forest_plot(tmp_path / "gain.json", tmp_path / "gains.png")
+    assert not learning_curves(tmp_path / "gain.json", tmp_path / "none.png")
 
 
 def test_figures_depend_on_their_inputs_only(finished, tmp_path):
