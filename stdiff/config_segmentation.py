@@ -115,19 +115,18 @@ class ArmConfig(Section):
 
     @model_validator(mode="after")
     def _keys_of_its_kind(self) -> Self:
-        unused = {
-            "ratio": not self.uses_corpus,
-            "synthetic_share": self.kind != "mixed",
-            "unlabelled": self.kind != "unlabelled",
-            "weighted": self.kind in ("real", "unlabelled"),
+        has_effect = {
+            "ratio": self.uses_corpus,
+            "synthetic_share": self.kind == "mixed",
+            "unlabelled": self.kind == "unlabelled",
+            "weighted": self.kind in ("mixed", "pretrained", "synthetic"),
         }
-        if idle := [name for name in self.model_fields_set if unused.get(name)]:
-            name = sorted(idle)[0]
-            default = type(self).model_fields[name].default
-            if getattr(self, name) != default:
+        for name, effective in has_effect.items():
+            value = getattr(self, name)
+            if not effective and value != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"{name} {getattr(self, name)!r} has no effect in an arm of kind {self.kind}; "
-                    f"leave it out, e.g. {{kind: {self.kind}}}"
+                    f"{name} {value!r} has no effect in an arm of kind {self.kind}; leave it out, "
+                    f"e.g. {{kind: {self.kind}}}"
                 )
         return self
 

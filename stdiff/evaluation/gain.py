@@ -27,10 +27,9 @@ from stdiff.evaluation.statistics import (
 from stdiff.evaluation.subgroups import subgroup_gains
 from stdiff.files import InputError, write_text
 from stdiff.randomness import generator
-from stdiff.segmentation.arms import real_arm
+from stdiff.segmentation.arms import TRAINING, real_arm
 
-_TRAINING = ["segmenter", "arm", "label_percent"]
-_COLUMNS = [*_TRAINING, "seed", "case_id", "collection", "group_id", "dice", "iou", "hd95_px"]
+_COLUMNS = [*TRAINING, "seed", "case_id", "collection", "group_id", "dice", "iou", "hd95_px"]
 _COLUMNS += ["training_real"]
 
 
@@ -46,15 +45,15 @@ def check_pairs(per_case: pd.DataFrame) -> None:
             f"per-case table: column(s) {', '.join(missing)} missing, found "
             f"{', '.join(per_case.columns)}; make it with `stdiff segment`"
         )
-    twice = per_case[per_case.duplicated([*_TRAINING, "seed", "case_id"])]
+    twice = per_case[per_case.duplicated([*TRAINING, "seed", "case_id"])]
     problems = [
         f"{_named(row)}: case {row['case_id']} stands twice" for row in twice.to_dict("records")
     ]
     for _, trainings in per_case.groupby("segmenter"):
         expected = set(trainings["case_id"])
-        for key, rows in trainings.groupby([*_TRAINING, "seed"]):
+        for key, rows in trainings.groupby([*TRAINING, "seed"]):
             if absent := sorted(expected - set(rows["case_id"])):
-                name = _named(dict(zip([*_TRAINING, "seed"], key, strict=True)))
+                name = _named(dict(zip([*TRAINING, "seed"], key, strict=True)))
                 problems.append(
                     f"{name}: {len(absent)} case(s) absent, e.g. {', '.join(absent[:3])}"
                 )
@@ -88,14 +87,14 @@ def dice_by_arm(per_case: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     check_pairs(per_case)
     per_case = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
     records = []
-    for key, rows in per_case.groupby(_TRAINING):
+    for key, rows in per_case.groupby(TRAINING):
         for collection, part in _collections(rows):
             values = _over_seeds(part)
             # One stream a collection: the same groups are drawn for every arm.
             rng = generator(seed, f"dice interval {collection}")
             low, high = group_bootstrap(values["dice"], values["group_id"], draws, rng)
             records.append(
-                dict(zip(_TRAINING, key, strict=True))
+                dict(zip(TRAINING, key, strict=True))
                 | {"collection": collection, **_counts(values, part)}
                 | {"dice_mean": values["dice"].mean(), "dice_low": low, "dice_high": high}
                 | {"dice_seed_sd": part.groupby("seed")["dice"].mean().std()}
@@ -121,7 +120,7 @@ def gains(
     check_pairs(per_case)
     per_case = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
     records = []
-    for key, rows in per_case.groupby(_TRAINING):
+    for key, rows in per_case.groupby(TRAINING):
         segmenter, arm, label_percent = key
         if arm == baseline_arm:
             continue
@@ -131,7 +130,7 @@ def gains(
         baseline_rows = per_case[of_training & per_case["arm"].eq(baseline_arm)]
         if baseline_rows.empty:
             raise InputError(
-                f"{_named(dict(zip(_TRAINING, key, strict=True)))}: no table of the arm "
+                f"{_named(dict(zip(TRAINING, key, strict=True)))}: no table of the arm "
                 f"{baseline_arm}-{label_percent} to measure the gain against; make it with "
                 "`stdiff segment`"
             )
@@ -143,7 +142,7 @@ def gains(
             low, high = group_bootstrap(difference, values["group_id"], draws, rng)
             by_group = difference.groupby(values["group_id"]).mean()
             records.append(
-                dict(zip(_TRAINING, key, strict=True))
+                dict(zip(TRAINING, key, strict=True))
                 | {"collection": collection, **_counts(values, part)}
                 | {"gain_mean": difference.mean(), "gain_low": low, "gain_high": high}
                 | {"effect_size": effect_size(by_group.to_numpy())}
@@ -224,7 +223,7 @@ def _with_gain(chosen: pd.DataFrame, gained: pd.DataFrame) -> pd.DataFrame:
         return chosen
     pooled = gained[gained["collection"] == "pooled"]
     names = ["gain_mean", "gain_low", "gain_high", "holm_p"]
-    return chosen.merge(pooled[[*_TRAINING, *names]], how="left", on=_TRAINING)
+    return chosen.merge(pooled[[*TRAINING, *names]], how="left", on=TRAINING)
 
 
 def _collections(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -253,7 +252,7 @@ def _json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _line_key(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(record[name] for name in (*_TRAINING, "collection"))
+    return tuple(record[name] for name in (*TRAINING, "collection"))
 
 
 def _line_order(record: dict[str, Any]) -> tuple[Any, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from stdiff.evaluation.statistics import drawn_means
 from stdiff.randomness import generator
+from stdiff.segmentation.arms import TRAINING
 
-_DRAWS_AT_ONCE = 500
 _BEYOND = {-1: "less", 0: "", 1: "more"}
 
 
@@ -18,10 +19,9 @@ def learning_curve(by_arm: pd.DataFrame, per_case: pd.DataFrame) -> pd.DataFrame
         by_arm: As :func:`stdiff.evaluation.gain.dice_by_arm` gives it.
         per_case: The rows it was made of.
     """
-    key = ["segmenter", "arm", "label_percent"]
-    real = per_case.groupby(key)["training_real"].max().reset_index()
-    pooled = by_arm[by_arm["collection"] == "pooled"].merge(real, on=key)
-    points = pooled[[*key, "training_real", "dice_mean", "dice_low", "dice_high"]]
+    real = per_case.groupby(TRAINING)["training_real"].max().reset_index()
+    pooled = by_arm[by_arm["collection"] == "pooled"].merge(real, on=TRAINING)
+    points = pooled[[*TRAINING, "training_real", "dice_mean", "dice_low", "dice_high"]]
     return points.sort_values(["segmenter", "arm", "training_real"], ignore_index=True)
 
 
@@ -55,7 +55,9 @@ def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> p
         )
         if len(baseline) < 2:
             continue
-        drawn = _drawn_means(dice, draws, generator(seed, f"worth interval {segmenter}"))
+        groups = dice.index.get_level_values("group_id").to_numpy()
+        rng = generator(seed, f"worth interval {segmenter}")
+        drawn = drawn_means(dice.to_numpy(), groups, draws, rng)
         means = {column: dice[column].mean() for column in dice}
         at = [real[column] for column in baseline]
         for number, column in enumerate(dice.columns):
@@ -75,20 +77,6 @@ def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> p
                 | {"worth_low": low, "worth_high": high, "beyond": _BEYOND[side[0]]}
             )
     return pd.DataFrame(records)
-
-
-def _drawn_means(dice: pd.DataFrame, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Mean Dice (draws, columns) when whole groups are drawn again; no draw of a single group."""
-    groups = dice.groupby(level="group_id")
-    sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
-    parts = [np.empty((0, dice.shape[1]))]
-    if len(counts) < 2:
-        draws = 0  # nothing to draw again
-    for start in range(0, draws, _DRAWS_AT_ONCE):  # bounds the memory of the counts
-        size = min(_DRAWS_AT_ONCE, draws - start)
-        taken = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
-        parts.append((taken @ sums) / (taken @ counts)[:, None])
-    return np.concatenate(parts)
 
 
 def _interval(values: np.ndarray) -> np.ndarray:

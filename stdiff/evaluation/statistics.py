@@ -21,17 +21,34 @@ def group_bootstrap(
     A draw takes as many groups as there are, with replacement, and averages their cases. With a
     single group there is nothing to resample: the interval is (NaN, NaN).
     """
-    _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    sums, counts = np.bincount(codes, values), np.bincount(codes)
-    if len(counts) < 2:
+    means = drawn_means(np.asarray(values)[:, None], groups, draws, rng)
+    if not len(means):
         return math.nan, math.nan
-    means = []
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def drawn_means(
+    values_NK: np.ndarray,  # noqa: N803
+    groups: np.ndarray,
+    draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Means (draws, K) of the columns when whole groups of rows are drawn again.
+
+    A draw takes the same groups for all columns. No draw (0, K) of a single group.
+    """
+    _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    counts = np.bincount(codes)
+    means = [np.empty((0, values_NK.shape[1]))]
+    if len(counts) < 2:
+        return means[0]
+    sums = np.stack([np.bincount(codes, column) for column in values_NK.T], axis=1)
     for start in range(0, draws, _DRAWS_AT_ONCE):  # bounds the memory of the counts
         size = min(_DRAWS_AT_ONCE, draws - start)
         taken = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
-        means.append((taken @ sums) / (taken @ counts))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
+        means.append((taken @ sums) / (taken @ counts)[:, None])
+    return np.concatenate(means)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from stdiff.evaluation.statistics import group_bootstrap
 from stdiff.randomness import generator
+from stdiff.segmentation.arms import TRAINING
 
-_TRAINING = ["segmenter", "arm", "label_percent"]
 _SMALL = 10  # groups; an interval of fewer says nothing
 _SIZES = ("small", "middle", "large")
 
@@ -33,7 +33,7 @@ def subgroup_gains(
         ``groups``, ``gain_mean``, ``gain_low``, ``gain_high`` (null with fewer than 10 groups).
     """
     parts = _parts(per_case)
-    dice = per_case.groupby([*_TRAINING, "case_id"])["dice"].mean()
+    dice = per_case.groupby([*TRAINING, "case_id"])["dice"].mean()
     groups = per_case.groupby("case_id")["group_id"].first()
     records = []
     for training in dice.index.droplevel("case_id").unique():
@@ -44,7 +44,7 @@ def subgroup_gains(
         for (subgroup, value), cases in parts.items():
             of_part = gain[gain.index.isin(cases)]
             records.append(
-                dict(zip(_TRAINING, training, strict=True))
+                dict(zip(TRAINING, training, strict=True))
                 | {"subgroup": subgroup, "value": value}
                 | _interval(of_part, groups[of_part.index], draws, seed)
             )

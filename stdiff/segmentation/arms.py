@@ -9,6 +9,8 @@ from stdiff.config import Config
 from stdiff.config_segmentation import ArmConfig
 from stdiff.files import InputError
 
+# The columns of a per-case table that name a training, but for its seed.
+TRAINING = ["segmenter", "arm", "label_percent"]
 # Of a pretrained segmenter's images, those seen before the real ones.
 PRETRAINING = 0.75
 

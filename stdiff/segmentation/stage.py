@@ -33,8 +33,8 @@ class SegmenterStage:
     def __init__(
         self, network: nn.Module, phase: Phase, images: ArmImages, training_images: int
     ) -> None:
-        self.steps = _Counter()
-        self.modules = nn.ModuleDict({"network": network, "steps": self.steps})
+        self.seen = _Counter()
+        self.modules = nn.ModuleDict({"network": network, "seen": self.seen})
         self.networks = (network,)
         # An epoch is one of the real images, or of synthetic ones where only these are seen.
         only_synthetic = phase.synthetic_share == 1 and images.synthetic is not None
@@ -55,7 +55,7 @@ class SegmenterStage:
             batch["unlabelled"], _ = augment(without_N1HW, torch.zeros_like(without_N1HW), rng)
         # Drop-out takes no generator of its own; see `loss`.
         self._dropout_seed = int(torch.randint(2**62, (), generator=rng))
-        self.steps.add(len(indices))
+        self.seen.add(len(indices))
         return batch
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -71,7 +71,7 @@ class SegmenterStage:
         loss, figures = sum(losses) / len(losses), {"soft_dice": overlaps[0]}
         if "unlabelled" in batch:
             consistency = _consistency([logits[labelled:] for logits in outputs])
-            weight = _CONSISTENCY * ramp_up(self.steps.images / (_RAMP * self.training_images))
+            weight = _CONSISTENCY * ramp_up(self.seen.images / (_RAMP * self.training_images))
             loss, figures["consistency"] = loss + weight * consistency, consistency
         return loss, figures
 
