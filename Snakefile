@@ -10,6 +10,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from stdiff.config import ConfigError, check_raw_folders, parse_config, refresh_config
+from stdiff.label_budget import LabelBudget
 from stdiff.provenance import listing_of, modules_of
 from stdiff.segmentation.arms import real_arm
 
@@ -35,27 +36,28 @@ RUN = f"results/{CONFIG.run}"
 # not make the job run that writes config.yaml: `onstart` mends it.
 MERGED_CONFIG = f"{RUN}/state/config.yaml"
 TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.collections))
-PERCENTS = list(CONFIG.segmentation.label_percents)
+BUDGETS = [budget.slug for budget in CONFIG.segmentation.budgets]
+MOST = max(CONFIG.segmentation.budgets).slug
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
 # Every segmenter with every arm that it can be trained on.
 TRAININGS = CONFIG.segmentation.trainings
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
-JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{max(PERCENTS)}/seed0"
+JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{MOST}/seed0"
 # Shards and replacements as the gate has judged them; every later step reads these.
 SHARDS = {
-    percent: expand(f"{RUN}/labels{percent}/corpus/{{part}}.parquet", part=CONFIG.corpus.parts)
-    for percent in PERCENTS
+    labels: expand(f"{RUN}/labels{labels}/corpus/{{part}}.parquet", part=CONFIG.corpus.parts)
+    for labels in BUDGETS
 }
 # What makes the corpus: the fine-tuned model, or what was distilled from it.
 GENERATOR = "distilled" if CONFIG.training.distill else "model"
 # Kinds of mask that the report compares with real ones, where the configuration asks for it.
 MASK_KINDS = ["curvature", "bank", "ellipse"]
-COMPARED_MASKS = f"{RUN}/labels{max(PERCENTS)}"
+COMPARED_MASKS = f"{RUN}/labels{MOST}"
 # What each arm is trained on besides the real images.
 ARM_SHARDS = {
-    (name, str(percent)): SHARDS[percent] if arm.uses_corpus else []
+    (name, labels): SHARDS[labels] if arm.uses_corpus else []
     for name, arm in CONFIG.segmentation.arms.items()
-    for percent in PERCENTS
+    for labels in BUDGETS
 }
 # Two torch processes side by side on two cores run 3-6 times slower than one after the other.
 ALL_CORES = min(workflow.resource_settings.cores or 8, 16)
@@ -63,7 +65,7 @@ ALL_CORES = min(workflow.resource_settings.cores or 8, 16)
 
 wildcard_constraints:
     collection="[a-z_]+",
-    percent=r"\d+",
+    labels=r"\d+(cases)?",
     shard=r"\d{5}",
     number=r"\d",
     part=r"\d{5}(r\d)?",
@@ -86,7 +88,7 @@ rule all:
     default_target: True
     input:
         f"{RUN}/report/index.html",
-        expand(f"{RUN}/labels{{percent}}/corpus/README.md", percent=PERCENTS),
+        expand(f"{RUN}/labels{{labels}}/corpus/README.md", labels=BUDGETS),
 
 
 include: "workflow/rules/data.smk"

@@ -21,6 +21,7 @@ import torch
 import yaml
 from sklearn.metrics import balanced_accuracy_score
 
+from stdiff import options
 from stdiff.cases import images_of, read_cases
 from stdiff.config import parse_config
 from stdiff.config_generator import GateConfig
@@ -52,7 +53,7 @@ def merged(base, change):
     return base | {key: merged(base.get(key), value) for key, value in change.items()}
 
 
-def trained(config, run, label_percent):
+def trained(config, run, labels):
     """Model folders of stages 1 and 2, trained if they are not there."""
     home = run / "ablation"
     options = {
@@ -75,9 +76,7 @@ def trained(config, run, label_percent):
     model = home / config.run
     if not model.exists():
         state = home / f"{config.run}-state"
-        train_finetune(
-            config, base=base, label_percent=label_percent, out=model, state=state, **options
-        )
+        train_finetune(config, base=base, labels=labels, out=model, state=state, **options)
     return model
 
 
@@ -182,7 +181,7 @@ def main():
     parser.add_argument("--run", type=Path, required=True, help="its tables and autoencoder")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3, help="generation seeds")
-    parser.add_argument("--label-percent", type=int, default=100)
+    options.labels(parser)
     parser.add_argument("--only", nargs="*", help="names of files in config/ablation")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     o = parser.parse_args()
@@ -195,7 +194,7 @@ def main():
             *(sorted((o.run / "cases").glob("*.parquet")), o.run / "splits.parquet", plan_file),
             corpus="ablation",
             weights={"bank": 1},
-            label_fraction=o.label_percent / 100,
+            labels=o.labels,
             count=o.images,
             seed=base.seed,
             fold=base.split.fold,
@@ -207,7 +206,7 @@ def main():
             continue
         change = merged(yaml.safe_load(file.read_text()), LAST_WEIGHTS)
         config = parse_config(merged(values, change))
-        model = trained(config, o.run, o.label_percent)
+        model = trained(config, o.run, o.labels)
         results[file.stem] = []
         for seed in range(o.seeds):
             record = o.run / "ablation" / f"{file.stem}-{seed}.json"

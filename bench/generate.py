@@ -32,6 +32,7 @@ from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import to_grey
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.pipeline import Generator
+from stdiff.label_budget import LabelBudget
 from stdiff.labels import read_splits
 from stdiff.segmentation.arms import real_arm
 from stdiff.segmentation.images import annotated_lesions, labelled_images
@@ -205,7 +206,7 @@ def planned(run, config, count, seed):
             *(sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", plan),
             corpus="bench",
             weights=config.masks.weights,
-            label_fraction=1.0,
+            labels=LabelBudget.parse(100),
             count=count,
             seed=seed,
             fold=config.split.fold,

@@ -21,6 +21,7 @@ from stdiff.corpus.plan import lesion_free_cells
 from stdiff.corpus.sanity import seam
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.pipeline import Generator
+from stdiff.label_budget import ALL_LABELS
 
 
 def main():
@@ -34,7 +35,7 @@ def main():
     generator = Generator.load(o.model or o.run / "labels100" / "model")
     masks, captions, seeds = planned(o.run, config, o.images, o.seed)
     tables, splits = sorted((o.run / "cases").glob("*.parquet")), o.run / "splits.parquet"
-    free = images_of(lesion_free_cells(tables, splits, 1.0, config.split.fold))
+    free = images_of(lesion_free_cells(tables, splits, ALL_LABELS, config.split.fold))
     around = free[np.random.default_rng(o.seed).integers(len(free), size=o.images)]
     size, whole, inserted = config.sampler.batch, [], []
     for start in range(0, o.images, size):

@@ -103,9 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--base", type=Path, help="finetune: model folder of stage 1; distill: of stage 2"
     )
-    p.add_argument(
-        "--label-percent", type=int, default=100, help="finetune, distill: labels it may see, %%"
-    )
+    options.labels(p)
     p.add_argument("--segmenter", help="finetune: name of the segmenter that watches it")
     p.add_argument("--weights", type=Path, help="finetune: weights of that segmenter")
     p.add_argument(
@@ -119,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = step("plan", "masks, captions and seeds of a corpus, before any image is made")
     options.config_file(p)
     options.data(p, required=False)
-    p.add_argument("--label-percent", type=int, default=100, help="labels it may see, %%")
+    options.labels(p)
     p.add_argument("--prior", type=Path, help="fitted to the same labels; else fitted here")
     p.add_argument("--count", type=int, help="images")
     p.add_argument("--first", type=int, default=0, help="index of the first, for a part of a plan")
@@ -163,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.config_file(p)
     options.data(p)
     p.add_argument("--segmenter", required=True, help="a name under segmentation.segmenters")
-    p.add_argument("--arm", required=True, help="<arm>-<label percent>, e.g. mixed-10")
+    p.add_argument("--arm", required=True, help="<arm>-<labels>, e.g. mixed-10 or mixed-40cases")
     p.add_argument("--corpus", type=Path, nargs="*", default=[], help="shards, for synthetic arms")
     p.add_argument("--weights", type=Path, required=True, help="where the weights go")
     p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
@@ -177,7 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--corpus", type=Path, nargs="+", required=True, help="shards")
     p.add_argument("--segmenter", required=True, help="name of the segmenter of --weights")
     p.add_argument("--weights", type=Path, required=True, help="trained on real images only")
-    p.add_argument("--label-percent", type=int, required=True, help="of the corpus' generator")
+    options.labels(p, required=True)
     options.out(p, "JSON")
     options.threads(p)
 

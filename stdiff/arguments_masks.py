@@ -65,4 +65,4 @@ def weights_of(text: str) -> dict[str, float]:
 def _labelled(p: argparse.ArgumentParser, *, required: bool) -> None:
     options.data(p, required=required)
     p.add_argument("--fold", type=int, default=0, help="of the splits")
-    p.add_argument("--label-percent", type=int, default=100, help="labels it may see, %%")
+    options.labels(p)

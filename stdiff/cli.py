@@ -132,7 +132,7 @@ def _train(o: argparse.Namespace) -> int:
         return _resumable(lambda: train_autoencoder(config, **common))
     if o.stage == "pretrain":
         return _resumable(lambda: train_pretrain(config, autoencoder=o.autoencoder, **common))
-    common |= {"base": o.base, "label_percent": o.label_percent}
+    common |= {"base": o.base, "labels": o.labels}
     if o.stage == "distill":
         return _resumable(lambda: train_distill(config, **common))
     look = None
@@ -175,13 +175,13 @@ def _plan(o: argparse.Namespace) -> int | None:
         o.cases,
         o.splits,
         o.out,
-        corpus=f"{config.run}-labels{o.label_percent}",
+        corpus=f"{config.run}-labels{o.labels.slug}",
         weights=config.masks.weights,
         prior=o.prior,
         where=config.masks.where,
         balance=config.masks.balance,
         kept_backgrounds=config.corpus.backgrounds == "kept",
-        label_fraction=o.label_percent / 100,
+        labels=o.labels,
         count=o.count,
         seed=o.seed,
         fold=config.split.fold,
@@ -246,7 +246,7 @@ def _evaluate(o: argparse.Namespace) -> None:
         corpus=o.corpus,
         segmenter=o.segmenter,
         weights=o.weights,
-        label_percent=o.label_percent,
+        labels=o.labels,
         out=o.out,
     )
 

@@ -17,9 +17,9 @@ def _fit(o: argparse.Namespace) -> None:
     from stdiff.corpus.plan import training_bank
     from stdiff.masks.fitting import fit_prior
 
-    bank = training_bank(o.cases, o.splits, o.label_percent / 100, o.fold)
+    bank = training_bank(o.cases, o.splits, o.labels, o.fold)
     names = " and ".join(table.stem for table in o.cases)
-    about = o.about or f"{o.label_percent} % of the labelled training masks of {names}"
+    about = o.about or f"{o.labels} of the labelled training masks of {names}"
     about += f", {bank.width_px} x {bank.height_px} px"
     fit_prior(bank, about, keep_scores=not o.summary).write(o.out)
 
@@ -33,7 +33,7 @@ def _sample(o: argparse.Namespace) -> None:
     weights, balance = _weights("kind", o.kind), _weights("balance", o.balance)
     bank = None
     if o.cases and o.splits:
-        bank = training_bank(o.cases, o.splits, o.label_percent / 100, o.fold)
+        bank = training_bank(o.cases, o.splits, o.labels, o.fold)
     source = mask_source(
         weights,
         Prior.load(o.prior) if o.prior else Prior.default(),
@@ -55,7 +55,7 @@ def _evaluate(o: argparse.Namespace) -> None:
             o.tables,
             cases=o.cases,
             splits=o.splits,
-            label_fraction=o.label_percent / 100,
+            labels=o.labels,
             fold=o.fold,
             at_most=o.at_most,
             seed=o.seed,

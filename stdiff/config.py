@@ -171,10 +171,10 @@ class Config(Section):
                 "training.autoencoder is missing, and there is no model.checkpoint to bring one; "
                 "e.g. autoencoder: {images: 38400}"
             )
-        if self.training.pretrain.captions and self.segmentation.label_percents != (100,):
+        if self.training.pretrain.captions and self.segmentation.labels != (100,):
             raise ValueError(
                 f"training.pretrain.captions lets stage 1 see all labels, but "
-                f"segmentation.label_percents is {list(self.segmentation.label_percents)}; e.g. "
+                f"segmentation.labels is {list(self.segmentation.labels)}; e.g. "
                 "captions: false"
             )
         if self.corpus.backgrounds == "kept" and self.model.gate.everywhere:

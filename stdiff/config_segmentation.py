@@ -6,10 +6,11 @@ import difflib
 import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stdiff.config_generator import Section
 from stdiff.config_training import SegmenterTrainingConfig
+from stdiff.label_budget import LabelBudget
 
 # Of segmentation-models-pytorch.
 SMP_NETWORKS = (
@@ -132,20 +133,32 @@ class ArmConfig(Section):
 
 
 class SegmentationConfig(Section):
-    """The downstream benchmark: segmenters x arms x label fractions x seeds."""
+    """The downstream benchmark: segmenters x arms x label budgets x seeds."""
 
     segmenters: dict[str, SegmenterConfig] = {"unet_resnet18": SegmenterConfig()}
     arms: dict[str, ArmConfig] = {
         "real": ArmConfig(kind="real"),
         "mixed": ArmConfig(kind="mixed"),
     }
-    label_percents: tuple[int, ...] = Field(
+    labels: tuple[int | str, ...] = Field(
         (10, 100),
         min_length=1,
-        description="percent of the training labels; each has its own stage 2",
+        description="label budgets, each with its own stage 2: percent of the training labels, or "
+        "a number of annotated lesion cases, e.g. `40 cases`",
     )
     seeds: int = Field(2, ge=1, description="independent trainings of every arm")
     training: SegmenterTrainingConfig
+
+    @field_validator("labels")
+    @classmethod
+    def _are_budgets(cls, labels: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        once = dict.fromkeys(LabelBudget.parse(one) for one in labels)
+        if len(once) < len(labels):
+            raise ValueError(
+                f"{list(labels)} names one twice; "
+                f"e.g. labels: [{', '.join(budget.slug for budget in once)}]"
+            )
+        return labels
 
     @model_validator(mode="after")
     def _arms_make_sense(self) -> Self:
@@ -153,16 +166,6 @@ class SegmentationConfig(Section):
             raise ValueError(
                 "no arm is of kind real; the gain needs one to be measured against; "
                 "e.g. arms: {real: {kind: real}, mixed: {kind: mixed}}"
-            )
-        if bad := [p for p in self.label_percents if not 1 <= p <= 100]:
-            raise ValueError(
-                f"label_percents {bad} are not percents between 1 and 100; "
-                "e.g. label_percents: [10, 100]"
-            )
-        if len(set(self.label_percents)) < len(self.label_percents):
-            raise ValueError(
-                f"label_percents {list(self.label_percents)} names one twice; "
-                f"e.g. label_percents: {sorted(set(self.label_percents))}"
             )
         alone = [name for name, arm in self.arms.items() if arm.kind == "unlabelled"]
         if alone and not any(s.network in SEMI_SUPERVISED for s in self.segmenters.values()):
@@ -184,6 +187,11 @@ class SegmentationConfig(Section):
                     f"{name!r} names a file: use a-z, 0-9 and _ only; e.g. {mend}: {{...}}"
                 )
         return self
+
+    @property
+    def budgets(self) -> list[LabelBudget]:
+        """The label budgets, parsed."""
+        return [LabelBudget.parse(labels) for labels in self.labels]
 
     @property
     def trainings(self) -> list[tuple[str, str]]:

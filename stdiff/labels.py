@@ -1,8 +1,9 @@
 """Which cases a training step may see: by role, and by the label budget.
 
 ``splits.parquet`` holds one row a case and fold: its role, and for training cases a
-``label_rank`` in [0, 1): at label fraction f the cases with rank < f are labelled, so 10 % of
-the labels are a part of 25 %, and those of 100 %.
+``label_rank`` in [0, 1): with a share f of the labels the cases with rank < f are labelled, so
+10 % of the labels are a part of 25 %, and those of 100 %. A budget of 40 cases takes the lowest
+ranks that hold 40 annotated lesion cases; all images of a group share a rank, so they may be more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from stdiff.files import InputError
+from stdiff.label_budget import LabelBudget
 
 _COLUMNS = ("case_id", "fold", "role", "label_rank")
 _LISTED = 5
@@ -64,60 +66,71 @@ def training_cases(cases: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def labelled_training_cases(
-    cases: pd.DataFrame, splits: pd.DataFrame, label_fraction: float
+    cases: pd.DataFrame, splits: pd.DataFrame, labels: LabelBudget
 ) -> pd.DataFrame:
     """Training rows within the label budget whose mask holds a lesion, sorted by case_id.
 
     Args:
         cases: with the columns ``case_id``, ``mask`` and ``lesion_count``.
         splits: as :func:`read_splits` gives it.
-        label_fraction: in (0, 1]; cases with ``label_rank`` below it are labelled.
+        labels: the label budget.
 
     Raises:
         InputError: no such row, or a case without a split.
     """
-    labelled = _within_budget(cases, splits, label_fraction)
-    has_lesion = (cases["mask"].notna() & (cases["lesion_count"] > 0)).to_numpy()
+    labelled = _within_budget(cases, splits, labels)
+    has_lesion = _has_lesion(cases)
     if not (labelled & has_lesion).any():
         raise InputError(
-            f"no labelled training case with a lesion at label fraction {label_fraction} "
+            f"no labelled training case with a lesion in {labels} of the labels "
             f"({len(cases)} cases, {int(labelled.sum())} of them labelled training cases); "
-            "raise the fraction or add annotated images"
+            "raise the budget or add annotated images"
         )
     return _sorted_rows(cases, labelled & has_lesion)
 
 
 def lesion_free_training_cases(
-    cases: pd.DataFrame, splits: pd.DataFrame, label_fraction: float
+    cases: pd.DataFrame, splits: pd.DataFrame, labels: LabelBudget
 ) -> pd.DataFrame:
     """Training rows within the label budget that are known to show no lesion, sorted by case_id.
 
     Args:
         cases: with the columns ``case_id``, ``mask`` and ``lesion_count``.
         splits: as :func:`read_splits` gives it.
-        label_fraction: in (0, 1]; that an image has no lesion is a label.
+        labels: the label budget; that an image has no lesion is a label.
 
     Raises:
         InputError: no such row, or a case without a split.
     """
-    labelled = _within_budget(cases, splits, label_fraction)
+    labelled = _within_budget(cases, splits, labels)
     free = labelled & (cases["mask"].notna() & (cases["lesion_count"] == 0)).to_numpy()
     if not free.any():
         raise InputError(
-            f"no training image known to be lesion-free among {len(cases)} cases at label fraction "
-            f"{label_fraction}; add a collection with normal images (BUSI has some), or set "
+            f"no training image known to be lesion-free among {len(cases)} cases in {labels} of "
+            "the labels; add a collection with normal images (BUSI has some), or set "
             "corpus.backgrounds: generated"
         )
     return _sorted_rows(cases, free)
 
 
-def _within_budget(cases: pd.DataFrame, splits: pd.DataFrame, label_fraction: float) -> np.ndarray:
+def _within_budget(cases: pd.DataFrame, splits: pd.DataFrame, labels: LabelBudget) -> np.ndarray:
     """Which rows are training cases whose label may be used."""
-    if not 0 < label_fraction <= 1:
-        raise InputError(f"label fraction {label_fraction} is not in (0, 1]; e.g. 0.1 for 10 %")
     split = _split_rows(cases, splits)
-    ranks = pd.to_numeric(split["label_rank"])
-    return ((split["role"] == "train") & (ranks < label_fraction)).to_numpy()
+    training = (split["role"] == "train").to_numpy()
+    ranks = pd.to_numeric(split["label_rank"]).to_numpy()
+    if labels.is_percent:
+        return training & (ranks < labels.number / 100)
+    of_lesions = np.sort(ranks[training & _has_lesion(cases)])
+    if len(of_lesions) < labels.number:
+        raise InputError(
+            f"{labels} are more than the {len(of_lesions)} annotated training cases with a lesion; "
+            f"e.g. labels: [{len(of_lesions)} cases], or add annotated images"
+        )
+    return training & (ranks <= of_lesions[labels.number - 1])
+
+
+def _has_lesion(cases: pd.DataFrame) -> np.ndarray:
+    return (cases["mask"].notna() & (cases["lesion_count"] > 0)).to_numpy()
 
 
 def _split_rows(cases: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from stdiff.label_budget import LabelBudget
+
 
 def command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     """A further command of argparse's subparsers, which shows its defaults."""
@@ -35,6 +37,25 @@ def data(p: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Case tables and splits."""
     p.add_argument("--cases", type=Path, nargs="+", required=required, help="case tables")
     p.add_argument("--splits", type=Path, required=required, help="splits table")
+
+
+def label_budget(text: str) -> LabelBudget:
+    """A label budget, see :class:`stdiff.label_budget.LabelBudget`."""
+    try:
+        return LabelBudget.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def labels(p: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """The label budget."""
+    p.add_argument(
+        "--labels",
+        type=label_budget,
+        required=required,
+        default=None if required else "100",
+        help="label budget: percent of the training labels, or a number of cases, e.g. 40cases",
+    )
 
 
 def out(p: argparse.ArgumentParser, what: str) -> None:

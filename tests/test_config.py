@@ -110,13 +110,13 @@ MISTAKES = [
     ("model.unet.channels", [33], ["channels [33]"], "channels: [32, 64, 128]"),
     ("model.autoencoder.decoder_blocks", [1], ["decoder_blocks.1"], "decoder_blocks: [3, 2, 0]"),
     (
-        "segmentation.label_percents",
+        "segmentation.labels",
         [10, "all"],
-        ["segmentation.label_percents.1: 'all'"],
-        "label_percents: [10, 100]",
+        ["segmentation.labels: 'all' is neither"],
+        "labels: [40 cases, 10]",
     ),
-    ("segmentation.label_percents", [0, 50], ["label_percents [0]"], "label_percents: [10, 100]"),
-    ("segmentation.label_percents", [5, 5], ["[5, 5] names one twice"], "label_percents: [5]"),
+    ("segmentation.labels", [0, 50], ["0 is not a percent"], "labels: [10, 100]"),
+    ("segmentation.labels", [5, 5], ["[5, 5] names one twice"], "labels: [5]"),
     (
         "segmentation.arms",
         {"mixed": {"kind": "mixed"}},
@@ -201,7 +201,7 @@ def test_published_folds_need_their_collection():
         ("training", ...),
         ("training.pretrain", ...),
         ("model.autoencoder.decoder_blocks", [1, 2]),
-        ("segmentation.label_percents", [10, "all"]),
+        ("segmentation.labels", "10"),
         ("phantom", 7),
     ],
 )

@@ -90,7 +90,7 @@ def test_from_labels_to_new_masks_their_realism_and_pictures(data, tmp_path, cap
 
 
 def test_a_budget_of_labels_binds_the_prior(data, tmp_path):
-    assert main(["masks", "fit", *data, "--label-percent", "25", "--out", f"{tmp_path}/p"]) == 0
+    assert main(["masks", "fit", *data, "--labels", "25", "--out", f"{tmp_path}/p"]) == 0
     assert Prior.load(tmp_path / "p").masks == ROLES["train"] // 4
 
 

@@ -188,7 +188,7 @@ def small_run(folder, **changes):
     values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
     values |= {"run": "stub", "phantom": None, "data_root": str(folder)}
     values |= {"collections": {"busi": {"path": "raw"}}, "masks": {}}
-    values["segmentation"] |= {"label_percents": [100], "seeds": 1}
+    values["segmentation"] |= {"labels": [100], "seeds": 1}
     values["corpus"] = {"count": changes.pop("count", 200), "shard_size": 100}
     values["corpus"]["gate"] = changes.pop("gate", {})
     (folder / "config.yaml").write_text(yaml.safe_dump(values | changes))

@@ -59,7 +59,7 @@ def tiny_model(config: Config) -> DiffusionModel:
     torch.manual_seed(2)
     for block in [*model.controlnet.controlnet_down_blocks, model.controlnet.controlnet_mid_block]:
         torch.nn.init.normal_(block.weight, std=0.2)
-    model.about |= {"stage": "finetune", "label_percent": 100}
+    model.about |= {"stage": "finetune", "labels": "100 %"}
     return model
 
 

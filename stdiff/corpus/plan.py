@@ -19,6 +19,7 @@ from tqdm import tqdm
 from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, write_cases
 from stdiff.conditions import parse_where
 from stdiff.files import InputError, sha256_bytes
+from stdiff.label_budget import LabelBudget
 from stdiff.labels import labelled_training_cases, lesion_free_training_cases, read_splits
 from stdiff.lexicon import VOCABULARY, render
 from stdiff.masks.bank import MaskBank
@@ -88,7 +89,7 @@ def write_plan(
     *,
     corpus: str,
     weights: Mapping[str, float],
-    label_fraction: float,
+    labels: LabelBudget,
     count: int,
     seed: int,
     first: int = 0,
@@ -106,7 +107,7 @@ def write_plan(
         out: the plan, written whole or not at all.
         corpus: name of the corpus.
         weights: kind of mask → weight, see :func:`stdiff.masks.sources.mask_source`.
-        label_fraction: in (0, 1]; the label budget of the arm.
+        labels: the label budget of the arm.
         count: number of images, >= 1.
         seed: corpus seed, >= 0.
         first: index of the first row, >= 0: a part of a plan is planned by itself.
@@ -120,7 +121,7 @@ def write_plan(
         InputError: no labelled lesion to draw from, masks that cannot be used or had, or bad
             numbers.
     """
-    bank = training_bank(cases, splits, label_fraction, fold)
+    bank = training_bank(cases, splits, labels, fold)
     known = Prior.load(prior) if prior else None
     if known is None and weights.get("curvature"):
         known = fit_prior(bank, about=corpus)
@@ -135,13 +136,13 @@ def write_plan(
     )
     backgrounds = []
     if kept_backgrounds:
-        backgrounds = lesion_free_cells(cases, splits, label_fraction, fold)
+        backgrounds = lesion_free_cells(cases, splits, labels, fold)
     options = {"corpus": corpus, "count": count, "seed": seed, "first": first}
     write_masks(source, out, **options, backgrounds=backgrounds)
 
 
 def lesion_free_cells(
-    cases: Sequence[Path], splits: Path, label_fraction: float, fold: int = 0
+    cases: Sequence[Path], splits: Path, labels: LabelBudget, fold: int = 0
 ) -> list[dict[str, Any]]:
     """Pictures of the training images known to be lesion-free, each named by its case.
 
@@ -149,21 +150,19 @@ def lesion_free_cells(
         InputError: there is none.
     """
     table = read_cases(cases, ("case_id", "image", "mask", "lesion_count"))
-    rows = lesion_free_training_cases(table, read_splits(splits, fold), label_fraction)
+    rows = lesion_free_training_cases(table, read_splits(splits, fold), labels)
     return [
         {"bytes": row.image["bytes"], "path": f"{row.case_id}.png"} for row in rows.itertuples()
     ]
 
 
 def training_bank(
-    cases: Sequence[Path], splits: Path, label_fraction: float, fold: int = 0
+    cases: Sequence[Path], splits: Path, labels: LabelBudget, fold: int = 0
 ) -> MaskBank:
     """The labelled training masks of a label budget."""
     columns = ("case_id", "mask", "lesion_count", *VOCABULARY)
     return MaskBank(
-        labelled_training_cases(
-            read_cases(cases, columns), read_splits(splits, fold), label_fraction
-        )
+        labelled_training_cases(read_cases(cases, columns), read_splits(splits, fold), labels)
     )
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-_WITHIN = ["segmenter", "label_percent"]
+_WITHIN = ["segmenter", "labels"]
 
 
 def choose_arms(per_case: pd.DataFrame) -> pd.DataFrame:
-    """The arm with the best mean validation Dice of each segmenter and label percent.
+    """The arm with the best mean validation Dice of each segmenter and label budget.
 
     Args:
         per_case: Rows of `stdiff segment`; only those with the role ``validation`` are looked at.
 
     Returns:
-        Columns ``segmenter``, ``label_percent``, ``arm``, ``validation_dice``; no row without
+        Columns ``segmenter``, ``labels``, ``arm``, ``validation_dice``; no row without
         validation lesions. Cases weigh alike, seeds are averaged; of equally good arms the first
         by name is taken. A case without a Dice in some training has no say on any arm.
     """

@@ -13,6 +13,7 @@ from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.files import write_text
+from stdiff.label_budget import ALL_LABELS, LabelBudget
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.segmentation.images import annotated_lesions, labelled_images
 from stdiff.segmentation.networks import image_features, load_segmenter
@@ -27,12 +28,12 @@ def evaluate_corpus(
     corpus: Sequence[Path],
     segmenter: str,
     weights: Path,
-    label_percent: int,
+    labels: LabelBudget,
     out: Path,
 ) -> None:
     """Write the measurements of a corpus as JSON.
 
-    Keys: ``encoder``, ``label_percent``, ``generated`` (number of images), ``accepted`` (those of
+    Keys: ``encoder``, ``labels``, ``generated`` (number of images), ``accepted`` (those of
     them that the gate accepted), and of the accepted ones ``fidelity`` (list of records),
     ``control``, ``memorisation``.
 
@@ -43,8 +44,8 @@ def evaluate_corpus(
         corpus: All shards of the corpus.
         segmenter: A name in ``segmentation.segmenters``.
         weights: Its weights, trained on real training images only (arm ``real``, the greatest
-            label percent); both the judge of control and the encoder of fidelity.
-        label_percent: The label budget of the corpus' generator, to be reported.
+            label budget); both the judge of control and the encoder of fidelity.
+        labels: The label budget of the corpus' generator, to be reported.
         out: JSON file to write.
 
     Compared with generated images are real lesions with masks, as those are what a corpus
@@ -59,7 +60,7 @@ def evaluate_corpus(
     table, roles = read_cases(cases), read_splits(splits, config.split.fold)
     groups = roles.set_index("case_id")["group_id"]
     test = annotated_lesions(table, roles)
-    training = labelled_training_cases(table, roles, 1.0)
+    training = labelled_training_cases(table, roles, ALL_LABELS)
     seen = training_cases(table, roles)
     generated, gate = read_accepted(corpus)
     test_images, generated_images, training_images = (
@@ -68,7 +69,7 @@ def evaluate_corpus(
     encoder = f"{segmenter} encoder trained on this run's real training images"
     result = {
         "encoder": encoder,
-        "label_percent": label_percent,
+        "labels": str(labels),
         "generated": gate.made,
         "accepted": gate.accepted,
         "fidelity": evaluate_fidelity(

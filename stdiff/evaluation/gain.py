@@ -26,6 +26,7 @@ from stdiff.evaluation.statistics import (
 )
 from stdiff.evaluation.subgroups import subgroup_gains
 from stdiff.files import InputError, write_text
+from stdiff.label_budget import LabelBudget
 from stdiff.randomness import generator
 from stdiff.segmentation.arms import TRAINING, real_arm
 
@@ -71,7 +72,7 @@ def empty_cases(per_case: pd.DataFrame) -> set[str]:
 
 
 def dice_by_arm(per_case: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
-    """Mean Dice with its 95 % interval, IoU and HD95 of every segmenter, arm and label percent.
+    """Mean Dice with its 95 % interval, IoU and HD95 of every segmenter, arm and label budget.
 
     Args:
         per_case: Rows of `stdiff segment`, several trainings together.
@@ -106,12 +107,12 @@ def dice_by_arm(per_case: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
 def gains(
     per_case: pd.DataFrame, *, baseline_arm: str = "real", draws: int, seed: int
 ) -> pd.DataFrame:
-    """Mean paired difference in Dice of every arm to the baseline arm at the same label percent.
+    """Mean paired difference in Dice of every arm to the baseline arm at the same label budget.
 
     ``wilcoxon_p`` tests the groups' mean differences, as cases of one group are not independent.
     ``effect_size`` is Cohen's d of these; ``smallest_shown`` the smallest gain that so many cases
     would have shown, see :func:`stdiff.evaluation.statistics.smallest_shown`.
-    ``holm_p`` is corrected over all segmenters, arms and label percents of a collection.
+    ``holm_p`` is corrected over all segmenters, arms and label budgets of a collection.
     Positive gains favour the arm.
 
     Raises:
@@ -121,18 +122,16 @@ def gains(
     per_case = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
     records = []
     for key, rows in per_case.groupby(TRAINING):
-        segmenter, arm, label_percent = key
+        segmenter, arm, labels = key
         if arm == baseline_arm:
             continue
-        of_training = per_case["segmenter"].eq(segmenter) & per_case["label_percent"].eq(
-            label_percent
-        )
+        of_training = per_case["segmenter"].eq(segmenter) & per_case["labels"].eq(labels)
         baseline_rows = per_case[of_training & per_case["arm"].eq(baseline_arm)]
         if baseline_rows.empty:
             raise InputError(
                 f"{_named(dict(zip(TRAINING, key, strict=True)))}: no table of the arm "
-                f"{baseline_arm}-{label_percent} to measure the gain against; make it with "
-                "`stdiff segment`"
+                f"{baseline_arm}-{LabelBudget.parse(labels).slug} to measure the gain against; "
+                "make it with `stdiff segment`"
             )
         baselines = dict(_collections(baseline_rows))
         for collection, part in _collections(rows):
@@ -197,19 +196,19 @@ def gain_table_text(result: dict[str, Any]) -> str:
     """The JSON of :func:`evaluate_gain`, parsed, as a plain-text table: one line an arm."""
     gain_of = {_line_key(record): record for record in result["gains"]}
     lines = [
-        f"{'segmenter':<16}{'collection':<12}{'labels':>7}  {'arm':<12}{'cases':>6}{'seeds':>6}"
+        f"{'segmenter':<16}{'collection':<12}{'labels':>8}  {'arm':<12}{'cases':>6}{'seeds':>6}"
         f"  {'Dice [95 %]':<22}{'gain [95 %]':<25}{'p (Holm)':>8}"
     ]
     for record in sorted(result["by_arm"], key=_line_order):
         gain = gain_of.get(_line_key(record))
         lines.append(
-            f"{record['segmenter']:<16}{record['collection']:<12}{record['label_percent']:>5} %"
+            f"{record['segmenter']:<16}{record['collection']:<12}{record['labels']:>8}"
             f"  {record['arm']:<12}{record['cases']:>6}{record['seeds']:>6}"
             f"  {_interval(record, 'dice', ''):<22}"
             + (f"{_interval(gain, 'gain', '+'):<25}{gain['holm_p']:>8.2g}" if gain else "")
         )
     lines.append(
-        f"gain: paired difference to {result['baseline_arm']} at the same label percent; "
+        f"gain: paired difference to {result['baseline_arm']} at the same label budget; "
         "seeds averaged per case, groups resampled"
     )
     if result["excluded_both_empty"]:
@@ -256,8 +255,8 @@ def _line_key(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _line_order(record: dict[str, Any]) -> tuple[Any, ...]:
-    collection = record["collection"]
-    return record["segmenter"], collection != "pooled", collection, record["label_percent"]
+    collection, labels = record["collection"], LabelBudget.parse(record["labels"])
+    return record["segmenter"], collection != "pooled", collection, labels
 
 
 def _interval(record: dict[str, Any], name: str, sign: str) -> str:
@@ -269,4 +268,4 @@ def _interval(record: dict[str, Any], name: str, sign: str) -> str:
 
 def _named(row: dict[str, Any]) -> str:
     seed = f", seed {row['seed']}" if "seed" in row else ""
-    return f"{row['segmenter']}, {row['arm']}-{row['label_percent']}{seed}"
+    return f"{row['segmenter']}, {row['arm']}-{LabelBudget.parse(row['labels']).slug}{seed}"

@@ -32,7 +32,7 @@ def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> p
     logarithm of the number of cases, has the same Dice, minus n. Outside the numbers that the
     baseline was trained on nothing is extrapolated: the value stops there, and ``beyond`` says
     ``more`` or ``less``; an end of the interval that lies there is infinite (null in JSON). With a
-    single group both ends are NaN. Needs the baseline at two label percents or more.
+    single group both ends are NaN. Needs the baseline at two label budgets or more.
 
     Args:
         per_case: Rows of test lesions, without cases that have no Dice.
@@ -41,15 +41,15 @@ def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> p
         seed: Of the run.
 
     Returns:
-        ``segmenter``, ``arm``, ``label_percent``, ``training_real``, ``worth_mean``, ``worth_low``,
+        ``segmenter``, ``arm``, ``labels``, ``training_real``, ``worth_mean``, ``worth_low``,
         ``worth_high`` (cases; 95 % percentile interval), ``beyond``.
     """
     records = []
     for segmenter, rows in per_case.groupby("segmenter"):
         dice = rows.pivot_table(
-            index=["group_id", "case_id"], columns=["arm", "label_percent"], values="dice"
+            index=["group_id", "case_id"], columns=["arm", "labels"], values="dice"
         )
-        real = rows.groupby(["arm", "label_percent"])["training_real"].max()
+        real = rows.groupby(["arm", "labels"])["training_real"].max()
         baseline = sorted(
             (c for c in dice if c[0] == baseline_arm), key=lambda column: real[column]
         )
@@ -72,7 +72,7 @@ def worth(per_case: pd.DataFrame, baseline_arm: str, draws: int, seed: int) -> p
             of_draws[sides != 0] = np.inf * sides[sides != 0]
             low, high = _interval(of_draws - real[column])
             records.append(
-                {"segmenter": segmenter, "arm": column[0], "label_percent": column[1]}
+                {"segmenter": segmenter, "arm": column[0], "labels": column[1]}
                 | {"training_real": int(real[column]), "worth_mean": mean[0] - real[column]}
                 | {"worth_low": low, "worth_high": high, "beyond": _BEYOND[side[0]]}
             )

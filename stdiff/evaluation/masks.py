@@ -14,6 +14,7 @@ import pandas as pd
 from stdiff.cases import images_of, read_cases
 from stdiff.evaluation.mask_network import network_auc
 from stdiff.files import InputError, write_text
+from stdiff.label_budget import LabelBudget
 from stdiff.labels import cases_with_role, labelled_training_cases, read_splits
 from stdiff.masks.realism import near_copies, realism
 from stdiff.randomness import generator
@@ -27,7 +28,7 @@ def evaluate_masks(
     *,
     cases: Sequence[Path],
     splits: Path,
-    label_fraction: float,
+    labels: LabelBudget,
     fold: int,
     at_most: int,
     seed: int,
@@ -42,7 +43,7 @@ def evaluate_masks(
         tables: case tables with masks, one a kind; their stems are the names.
         cases: case tables of real images.
         splits: ``splits.parquet``.
-        label_fraction: the budget whose training masks may have been copied.
+        labels: the budget whose training masks may have been copied.
         fold: of the splits.
         at_most: masks of each kind; as many real ones, if there are.
         seed: of what is drawn, and of the classifiers.
@@ -54,7 +55,7 @@ def evaluate_masks(
     Raises:
         InputError: tables missing or of unequal size, or too few masks.
     """
-    training = training_masks(cases, splits, label_fraction, fold)
+    training = training_masks(cases, splits, labels, fold)
     held_out, groups = held_out_masks(cases, splits, fold)
     chosen = generator(seed, "masks held out").permutation(len(held_out))[:at_most]
     held_out, groups = held_out[chosen], groups[chosen]
@@ -84,12 +85,10 @@ def held_out_masks(cases: Sequence[Path], splits: Path, fold: int) -> tuple[np.n
 
 
 def training_masks(
-    cases: Sequence[Path], splits: Path, label_fraction: float, fold: int
+    cases: Sequence[Path], splits: Path, labels: LabelBudget, fold: int
 ) -> np.ndarray:
     """Labelled training masks of a budget."""
-    rows = labelled_training_cases(
-        read_cases(cases, _COLUMNS), read_splits(splits, fold), label_fraction
-    )
+    rows = labelled_training_cases(read_cases(cases, _COLUMNS), read_splits(splits, fold), labels)
     return images_of(rows["mask"])
 
 

@@ -37,10 +37,10 @@ def subgroup_gains(
     groups = per_case.groupby("case_id")["group_id"].first()
     records = []
     for training in dice.index.droplevel("case_id").unique():
-        segmenter, arm, percent = training
+        segmenter, arm, labels = training
         if arm == baseline_arm:
             continue
-        gain = dice[training] - dice[segmenter, baseline_arm, percent]
+        gain = dice[training] - dice[segmenter, baseline_arm, labels]
         for (subgroup, value), cases in parts.items():
             of_part = gain[gain.index.isin(cases)]
             records.append(

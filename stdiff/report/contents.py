@@ -19,6 +19,7 @@ import stdiff
 from stdiff.config import Config
 from stdiff.datasets.integrity import found_in_run
 from stdiff.evaluation.masks import held_out_masks, masks_of
+from stdiff.label_budget import LabelBudget
 from stdiff.labels import read_splits
 from stdiff.masks.prior import Prior
 from stdiff.report import figures, mask_figures
@@ -78,8 +79,8 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
             for name in (config.collections if have_cases else ())
         ],
         "corpora": [
-            _corpus(run, config, percent, None if roles is None else (cases, roles), folder)
-            for percent in config.segmentation.label_percents
+            _corpus(run, config, labels, None if roles is None else (cases, roles), folder)
+            for labels in config.segmentation.budgets
         ],
         "masks": _masks(run, config, cases if have_cases else [], folder),
         "curves": _curves(run, config, folder),
@@ -111,11 +112,11 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
     collections = ["pooled", *(record["collection"] for record in result["by_arm"])]
 
     def place(record: dict[str, Any]) -> tuple[Any, ...]:
-        at = collections.index(record["collection"])
-        return at, record["segmenter"], record["label_percent"], record["arm"] != baseline
+        at, labels = collections.index(record["collection"]), LabelBudget.parse(record["labels"])
+        return at, record["segmenter"], labels, record["arm"] != baseline
 
     def table(records: list[dict[str, Any]]) -> Table:
-        first = ("collection", "segmenter", "label_percent")
+        first = ("collection", "segmenter", "labels")
         ordered = sorted(records, key=place)
         return records_table([{key: record[key] for key in first} | record for record in ordered])
 
@@ -148,7 +149,7 @@ def _headline(record: dict[str, Any], baseline: str) -> str:
     else:
         verdict = f"{record['arm']} is {'better' if low > 0 else 'worse'}"
     return (
-        f"{record['label_percent']} % of the labels, {record['segmenter']}: Dice of "
+        f"{record['labels']} of the labels, {record['segmenter']}: Dice of "
         f"{record['arm']} minus {baseline} {shown.rows[0][0]}, p (Holm) "
         f"{number_text('holm_p', p)}: {verdict}."
     )
@@ -157,19 +158,19 @@ def _headline(record: dict[str, Any], baseline: str) -> str:
 def _corpus(
     run: Path,
     config: Config,
-    percent: int,
+    labels: LabelBudget,
     real: tuple[list[Path], pd.DataFrame] | None,
     folder: Path,
 ) -> dict[str, Any]:
     """What was measured on one corpus, and its pictures; None in place of what is missing."""
-    home = run / f"labels{percent}"
+    home = run / f"labels{labels.slug}"
     # Shards of an earlier, larger corpus may still lie there; they are no part of this one.
     named = [home / "corpus" / f"{part}.parquet" for part in config.corpus.parts]
     shards = [path for path in named if path.is_file()]
     contents: dict[str, Any] = {
-        "percent": percent,
+        "labels": labels,
         "shards": (len(shards), len(named)),
-        "gate": gate_contents(home / "gate.json", shards, folder / f"gate_labels{percent}.png"),
+        "gate": gate_contents(home / "gate.json", shards, folder / f"gate_labels{labels.slug}.png"),
         "evaluation": None,
         "samples": None,
         "sheet": None,
@@ -186,7 +187,7 @@ def _corpus(
         }
     if shards and real is not None:
         samples, sheet = (
-            folder / f"{name}_labels{percent}.png" for name in ("samples", "real_and_generated")
+            folder / f"{name}_labels{labels.slug}.png" for name in ("samples", "real_and_generated")
         )
         figures.sample_grid(shards, *real, samples)
         figures.real_and_generated(shards, *real, sheet)
@@ -195,8 +196,8 @@ def _corpus(
 
 
 def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[str, Any] | None:
-    """The clinical prior of the largest label fraction, and how real its masks are."""
-    home = run / f"labels{max(config.segmentation.label_percents)}"
+    """The clinical prior of the largest label budget, and how real its masks are."""
+    home = run / f"labels{max(config.segmentation.budgets).slug}"
     if not (home / "mask_prior.json").is_file():
         return None
     prior, sheet = folder / "mask_prior.png", folder / "masks.png"
@@ -221,23 +222,22 @@ def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[s
 
 
 def _curves(run: Path, config: Config, folder: Path) -> str | None:
+    models = {
+        labels: run / f"labels{labels.slug}" / "model" for labels in config.segmentation.budgets
+    }
     logs = {
         "stage 0, autoencoder": run / "autoencoder" / "autoencoder.jsonl",
         "stage 1, pretraining": run / "pretrain" / "pretrain.jsonl",
     } | {
-        f"stage 2, {percent} % of the labels": run / f"labels{percent}" / "model" / "finetune.jsonl"
-        for percent in config.segmentation.label_percents
+        f"stage 2, {labels} of the labels": model / "finetune.jsonl"
+        for labels, model in models.items()
     }
     found = {title: log for title, log in logs.items() if log.is_file()}
     if not found:
         return None
-    models = {
-        percent: run / f"labels{percent}" / "model"
-        for percent in config.segmentation.label_percents
-    }
     watched = {
-        f"{percent} %, validation": model / "watch.jsonl"
-        for percent, model in models.items()
+        f"{labels}, validation": model / "watch.jsonl"
+        for labels, model in models.items()
         if (model / "watch.jsonl").is_file()
     }
     figures.training_curves(found, watched, folder / "training_curves.png")

@@ -232,7 +232,7 @@ def _making(counts: _Counts, config: Config | None) -> Iterator[str]:
     yield (
         "```\n"
         "stdiff plan --config config.yaml --cases TABLES --splits splits.parquet \\\n"
-        f"    --label-percent PERCENT --count {counts.planned} "
+        f"    --labels LABELS --count {counts.planned} "
         f"--seed {config.seed if config else 'SEED'} --out plan.parquet\n"
         "stdiff generate --config config.yaml --plan plan.parquet --model MODEL --shard I \\\n"
         "    --out shard.parquet\n"

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from stdiff.cases import images_of, read_cases
 from stdiff.evaluation.memorisation import nearest_training
 from stdiff.files import InputError, decode_png
+from stdiff.label_budget import LabelBudget
 from stdiff.labels import training_cases
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 from stdiff.segmentation.images import annotated_lesions
@@ -85,7 +86,7 @@ def _draw_watched(axes: Axes, title: str, entries: list[dict[str, Any]]) -> None
 
 
 def dice_by_arm(gain_json: Path, out: Path) -> None:
-    """Mean Dice with its 95 % interval by label percent and arm; one panel a segmenter and
+    """Mean Dice with its 95 % interval by label budget and arm; one panel a segmenter and
     collection.
 
     Args:
@@ -95,19 +96,19 @@ def dice_by_arm(gain_json: Path, out: Path) -> None:
     result = json.loads(gain_json.read_text(encoding="utf-8"))
     table = pd.DataFrame(result["by_arm"])
     arms = sorted(set(table["arm"]), key=lambda arm: (arm != result["baseline_arm"], arm))
-    percents = sorted(set(table["label_percent"]))
+    budgets = sorted(set(table["labels"]), key=LabelBudget.parse)
     panels_of = list(table.groupby(["segmenter", "collection"], sort=False))
     figure, panels = _panels(len(panels_of), sharey=True)
     for axes, ((segmenter, collection), rows) in zip(panels, panels_of, strict=True):
         for number, arm in enumerate(arms):
-            _draw_arm(axes, rows[rows["arm"] == arm], percents, number, len(arms))
+            _draw_arm(axes, rows[rows["arm"] == arm], budgets, number, len(arms))
         counts = rows.iloc[0]
         axes.set_title(
             f"{collection}, {segmenter}\n{counts['cases']} cases, {counts['groups']} groups",
             fontsize=9,
         )
-        axes.set_xticks(range(len(percents)), [f"{percent} %" for percent in percents])
-        axes.set_xlim(-0.5, len(percents) - 0.5)
+        axes.set_xticks(range(len(budgets)), budgets)
+        axes.set_xlim(-0.5, len(budgets) - 0.5)
         axes.set_xlabel("labels", fontsize=9)
         axes.set_ylabel("Dice", fontsize=9)
         axes.tick_params(labelleft=True)
@@ -118,7 +119,7 @@ def dice_by_arm(gain_json: Path, out: Path) -> None:
     write_figure(figure, out)
 
 
-def _draw_arm(axes: Axes, rows: pd.DataFrame, percents: list[int], number: int, arms: int) -> None:
+def _draw_arm(axes: Axes, rows: pd.DataFrame, budgets: list[str], number: int, arms: int) -> None:
     """One arm's points, moved sideways so that arms do not cover each other."""
     mean = rows["dice_mean"].to_numpy(dtype=float)
     # Nothing to draw an interval of where it is unknown (a single group).
@@ -127,7 +128,7 @@ def _draw_arm(axes: Axes, rows: pd.DataFrame, percents: list[int], number: int, 
     )
     shift = 0.16 * (number - (arms - 1) / 2)
     axes.errorbar(
-        [percents.index(percent) + shift for percent in rows["label_percent"]],
+        [budgets.index(labels) + shift for labels in rows["labels"]],
         mean,
         yerr=[np.nan_to_num(mean - low), np.nan_to_num(high - mean)],
         fmt=MARKERS[number % len(MARKERS)],

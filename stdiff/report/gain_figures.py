@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stdiff.label_budget import LabelBudget
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 
 _ROW_INCHES = 0.3
@@ -17,7 +18,7 @@ _POINT = ["segmenter", "arm", "training_real", "dice_mean", "dice_low", "dice_hi
 
 
 def forest_plot(gain_json: Path, out: Path) -> bool:
-    """Gain of every segmenter, label percent and arm with its 95 % interval; a panel a collection.
+    """Gain of every segmenter, label budget and arm with its 95 % interval; a panel a collection.
 
     The grey bar of a row reaches as far as the smallest gain that its cases would have shown.
 
@@ -32,8 +33,8 @@ def forest_plot(gain_json: Path, out: Path) -> bool:
     if not result["gains"]:
         return False
     table = pd.DataFrame(result["gains"])
-    names = ["segmenter", "label_percent", "arm"]
-    table = table.sort_values(names, kind="stable")
+    names = ["segmenter", "labels", "arm"]
+    table = table.sort_values(names, key=_in_table_order, kind="stable")
     rows = table[names].drop_duplicates().reset_index(drop=True)
     panels_of = list(table.groupby("collection", sort=False))
     panels_of.sort(key=lambda item: item[0] != "pooled")
@@ -56,7 +57,7 @@ def forest_plot(gain_json: Path, out: Path) -> bool:
         axes.tick_params(labelsize=8)
         axes.use_sticky_edges = False  # bars would hold the frame to their left ends
         axes.margins(x=0.06)
-    labels = [f"{r.segmenter}, {r.label_percent} %, {r.arm}" for r in rows.itertuples()]
+    labels = [f"{r.segmenter}, {r.labels}, {r.arm}" for r in rows.itertuples()]
     axes_of[0].set_yticks(range(len(rows)), labels, fontsize=8)
     axes_of[0].set_ylim(len(rows) - 0.4, -0.6)
     write_figure(figure, out)
@@ -111,3 +112,7 @@ def learning_curves(gain_json: Path, out: Path) -> bool:
     )
     write_figure(figure, out)
     return True
+
+
+def _in_table_order(column: pd.Series) -> pd.Series:
+    return column.map(LabelBudget.parse) if column.name == "labels" else column

@@ -25,9 +25,9 @@ def results_markdown(run: Path) -> str:
             records_table(gain["gains"], leave_out=alone),
         ),
     ]
-    for percent in config.segmentation.label_percents:
-        measured = read_json(run / f"labels{percent}" / "evaluation.json")
-        corpus = f"corpus of the generator with {percent} % of the labels"
+    for labels in config.segmentation.budgets:
+        measured = read_json(run / f"labels{labels.slug}" / "evaluation.json")
+        corpus = f"corpus of the generator with {labels} of the labels"
         fidelity = records_table(measured["fidelity"], leave_out=["encoder"])
         parts.append((f"Fidelity, {corpus} (features: {measured['encoder']})", fidelity))
         for name in ("control", "memorisation"):

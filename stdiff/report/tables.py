@@ -36,7 +36,6 @@ _LABELS = {
     "training real": "real labelled cases",
     "worth": "worth [real cases]",
     "dice seed sd": "SD of the seeds' Dice",
-    "label percent": "labels",
     "mask dice": "generated images, against their masks",
     "ceiling": "ceiling: real test images",
     "excluded both empty": "left out, both masks empty",
@@ -127,8 +126,6 @@ def number_text(name: str, value: Any) -> str:
         return NOT_KNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name.endswith("percent"):
-        return f"{value} %"
     if not isinstance(value, float):
         return f"{value}"
     if name.endswith("_p"):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from stdiff.config import Config
 from stdiff.config_segmentation import ArmConfig
 from stdiff.files import InputError
+from stdiff.label_budget import LabelBudget
 
 # The columns of a per-case table that name a training, but for its seed.
-TRAINING = ["segmenter", "arm", "label_percent"]
+TRAINING = ["segmenter", "arm", "labels"]
 # Of a pretrained segmenter's images, those seen before the real ones.
 PRETRAINING = 0.75
 
@@ -34,11 +35,11 @@ class Arm:
     """An arm at one label budget."""
 
     name: str  # as in the configuration, e.g. "mixed"
-    label_percent: int  # percent of the training labels
+    labels: LabelBudget
     config: ArmConfig
 
     def __str__(self) -> str:
-        return f"{self.name}-{self.label_percent}"
+        return f"{self.name}-{self.labels.slug}"
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -51,22 +52,21 @@ class Arm:
 
 
 def parse_arm(text: str, config: Config) -> Arm:
-    """The arm that ``<arm>-<percent>``, e.g. ``mixed-10``, names in this configuration.
+    """The arm that ``<arm>-<labels>``, e.g. ``mixed-10`` or ``mixed-40cases``, names.
 
     Raises:
-        InputError: not of that form, or arm or percent are not in the configuration.
+        InputError: not of that form, or arm or labels are not in the configuration.
     """
-    arms, percents = config.segmentation.arms, config.segmentation.label_percents
-    known = ", ".join(f"{name}-{percent}" for name in arms for percent in percents)
-    match = re.fullmatch(r"([a-z0-9_]+)-(\d+)", text)
+    arms = config.segmentation.arms
+    budgets = {budget.slug: budget for budget in config.segmentation.budgets}
+    known = ", ".join(f"{name}-{slug}" for name in arms for slug in budgets)
+    match = re.fullmatch(r"([a-z0-9_]+)-(\d+(?:cases)?)", text)
     if match is None:
-        raise InputError(
-            f"arm {text!r} is not of the form <arm>-<percent>; expected one of {known}"
-        )
-    name, percent = match[1], int(match[2])
-    if name not in arms or percent not in percents:
+        raise InputError(f"arm {text!r} is not of the form <arm>-<labels>; expected one of {known}")
+    name, slug = match[1], match[2]
+    if name not in arms or slug not in budgets:
         raise InputError(f"arm {text!r} is not in the configuration; expected one of {known}")
-    return Arm(name, percent, arms[name])
+    return Arm(name, budgets[slug], arms[name])
 
 
 def real_arm(config: Config) -> str:

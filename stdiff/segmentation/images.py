@@ -83,7 +83,7 @@ def images_of_arm(
         InputError: no labelled case, no corpus or one that is too small for the arm, or images of
             another size.
     """
-    labelled = labelled_training_cases(cases, splits, arm.label_percent / 100)
+    labelled = labelled_training_cases(cases, splits, arm.labels)
     real = labelled_images(labelled, size_px)
     synthetic = _accepted_rows(arm, corpus, len(real)) if arm.config.uses_corpus else None
     if arm.config.kind != "unlabelled":
@@ -97,7 +97,7 @@ def images_of_arm(
     rows = pd.concat(parts, ignore_index=True)
     if rows.empty:
         raise InputError(
-            f"arm {arm}: no training image is left without a label at {arm.label_percent} %; name "
+            f"arm {arm}: no training image is left without a label at {arm.labels}; name "
             "the corpus too, e.g. unlabelled: [corpus, training], or take fewer labels"
         )
     _refuse_other_sizes(rows, size_px)

@@ -71,7 +71,7 @@ def segment_arm(
     Args:
         config: The run.
         segmenter: A name in ``segmentation.segmenters``.
-        arm: ``<arm>-<percent>``, e.g. ``mixed-10``.
+        arm: ``<arm>-<labels>``, e.g. ``mixed-10``.
         seed: Number of this training among its repetitions.
         cases: Case tables of real images.
         splits: The table that says roles and the label budget.
@@ -124,7 +124,7 @@ def segment_arm(
     described = {
         "segmenter": segmenter,
         "arm": chosen.name,
-        "label_percent": chosen.label_percent,
+        "labels": str(chosen.labels),
         "seed": seed,
         **seen.counts,
     }

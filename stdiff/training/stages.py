@@ -22,6 +22,7 @@ from stdiff.diffusion.folder import check_model_matches, load_model, save_model
 from stdiff.diffusion.model import DiffusionModel, add_adapters, new_model
 from stdiff.diffusion.parts import ModelFolderError, load_autoencoder
 from stdiff.files import InputError, sha256_folder, written_whole
+from stdiff.label_budget import LabelBudget
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.randomness import integer_seed
 from stdiff.training import ranks
@@ -127,7 +128,7 @@ def train_finetune(
     config: Config,
     *,
     base: Path,
-    label_percent: int,
+    labels: LabelBudget,
     cases: Sequence[Path],
     splits: Path,
     out: Path,
@@ -135,7 +136,7 @@ def train_finetune(
     stop_after_s: float | None = None,
     look: Callable[[DiffusionModel], Look] | None = None,
 ) -> None:
-    """Stage 2: train ControlNet and caption encoder on ``label_percent`` % of the labels.
+    """Stage 2: train ControlNet and caption encoder on this budget of the labels.
 
     Args:
         look: looks at the model in training, every ``training.finetune.watch_every_images``.
@@ -146,7 +147,7 @@ def train_finetune(
     check_model_matches(model, config, base)
     table = _read(cases, config)
     roles = read_splits(splits, config.split.fold)
-    rows = labelled_training_cases(table, roles, label_percent / 100)
+    rows = labelled_training_cases(table, roles, labels)
     # Gate and conditions are stage 2's own; the rest must be what stage 1 was made with.
     model.about["model"] = config.model.model_dump(mode="json")
     if not config.model.condition.mask:
@@ -166,7 +167,7 @@ def train_finetune(
         _finetune_stage(model, rows, config, state),
         config.training.finetune,
         seed=config.seed,
-        purpose=f"finetune-{label_percent}",
+        purpose=f"finetune-{labels.slug}",
         state=state,
         identity=identity_of(
             rows, config.training.finetune, config.model.gate, config.model.condition
@@ -178,7 +179,7 @@ def train_finetune(
     )
     model.about |= {
         "stage": "finetune",
-        "label_percent": label_percent,
+        "labels": str(labels),
         "finetune_cases": list(rows["case_id"]),
     }
     logs = {"pretrain.jsonl": base / "pretrain.jsonl", "finetune.jsonl": log}
@@ -191,7 +192,7 @@ def train_distill(
     config: Config,
     *,
     base: Path,
-    label_percent: int,
+    labels: LabelBudget,
     cases: Sequence[Path],
     splits: Path,
     out: Path,
@@ -200,7 +201,7 @@ def train_distill(
 ) -> None:
     """Stage 3: a few-step model that does without guidance what a fine-tuned one does with it.
 
-    It is told the masks and captions of ``label_percent`` % of the labels, those of stage 2.
+    It is told the masks and captions of this budget of the labels, those of stage 2.
     """
     model = load_model(base)
     if model.about.get("stage") != "finetune":
@@ -212,7 +213,7 @@ def train_distill(
             "sampler.steps: 6"
         )
     rows = labelled_training_cases(
-        _read(cases, config), read_splits(splits, config.split.fold), label_percent / 100
+        _read(cases, config), read_splits(splits, config.split.fold), labels
     )
     model.to(compute_device())
     masks_NHW, captions = images_of(rows["mask"]), list(rows["caption"])
@@ -221,7 +222,7 @@ def train_distill(
         stage,
         settings,
         seed=config.seed,
-        purpose=f"distill-{label_percent}",
+        purpose=f"distill-{labels.slug}",
         state=state,
         identity=identity_of(rows, settings, config.sampler) | {"base": sha256_folder(base)},
         stop_after_s=stop_after_s,

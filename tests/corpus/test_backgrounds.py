@@ -68,7 +68,7 @@ def test_backgrounds_are_lesion_free_training_images_within_the_labels(folder):
     assert set(origins(folder, "plan.parquet")) == {
         *("busi/normal-0000.png", "busi/normal-0001.png"),
     }
-    assert planned(folder, "tenth.parquet", "--label-percent", 10) == 0
+    assert planned(folder, "tenth.parquet", "--labels", 10) == 0
     assert set(origins(folder, "tenth.parquet")) == {"busi/normal-0000.png"}
     assert planned(folder, "small.parquet", count=3) == 0
     assert origins(folder, "small.parquet") == origins(folder, "plan.parquet")[:3]

@@ -10,6 +10,7 @@ from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, verify_table, w
 from stdiff.corpus import plan as plan_module
 from stdiff.corpus.plan import count_plan, make_plan, read_plan, row_sha256, write_plan
 from stdiff.files import InputError, decode_png
+from stdiff.label_budget import LabelBudget
 from stdiff.labels import cases_with_role, labelled_training_cases, read_splits, training_cases
 from stdiff.lexicon import Findings, parse
 from stdiff.masks.bank import BankSource, MaskBank
@@ -70,14 +71,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bank(folder):
     cases, splits = read_cases(folder / "cases.parquet"), read_splits(folder / "splits.parquet")
-    return MaskBank(labelled_training_cases(cases, splits, 1.0))
+    return MaskBank(labelled_training_cases(cases, splits, LabelBudget.parse(100)))
 
 
 def plan(folder, name, **changes):
     options = {
         "corpus": "syn",
         "weights": {"bank": 1},
-        "label_fraction": 1.0,
+        "labels": LabelBudget.parse(100),
         "count": 12,
         "seed": 3,
     }
@@ -92,20 +93,22 @@ def plan(folder, name, **changes):
 @given(st.integers(1, 10), st.integers(1, 10))
 def test_a_smaller_label_budget_is_part_of_a_larger_one(a, b):
     cases, splits = pd.DataFrame(case_rows()), split_table()
-    small, large = sorted((a / 10, b / 10))
+    small, large = sorted(LabelBudget.parse(10 * n) for n in (a, b))
     chosen = {}
-    for fraction in (small, large):
+    for labels in (small, large):
         try:
-            chosen[fraction] = list(labelled_training_cases(cases, splits, fraction)["case_id"])
+            chosen[labels] = list(labelled_training_cases(cases, splits, labels)["case_id"])
         except InputError:
-            chosen[fraction] = []  # 0.1 holds the one lesion-free case only
+            chosen[labels] = []  # 10 % hold the one lesion-free case only
     assert set(chosen[small]) <= set(chosen[large])
     assert chosen[large] == sorted(chosen[large])
 
 
 def test_labelled_training_cases_are_training_cases_with_a_lesion_within_the_budget():
     cases, splits = pd.DataFrame(case_rows()).sample(frac=1, random_state=0), split_table()
-    chosen = labelled_training_cases(cases, splits.sample(frac=1, random_state=1), 0.7)
+    chosen = labelled_training_cases(
+        cases, splits.sample(frac=1, random_state=1), LabelBudget.parse(70)
+    )
     assert list(chosen["case_id"]) == [f"busi/{i:04d}" for i in (1, 2, 3, 4, 6)]
     assert list(training_cases(cases, splits)["case_id"]) == [f"busi/{i:04d}" for i in range(10)]
     assert len(cases_with_role(cases, splits, "test")) == 5
@@ -118,11 +121,9 @@ def test_bad_splits_are_named(tmp_path):
     with pytest.raises(InputError, match="twice: busi/0000"):
         training_cases(cases, pd.concat([splits, splits[:1]]))
     with pytest.raises(InputError, match="no labelled training case"):
-        labelled_training_cases(cases, splits, 0.1)
-    with pytest.raises(InputError, match="not in"):
-        labelled_training_cases(cases, splits, 0)
+        labelled_training_cases(cases, splits, LabelBudget.parse(10))
     with pytest.raises(InputError, match="no labelled"):
-        labelled_training_cases(cases, splits.assign(label_rank=None), 1.0)
+        labelled_training_cases(cases, splits.assign(label_rank=None), LabelBudget.parse(100))
     with pytest.raises(InputError, match="no such file"):
         read_splits(tmp_path / "none.parquet")
     splits.drop(columns="role").to_parquet(tmp_path / "s.parquet")
@@ -167,7 +168,7 @@ def test_a_plan_is_a_sound_case_table(folder, kind):
 
 
 def test_a_plan_takes_labelled_training_cases_only(folder):
-    rows = read_plan(plan(folder, "few.parquet", label_fraction=0.3, count=40), 0, 40)
+    rows = read_plan(plan(folder, "few.parquet", labels=LabelBudget.parse(30), count=40), 0, 40)
     origins = {row["mask_origin"].partition(";")[0] for row in rows}
     assert origins == {"bank:busi/0001", "bank:busi/0002"}
 
@@ -183,7 +184,7 @@ def test_a_plan_does_not_depend_on_row_order_or_row_groups(folder, monkeypatch):
         out,
         corpus="syn",
         weights={"bank": 1},
-        label_fraction=1.0,
+        labels=LabelBudget.parse(100),
         count=12,
         seed=3,
     )

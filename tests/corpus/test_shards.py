@@ -16,6 +16,7 @@ from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import read_plan, write_plan
 from stdiff.corpus.shards import make_shard, verify_corpus, verify_shard
 from stdiff.files import InputError, decode_png
+from stdiff.label_budget import LabelBudget
 from stdiff.lexicon import Findings
 
 SIZE = 32
@@ -60,7 +61,7 @@ def plan(tmp_path_factory):
         folder / "plan.parquet",
         corpus="syn",
         weights={"bank": 1},
-        label_fraction=1.0,
+        labels=LabelBudget.parse(100),
         count=22,
         seed=0,
     )

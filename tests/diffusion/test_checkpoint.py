@@ -48,7 +48,7 @@ def model_on(checkpoint, **changes):
                 torch.nn.init.normal_(weight, std=0.5)
     for block in [*model.controlnet.controlnet_down_blocks, model.controlnet.controlnet_mid_block]:
         torch.nn.init.normal_(block.weight, std=0.2)
-    model.about |= {"stage": "finetune", "label_percent": 100}
+    model.about |= {"stage": "finetune", "labels": "100 %"}
     return model
 
 

@@ -12,6 +12,7 @@ from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.corpus import evaluate_corpus
 from stdiff.evaluation.memorisation import evaluate_memorisation, nearest_training
 from stdiff.files import InputError
+from stdiff.label_budget import LabelBudget
 from stdiff.segmentation.images import LabelledImages
 from stdiff.segmentation.networks import build_segmenter, save_segmenter
 from stdiff.segmentation.train import segmenter_config
@@ -179,7 +180,7 @@ def evaluate(folder, corpus, config=CONFIG):
         corpus=[folder / name for name in corpus],
         segmenter="unet_resnet18",
         weights=folder / "w.safetensors",
-        label_percent=10,
+        labels=LabelBudget.parse(10),
         out=folder / "out.json",
     )
     return json.loads((folder / "out.json").read_text())
@@ -187,7 +188,7 @@ def evaluate(folder, corpus, config=CONFIG):
 
 def test_a_corpus_is_measured(run_folder):
     result = evaluate(run_folder, ["shard0.parquet", "shard1.parquet"])
-    assert (result["generated"], result["accepted"], result["label_percent"]) == (20, 20, 10)
+    assert (result["generated"], result["accepted"], result["labels"]) == (20, 20, "10 %")
     assert result["encoder"].startswith("unet_resnet18 encoder")
     assert [(r["n_a"], r["n_b"]) for r in result["fidelity"]] == [(20, 30), (20, 30), (15, 15)]
     assert all(r["rank_deficient"] for r in result["fidelity"])

@@ -50,7 +50,7 @@ def per_case(arm, gain=0.0, *, cases=40, seeds=(0, 1), percent=10, noise=0.02):
                     "group_id": f"g{case // 2}",
                     "segmenter": "unet",
                     "arm": arm,
-                    "label_percent": percent,
+                    "labels": f"{percent} %",
                     "seed": seed,
                     "dice": level[case] + gain + wobble[case],
                     "iou": 0.5,
@@ -119,20 +119,20 @@ def test_identical_arms_gain_nothing():
     assert (table[["wilcoxon_p", "holm_p"]] == 1).all(axis=None)
 
 
-def test_a_known_gain_is_found_at_its_own_label_percent():
+def test_a_known_gain_is_found_at_its_own_label_budget():
     tables = [
         per_case("real"),
         per_case("mixed", 0.05),
         per_case("real", 0.1, percent=100),
         per_case("mixed", 0.1, percent=100),
     ]
-    table = gains(pd.concat(tables), draws=1000, seed=0).set_index(["collection", "label_percent"])
-    few = table.loc[("pooled", 10)]
+    table = gains(pd.concat(tables), draws=1000, seed=0).set_index(["collection", "labels"])
+    few = table.loc[("pooled", "10 %")]
     assert few["gain_mean"] == pytest.approx(0.05, abs=0.01)
     assert 0 < few["gain_low"] < few["gain_mean"] < few["gain_high"]
     assert few["wilcoxon_p"] < few["holm_p"] < 0.01
     assert (few["cases"], few["groups"], few["seeds"]) == (40, 20, 2)
-    assert abs(table.loc[("pooled", 100), "gain_mean"]) < 0.01
+    assert abs(table.loc[("pooled", "100 %"), "gain_mean"]) < 0.01
 
 
 def test_seeds_are_averaged_per_case_first():
@@ -223,9 +223,7 @@ def test_test_lesions_have_no_say_in_the_choice():
     seen = pd.concat(tables).assign(role="validation")
     tested = pd.concat([per_case("real", 0.5), per_case("mixed")]).assign(role="test")
     chosen = choose_arms(pd.concat([seen, tested]))
-    assert chosen[["segmenter", "label_percent", "arm"]].to_numpy().tolist() == [
-        ["unet", 10, "mixed"]
-    ]
+    assert chosen[["segmenter", "labels", "arm"]].to_numpy().tolist() == [["unet", "10 %", "mixed"]]
     expected = seen.loc[seen["arm"] == "mixed", "dice"].mean()
     assert chosen["validation_dice"].item() == pytest.approx(expected)
     shuffled = pd.concat([tested, seen]).sample(frac=1, random_state=0)
@@ -268,7 +266,7 @@ def test_groups_as_large_as_one_case_give_the_ordinary_standard_error():
 
 
 def curve(dice_of, arm="real"):
-    """Exact Dice for every case at each label percent."""
+    """Exact Dice for every case at each label budget."""
     return pd.concat([per_case(arm, gain, percent=p, noise=0) for p, gain in dice_of.items()])
 
 
@@ -276,12 +274,14 @@ def test_what_an_arm_is_worth_is_read_off_the_baseline():
     # 40, 160 and 400 real cases; Dice rises by 0.1 from each to the next.
     real = curve({10: 0.0, 40: 0.1, 100: 0.2})
     half = curve({10: 0.05, 100: 0.1}, "mixed")
-    table = worth(pd.concat([real, half]), "real", 500, 0).set_index("label_percent")
+    table = worth(pd.concat([real, half]), "real", 500, 0).set_index("labels")
     between = np.sqrt(40 * 160)  # half the way in the logarithm
-    assert table.loc[10, "worth_mean"] == pytest.approx(between - 40)
-    assert table.loc[100, "worth_mean"] == pytest.approx(160 - 400)
+    assert table.loc["10 %", "worth_mean"] == pytest.approx(between - 40)
+    assert table.loc["100 %", "worth_mean"] == pytest.approx(160 - 400)
     # Every case gains alike, so there is nothing for the bootstrap to spread.
-    assert table.loc[10, ["worth_low", "worth_high"]].tolist() == pytest.approx([between - 40] * 2)
+    assert table.loc["10 %", ["worth_low", "worth_high"]].tolist() == pytest.approx(
+        [between - 40] * 2
+    )
     assert table["beyond"].tolist() == ["", ""]
 
 

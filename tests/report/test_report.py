@@ -78,7 +78,7 @@ def write_config(run, **changes):
     values["corpus"] = {"count": 20, "shard_size": 10}
     values["sampler"] = {"batch": 10}
     values["segmentation"] |= {
-        "label_percents": list(PERCENTS),
+        "labels": list(PERCENTS),
         "arms": {name: {"kind": kind} for name, kind in ARMS.items()},
     }
     values["evaluation"] = {"bootstrap_draws": 100, "kid_subset_size": 10, "kid_subsets": 5}
@@ -150,7 +150,7 @@ def write_corpus(run, percent):
     record |= {"dice_mean": 0.6123, "dice_low": 0.5, "dice_high": 0.7}
     evaluation = {
         "encoder": "an encoder of this test",
-        "label_percent": percent,
+        "labels": f"{percent} %",
         "generated": 20,
         "accepted": 16,
         "fidelity": evaluate_fidelity(
@@ -190,7 +190,7 @@ def write_gain(run):
     for arm, percent, seed in [(a, p, s) for a in ARMS for p in PERCENTS for s in range(2)]:
         table = pd.DataFrame({"case_id": [f"busi/{i:02d}" for i in range(14, CASES)]})
         table = table.assign(
-            segmenter="unet_resnet18", arm=arm, label_percent=percent, seed=seed, collection="busi"
+            segmenter="unet_resnet18", arm=arm, labels=f"{percent} %", seed=seed, collection="busi"
         )
         table["group_id"] = table["case_id"]
         table["dice"] = rng.uniform(0.4, 0.7, len(table)) + 0.2 * (arm == "mixed")
@@ -292,7 +292,7 @@ def test_dice_of_every_arm_equals_the_json(finished, page):
     }
     assert len(shown) == len(expected) == 2 * len(PERCENTS) * len(ARMS)
     for r in expected:
-        row = shown[r["collection"], r["segmenter"], f"{r['label_percent']} %", r["arm"]]
+        row = shown[r["collection"], r["segmenter"], r["labels"], r["arm"]]
         interval = [r["dice_mean"], r["dice_low"], r["dice_high"]]
         assert numbers(row["Dice [95 %]"]) == pytest.approx(interval, abs=5.1e-4)
         assert numbers(row["IoU"]) == pytest.approx([r["iou_mean"]], abs=5.1e-4)
@@ -307,7 +307,7 @@ def test_gains_equal_the_json(finished, page):
     }
     assert len(shown) == len(expected) == 2 * len(PERCENTS)
     for r in expected:
-        row = shown[r["collection"], f"{r['label_percent']} %", r["arm"]]
+        row = shown[r["collection"], r["labels"], r["arm"]]
         interval = [r["gain_mean"], r["gain_low"], r["gain_high"]]
         assert numbers(row["gain [95 %]"]) == pytest.approx(interval, abs=5.1e-5)
         assert numbers(row["p (Holm)"]) == pytest.approx([r["holm_p"]], rel=0.06)
@@ -479,7 +479,7 @@ def test_shards_and_percents_of_an_earlier_configuration_are_not_shown(run, tmp_
     write_config(
         run,
         corpus={"count": 10, "shard_size": 10},
-        segmentation=values | {"label_percents": [100]},
+        segmentation=values | {"labels": [100]},
     )
     (run / "labels100" / "corpus" / "00000.parquet").unlink()
     write_report(run, tmp_path / "out")
@@ -571,7 +571,6 @@ def test_roundings_are_close_and_keep_small_numbers(value, name):
         ("dice_mean", float("nan"), "–"),
         ("rank_deficient", True, "yes"),
         ("cases", 12, "12"),
-        ("label_percent", 25, "25 %"),
         ("gain_mean", 0.01234, "+0.0123"),
         ("hd95_px_mean", 12.345, "12.3"),
     ],

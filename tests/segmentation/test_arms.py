@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from stdiff.config import parse_config
 from stdiff.config_segmentation import ArmConfig
 from stdiff.files import InputError
+from stdiff.label_budget import ALL_LABELS, LabelBudget
 from stdiff.segmentation.arms import Arm, Phase, parse_arm, real_arm
 from stdiff.segmentation.augmentation import augment, deform, regrade
 from stdiff.segmentation.images import ArmImages, LabelledImages
@@ -20,7 +21,7 @@ CONFIG = parse_config(
         "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
         "corpus": {"count": 200},
         "segmentation": {
-            "label_percents": [10, 100],
+            "labels": [10, 100],
             "arms": {"mixed": {"kind": "mixed"}, "plain": {"kind": "real"}},
             "training": STAGE,
         },
@@ -30,7 +31,7 @@ CONFIG = parse_config(
 
 def test_parse():
     arm = parse_arm("mixed-10", CONFIG)
-    assert arm == Arm("mixed", 10, ArmConfig(kind="mixed"))
+    assert arm == Arm("mixed", LabelBudget.parse(10), ArmConfig(kind="mixed"))
     assert str(arm) == "mixed-10"
     assert real_arm(CONFIG) == "plain"
 
@@ -54,7 +55,7 @@ def test_unknown_arms_are_refused(text):
     ],
 )
 def test_phases(arm, shares):
-    phases = Arm("a", 100, ArmConfig(**arm)).phases
+    phases = Arm("a", ALL_LABELS, ArmConfig(**arm)).phases
     assert [(p.fraction, p.synthetic_share) for p in phases] == shares
     assert sum(p.fraction for p in phases) == 1
 

@@ -46,7 +46,7 @@ def configuration(images=16, **training):
             "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
             "corpus": {"count": 200},
             "segmentation": {
-                "label_percents": [50, 100],
+                "labels": [50, 100],
                 "arms": ARMS,
                 "segmenters": SEGMENTERS,
                 "training": {"batch": 8, "images": images, "warmup_images": 0, "ema_decay": 0}
@@ -145,7 +145,7 @@ def test_label_budget_and_corpus_of_a_mixed_arm(tables, tmp_path):
     table = run(tables, tmp_path, arm="mixed-50")
     row = table.iloc[0]
     assert (row["training_real"], row["training_synthetic"]) == (4, 6)
-    assert (row["arm"], row["label_percent"], row["segmenter"]) == ("mixed", 50, "unet_resnet18")
+    assert (row["arm"], row["labels"], row["segmenter"]) == ("mixed", "50 %", "unet_resnet18")
 
 
 def test_rejected_images_are_not_trained_on(tables, tmp_path):

@@ -11,6 +11,7 @@ from stdiff.diffusion.denoiser import build_scheduler
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
+from stdiff.label_budget import LabelBudget
 from stdiff.training.distill import DistillStage, few_step_scheduler, prediction_between
 from stdiff.training.stages import train_distill
 
@@ -34,7 +35,7 @@ def taught(tmp_path_factory):
     train_distill(
         config,
         base=folder / "teacher",
-        label_percent=100,
+        labels=LabelBudget.parse(100),
         cases=[paths["cases"]],
         splits=paths["splits"],
         out=folder / "student",
@@ -123,7 +124,7 @@ def test_only_a_fine_tuned_model_is_a_teacher(taught, tmp_path):
         train_distill(
             config,
             base=folder / "student",
-            label_percent=100,
+            labels=LabelBudget.parse(100),
             cases=[paths["cases"]],
             splits=paths["splits"],
             out=tmp_path / "out",

@@ -14,6 +14,7 @@ from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
 from stdiff.files import InputError
+from stdiff.label_budget import LabelBudget
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
 from stdiff.training.pretrain import PretrainStage
@@ -204,7 +205,7 @@ def test_the_folder_says_which_cases_each_stage_saw(tmp_path, tables, config):
     train_finetune(
         config,
         base=tmp_path / "base",
-        label_percent=50,
+        labels=LabelBudget.parse(50),
         out=out,
         state=tmp_path / "state",
         **options,
@@ -232,7 +233,7 @@ def test_wrong_inputs_are_refused(tmp_path, tables, config):
     model = tiny_model(config)
     save_model(model, tmp_path / "stage2", {})
     with pytest.raises(ModelFolderError, match="not a stage-1 model"):
-        train_finetune(config, base=tmp_path / "stage2", label_percent=100, **options)
+        train_finetune(config, base=tmp_path / "stage2", labels=LabelBudget.parse(100), **options)
     model.controlnet, model.about["stage"] = None, "pretrain"
     save_model(model, tmp_path / "stage1", {})
     other = config.model_copy(
@@ -243,7 +244,7 @@ def test_wrong_inputs_are_refused(tmp_path, tables, config):
         }
     )
     with pytest.raises(ModelFolderError, match=r"model\.unet\.heads: the folder has 2"):
-        train_finetune(other, base=tmp_path / "stage1", label_percent=100, **options)
+        train_finetune(other, base=tmp_path / "stage1", labels=LabelBudget.parse(100), **options)
     assert load_model(tmp_path / "stage1").controlnet is None
     assert not (tmp_path / "out").exists()
 
@@ -281,7 +282,9 @@ def test_all_stages_train_on_a_checkpoint(tmp_path):
 
     train_autoencoder(config, **state("autoencoder"))
     train_pretrain(config, autoencoder=tmp_path / "autoencoder", **state("pretrain"))
-    train_finetune(config, base=tmp_path / "pretrain", label_percent=100, **state("finetune"))
+    train_finetune(
+        config, base=tmp_path / "pretrain", labels=LabelBudget.parse(100), **state("finetune")
+    )
     base, first, second = (
         load_checkpoint(str(checkpoint)),
         load_model(tmp_path / "pretrain"),
@@ -315,7 +318,7 @@ def test_without_a_mask_there_is_no_controlnet_even_if_stage_1_made_one(tmp_path
     train_finetune(
         text_only,
         base=tmp_path / "base",
-        label_percent=100,
+        labels=LabelBudget.parse(100),
         cases=[tables["cases"]],
         splits=tables["splits"],
         out=tmp_path / "model",

@@ -8,11 +8,11 @@ rule mask_prior:
         splits=f"{RUN}/splits.parquet",
         code=modules_of("stdiff.masks.fitting", "stdiff.corpus.plan"),
     output:
-        f"{RUN}/labels{{percent}}/mask_prior.json",
+        f"{RUN}/labels{{labels}}/mask_prior.json",
     log:
-        f"{RUN}/logs/mask_prior/labels{{percent}}.log",
+        f"{RUN}/logs/mask_prior/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/mask_prior/labels{{percent}}.tsv"
+        f"{RUN}/benchmarks/mask_prior/labels{{labels}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -21,21 +21,21 @@ rule mask_prior:
         fold=CONFIG.split.fold,
     shell:
         "stdiff masks fit --cases {input.tables} --splits {input.splits} --fold {params.fold}"
-        " --label-percent {wildcards.percent} --out {output} 2>&1 | tee -i {log}"
+        " --labels {wildcards.labels} --out {output} 2>&1 | tee -i {log}"
 
 
 rule sampled_masks:
     input:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        prior=f"{RUN}/labels{{percent}}/mask_prior.json",
+        prior=f"{RUN}/labels{{labels}}/mask_prior.json",
         code=modules_of("stdiff.corpus.plan"),
     output:
-        f"{RUN}/labels{{percent}}/masks/{{kind}}.parquet",
+        f"{RUN}/labels{{labels}}/masks/{{kind}}.parquet",
     log:
-        f"{RUN}/logs/sampled_masks/labels{{percent}}-{{kind}}.log",
+        f"{RUN}/logs/sampled_masks/labels{{labels}}-{{kind}}.log",
     benchmark:
-        f"{RUN}/benchmarks/sampled_masks/labels{{percent}}-{{kind}}.tsv"
+        f"{RUN}/benchmarks/sampled_masks/labels{{labels}}-{{kind}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -47,7 +47,7 @@ rule sampled_masks:
         seed=CONFIG.seed,
     shell:
         "stdiff masks sample --kind {wildcards.kind} --prior {input.prior} --cases {input.tables}"
-        " --splits {input.splits} --fold {params.fold} --label-percent {wildcards.percent}"
+        " --splits {input.splits} --fold {params.fold} --labels {wildcards.labels}"
         " --size {params.size} --count {params.masks} --seed {params.seed} --out {output}"
         " 2>&1 | tee -i {log}"
 
@@ -56,14 +56,14 @@ rule mask_realism:
     input:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        masks=expand(f"{RUN}/labels{{{{percent}}}}/masks/{{kind}}.parquet", kind=MASK_KINDS),
+        masks=expand(f"{RUN}/labels{{{{labels}}}}/masks/{{kind}}.parquet", kind=MASK_KINDS),
         code=modules_of("stdiff.evaluation.masks"),
     output:
-        f"{RUN}/labels{{percent}}/mask_realism.json",
+        f"{RUN}/labels{{labels}}/mask_realism.json",
     log:
-        f"{RUN}/logs/mask_realism/labels{{percent}}.log",
+        f"{RUN}/logs/mask_realism/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/mask_realism/labels{{percent}}.tsv"
+        f"{RUN}/benchmarks/mask_realism/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=4000,
@@ -74,7 +74,7 @@ rule mask_realism:
         seed=CONFIG.seed,
     shell:
         "stdiff masks evaluate {input.masks} --cases {input.tables} --splits {input.splits}"
-        " --fold {params.fold} --label-percent {wildcards.percent} --at-most {params.masks}"
+        " --fold {params.fold} --labels {wildcards.labels} --at-most {params.masks}"
         " --seed {params.seed} --out {output} --threads {threads} 2>&1 | tee -i {log}"
 
 
@@ -85,16 +85,16 @@ rule shard:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        prior=f"{RUN}/labels{{percent}}/mask_prior.json",
-        model=f"{RUN}/labels{{percent}}/{GENERATOR}",
+        prior=f"{RUN}/labels{{labels}}/mask_prior.json",
+        model=f"{RUN}/labels{{labels}}/{GENERATOR}",
         code=modules_of("stdiff.corpus.generate"),
     output:
-        plan=f"{RUN}/labels{{percent}}/plan/{{shard}}.parquet",
-        images=f"{RUN}/labels{{percent}}/images/{{shard}}.parquet",
+        plan=f"{RUN}/labels{{labels}}/plan/{{shard}}.parquet",
+        images=f"{RUN}/labels{{labels}}/images/{{shard}}.parquet",
     log:
-        f"{RUN}/logs/shard/labels{{percent}}-{{shard}}.log",
+        f"{RUN}/logs/shard/labels{{labels}}-{{shard}}.log",
     benchmark:
-        f"{RUN}/benchmarks/shard/labels{{percent}}-{{shard}}.tsv"
+        f"{RUN}/benchmarks/shard/labels{{labels}}-{{shard}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=4000,
@@ -110,7 +110,7 @@ rule shard:
         rows=lambda w: CONFIG.corpus.rows_of(int(w.shard)),
     shell:
         "(stdiff plan --config {input.config} --cases {input.tables} --splits {input.splits}"
-        " --prior {input.prior} --label-percent {wildcards.percent} --first {params.first}"
+        " --prior {input.prior} --labels {wildcards.labels} --first {params.first}"
         " --count {params.rows} --seed {params.seed} --out {output.plan}"
         " && stdiff generate --config {input.config} --plan {output.plan} --model {input.model}"
         " --shard 0 --out {output.images} --threads {threads}) 2>&1 | tee -i {log}"
@@ -120,15 +120,15 @@ rule corpus_card:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
-        corpus=lambda w: SHARDS[int(w.percent)],
+        corpus=lambda w: SHARDS[w.labels],
         code=modules_of("stdiff.report.corpus_card", "stdiff.report.corpus_figures"),
     output:
-        card=f"{RUN}/labels{{percent}}/corpus/README.md",
-        sheet=f"{RUN}/labels{{percent}}/corpus/sheet.png",
+        card=f"{RUN}/labels{{labels}}/corpus/README.md",
+        sheet=f"{RUN}/labels{{labels}}/corpus/sheet.png",
     log:
-        f"{RUN}/logs/corpus_card/labels{{percent}}.log",
+        f"{RUN}/logs/corpus_card/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/corpus_card/labels{{percent}}.tsv"
+        f"{RUN}/benchmarks/corpus_card/labels{{labels}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,

@@ -6,15 +6,15 @@ rule evaluate:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        corpus=lambda w: SHARDS[int(w.percent)],
+        corpus=lambda w: SHARDS[w.labels],
         weights=f"{JUDGE}.safetensors",
         code=modules_of("stdiff.evaluation.corpus"),
     output:
-        f"{RUN}/labels{{percent}}/evaluation.json",
+        f"{RUN}/labels{{labels}}/evaluation.json",
     log:
-        f"{RUN}/logs/evaluate/labels{{percent}}.log",
+        f"{RUN}/logs/evaluate/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/evaluate/labels{{percent}}.tsv"
+        f"{RUN}/benchmarks/evaluate/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=6000,
@@ -28,7 +28,7 @@ rule evaluate:
     shell:
         "stdiff evaluate --config {input.config} --cases {input.tables} --splits {input.splits}"
         " --corpus {input.corpus} --segmenter {params.segmenter} --weights {input.weights}"
-        " --label-percent {wildcards.percent} --out {output} --threads {threads}"
+        " --labels {wildcards.labels} --out {output} --threads {threads}"
         " 2>&1 | tee -i {log}"
 
 
@@ -36,9 +36,9 @@ rule gain:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         tables=[
-            f"{RUN}/segment/{segmenter}/{arm}-{percent}/seed{seed}.parquet"
+            f"{RUN}/segment/{segmenter}/{arm}-{labels}/seed{seed}.parquet"
             for segmenter, arm in TRAININGS
-            for percent in PERCENTS
+            for labels in BUDGETS
             for seed in range(CONFIG.segmentation.seeds)
         ],
         code=modules_of("stdiff.evaluation.gain"),

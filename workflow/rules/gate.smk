@@ -1,6 +1,6 @@
 # What is accepted of a corpus: images/ are as they were generated, corpus/ are the same rows with the
 # gate's verdict. Another threshold makes no image again, but for those that replace rejected ones.
-GATE_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{percent}}/seed0.safetensors"
+GATE_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
 
 
 rule gate_thresholds:
@@ -12,12 +12,12 @@ rule gate_thresholds:
         weights=GATE_SEGMENTER,
         code=modules_of("stdiff.evaluation.gating"),
     output:
-        thresholds=f"{RUN}/labels{{percent}}/gate.json",
-        reference=f"{RUN}/labels{{percent}}/gate_reference.safetensors",
+        thresholds=f"{RUN}/labels{{labels}}/gate.json",
+        reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
     log:
-        f"{RUN}/logs/gate_thresholds/labels{{percent}}.log",
+        f"{RUN}/logs/gate_thresholds/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/gate_thresholds/labels{{percent}}.tsv"
+        f"{RUN}/benchmarks/gate_thresholds/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=4000,
@@ -39,17 +39,17 @@ rule gate_thresholds:
 rule gate:
     input:
         config=ancient(f"{RUN}/config.yaml"),
-        images=f"{RUN}/labels{{percent}}/images/{{part}}.parquet",
-        thresholds=f"{RUN}/labels{{percent}}/gate.json",
-        reference=f"{RUN}/labels{{percent}}/gate_reference.safetensors",
+        images=f"{RUN}/labels{{labels}}/images/{{part}}.parquet",
+        thresholds=f"{RUN}/labels{{labels}}/gate.json",
+        reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
         weights=GATE_SEGMENTER,
         code=modules_of("stdiff.evaluation.gating"),
     output:
-        f"{RUN}/labels{{percent}}/corpus/{{part}}.parquet",
+        f"{RUN}/labels{{labels}}/corpus/{{part}}.parquet",
     log:
-        f"{RUN}/logs/gate/labels{{percent}}-{{part}}.log",
+        f"{RUN}/logs/gate/labels{{labels}}-{{part}}.log",
     benchmark:
-        f"{RUN}/benchmarks/gate/labels{{percent}}-{{part}}.tsv"
+        f"{RUN}/benchmarks/gate/labels{{labels}}-{{part}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=4000,
@@ -70,17 +70,17 @@ if CONFIG.corpus.gate.replacement_rounds:
             config=ancient(f"{RUN}/config.yaml"),
             # What was rejected in the round before; the shard itself is round 0.
             shard=lambda w: (
-                f"{RUN}/labels{w.percent}/corpus/{w.shard}"
+                f"{RUN}/labels{w.labels}/corpus/{w.shard}"
                 + (f"r{int(w.number) - 1}" if int(w.number) > 1 else "")
                 + ".parquet"
             ),
             code=modules_of("stdiff.corpus.replacements"),
         output:
-            f"{RUN}/labels{{percent}}/replacements/{{shard}}r{{number}}.parquet",
+            f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
         log:
-            f"{RUN}/logs/replacements/labels{{percent}}-{{shard}}r{{number}}.log",
+            f"{RUN}/logs/replacements/labels{{labels}}-{{shard}}r{{number}}.log",
         benchmark:
-            f"{RUN}/benchmarks/replacements/labels{{percent}}-{{shard}}r{{number}}.tsv"
+            f"{RUN}/benchmarks/replacements/labels{{labels}}-{{shard}}r{{number}}.tsv"
         threads: 1
         resources:
             mem_mb=2000,
@@ -92,15 +92,15 @@ if CONFIG.corpus.gate.replacement_rounds:
     rule replacement_shard:
         input:
             config=ancient(f"{RUN}/config.yaml"),
-            plan=f"{RUN}/labels{{percent}}/replacements/{{shard}}r{{number}}.parquet",
-            model=f"{RUN}/labels{{percent}}/{GENERATOR}",
+            plan=f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
+            model=f"{RUN}/labels{{labels}}/{GENERATOR}",
             code=modules_of("stdiff.corpus.generate"),
         output:
-            f"{RUN}/labels{{percent}}/images/{{shard}}r{{number}}.parquet",
+            f"{RUN}/labels{{labels}}/images/{{shard}}r{{number}}.parquet",
         log:
-            f"{RUN}/logs/replacement_shard/labels{{percent}}-{{shard}}r{{number}}.log",
+            f"{RUN}/logs/replacement_shard/labels{{labels}}-{{shard}}r{{number}}.log",
         benchmark:
-            f"{RUN}/benchmarks/replacement_shard/labels{{percent}}-{{shard}}r{{number}}.tsv"
+            f"{RUN}/benchmarks/replacement_shard/labels{{labels}}-{{shard}}r{{number}}.tsv"
         threads: ALL_CORES
         resources:
             mem_mb=4000,

@@ -10,12 +10,12 @@ rule report:
         ),
         splits=f"{RUN}/splits.parquet",
         duplicates=f"{RUN}/duplicates.parquet",
-        models=expand(f"{RUN}/labels{{percent}}/model", percent=PERCENTS),
-        gates=expand(f"{RUN}/labels{{percent}}/gate.json", percent=PERCENTS),
+        models=expand(f"{RUN}/labels{{labels}}/model", labels=BUDGETS),
+        gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
         shards=[shard for shards in SHARDS.values() for shard in shards],
-        evaluations=expand(f"{RUN}/labels{{percent}}/evaluation.json", percent=PERCENTS),
+        evaluations=expand(f"{RUN}/labels{{labels}}/evaluation.json", labels=BUDGETS),
         gain=f"{RUN}/gain.json",
-        priors=expand(f"{RUN}/labels{{percent}}/mask_prior.json", percent=PERCENTS),
+        priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
         mask_realism=[f"{COMPARED_MASKS}/mask_realism.json"] * bool(CONFIG.masks.compared),
         code=modules_of("stdiff.report.page"),
         template="stdiff/report/page.html.j2",
@@ -40,30 +40,33 @@ rule report:
         ),
         samples=[
             report(
-                f"{RUN}/report/figures/samples_labels{percent}.png",
+                f"{RUN}/report/figures/samples_labels{labels}.png",
                 caption="../report/samples.rst",
                 category="Corpora",
-                labels={"figure": "samples", "labels": f"{percent} %"},
+                labels={"figure": "samples", "labels": str(LabelBudget.parse(labels))},
             )
-            for percent in PERCENTS
+            for labels in BUDGETS
         ],
         gates=[
             report(
-                f"{RUN}/report/figures/gate_labels{percent}.png",
+                f"{RUN}/report/figures/gate_labels{labels}.png",
                 caption="../report/gate.rst",
                 category="Corpora",
-                labels={"figure": "scores of the gate", "labels": f"{percent} %"},
+                labels={"figure": "scores of the gate", "labels": str(LabelBudget.parse(labels))},
             )
-            for percent in PERCENTS
+            for labels in BUDGETS
         ],
         sheets=[
             report(
-                f"{RUN}/report/figures/real_and_generated_labels{percent}.png",
+                f"{RUN}/report/figures/real_and_generated_labels{labels}.png",
                 caption="../report/real_and_generated.rst",
                 category="Corpora",
-                labels={"figure": "test and generated images", "labels": f"{percent} %"},
+                labels={
+                    "figure": "test and generated images",
+                    "labels": str(LabelBudget.parse(labels)),
+                },
             )
-            for percent in PERCENTS
+            for labels in BUDGETS
         ],
     log:
         f"{RUN}/logs/report.log",

@@ -6,15 +6,15 @@ rule segment:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        corpus=lambda w: ARM_SHARDS[w.arm, w.percent],
+        corpus=lambda w: ARM_SHARDS[w.arm, w.labels],
         code=modules_of("stdiff.segmentation.train"),
     output:
-        table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{percent}}/seed{{seed}}.parquet",
-        weights=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{percent}}/seed{{seed}}.safetensors",
+        table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
+        weights=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.safetensors",
     log:
-        f"{RUN}/logs/segment/{{segmenter}}-{{arm}}-{{percent}}-seed{{seed}}.log",
+        f"{RUN}/logs/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}.log",
     benchmark:
-        f"{RUN}/benchmarks/segment/{{segmenter}}-{{arm}}-{{percent}}-seed{{seed}}.tsv"
+        f"{RUN}/benchmarks/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=6000,
@@ -22,13 +22,13 @@ rule segment:
         gpu=1,
     params:
         fold=CONFIG.split.fold,
-        state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{percent}}-seed{{seed}}",
+        state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}",
         settings=CONFIG.segmentation.training.model_dump_json(),
         segmenter=lambda w: CONFIG.segmentation.segmenters[w.segmenter].model_dump_json(),
         arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
         seed=CONFIG.seed,
     shell:
         "stdiff segment --config {input.config} --cases {input.tables} --splits {input.splits}"
-        " --segmenter {wildcards.segmenter} --arm {wildcards.arm}-{wildcards.percent}"
+        " --segmenter {wildcards.segmenter} --arm {wildcards.arm}-{wildcards.labels}"
         " --seed {wildcards.seed} --corpus {input.corpus} --state {params.state}"
         " --out {output.table} --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"

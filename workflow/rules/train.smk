@@ -72,17 +72,17 @@ rule finetune:
         base=f"{RUN}/pretrain",
         # A segmenter of the same label budget, trained on real images.
         judge=(
-            f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{percent}}/seed0.safetensors"
+            f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
             if WATCHED
             else []
         ),
         code=modules_of("stdiff.training.stages", "stdiff.evaluation.watching"),
     output:
-        directory(f"{RUN}/labels{{percent}}/model"),
+        directory(f"{RUN}/labels{{labels}}/model"),
     log:
-        f"{RUN}/logs/finetune/labels{{percent}}.log",
+        f"{RUN}/logs/finetune/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/finetune/labels{{percent}}.tsv"
+        f"{RUN}/benchmarks/finetune/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=4000,
@@ -90,7 +90,7 @@ rule finetune:
         gpu=1,
     params:
         fold=CONFIG.split.fold,
-        state=f"{RUN}/state/finetune-{{percent}}",
+        state=f"{RUN}/state/finetune-{{labels}}",
         settings=CONFIG.training.finetune.model_dump_json(),
         model=CONFIG.model.model_dump_json(include=OF_STAGE_2),
         judge=lambda _, input: (
@@ -99,7 +99,7 @@ rule finetune:
         seed=CONFIG.seed,
     shell:
         "stdiff train finetune --config {input.config} --cases {input.tables}"
-        " --splits {input.splits} --base {input.base} --label-percent {wildcards.percent}"
+        " --splits {input.splits} --base {input.base} --labels {wildcards.labels}"
         " --out {output} --state {params.state} {params.judge} --threads {threads}"
         " 2>&1 | tee -i {log}"
 
@@ -111,14 +111,14 @@ if CONFIG.training.distill:
             config=ancient(f"{RUN}/config.yaml"),
             tables=TABLES,
             splits=f"{RUN}/splits.parquet",
-            base=f"{RUN}/labels{{percent}}/model",
+            base=f"{RUN}/labels{{labels}}/model",
             code=modules_of("stdiff.training.stages"),
         output:
-            directory(f"{RUN}/labels{{percent}}/distilled"),
+            directory(f"{RUN}/labels{{labels}}/distilled"),
         log:
-            f"{RUN}/logs/distill/labels{{percent}}.log",
+            f"{RUN}/logs/distill/labels{{labels}}.log",
         benchmark:
-            f"{RUN}/benchmarks/distill/labels{{percent}}.tsv"
+            f"{RUN}/benchmarks/distill/labels{{labels}}.tsv"
         threads: ALL_CORES
         resources:
             mem_mb=4000,
@@ -126,11 +126,11 @@ if CONFIG.training.distill:
             gpu=1,
         params:
             fold=CONFIG.split.fold,
-            state=f"{RUN}/state/distill-{{percent}}",
+            state=f"{RUN}/state/distill-{{labels}}",
             settings=CONFIG.training.distill.model_dump_json(),
             teacher=CONFIG.sampler.model_dump_json(),
             seed=CONFIG.seed,
         shell:
             "stdiff train distill --config {input.config} --cases {input.tables}"
-            " --splits {input.splits} --base {input.base} --label-percent {wildcards.percent}"
+            " --splits {input.splits} --base {input.base} --labels {wildcards.labels}"
             " --out {output} --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
