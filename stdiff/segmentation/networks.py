@@ -103,7 +103,10 @@ def image_features(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
 
 def save_segmenter(network: nn.Module, path: Path) -> None:
     """Write the weights as safetensors, whole or not at all."""
-    weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    weights = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
     with written_whole(path) as aside:
         save_file(weights, aside)
 

@@ -151,11 +151,16 @@ class Progress:
         for i, weight in enumerate(self.weights):
             prefix = f"optimizer.{i}."
             self.optimizer.state[weight] = {
-                key.removeprefix(prefix): value.to(weight.device)
+                key.removeprefix(prefix): _laid_out_as(weight, value.to(weight.device))
                 for key, value in tensors.items()
                 if key.startswith(prefix)
             }
         self.images, self.steps = images, int(tensors["steps"])
+
+
+def _laid_out_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A moment in its weight's memory format; in another one the optimizer rounds differently."""
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
 
 
 def _autocast(precision: str) -> torch.autocast:
