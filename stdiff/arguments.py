@@ -165,6 +165,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--corpus", type=Path, nargs="*", default=[], help="shards, for synthetic arms")
     p.add_argument("--weights", type=Path, required=True, help="where the weights go")
     p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
+    p.add_argument(
+        "--leave-hole", action="store_true", help="if it fails, write why in place of the table"
+    )
     options.seed(p)
     options.out(p, "per-case table (Parquet)")
     options.threads(p)

@@ -216,23 +216,29 @@ def _generate_one(o: argparse.Namespace) -> None:
 
 def _segment(o: argparse.Namespace) -> int:
     from stdiff.config import load_config
+    from stdiff.segmentation.arms import parse_arm
+    from stdiff.segmentation.holes import or_leave_hole
     from stdiff.segmentation.train import segment_arm
 
     config = load_config(o.config)
-    return _resumable(
-        lambda: segment_arm(
+
+    named = {"segmenter": o.segmenter, "seed": o.seed, "out": o.out, "weights": o.weights}
+
+    def training() -> None:
+        segment_arm(
             config,
-            segmenter=o.segmenter,
             arm=o.arm,
-            seed=o.seed,
             cases=o.cases,
             splits=o.splits,
             corpus=o.corpus,
-            out=o.out,
-            weights=o.weights,
             state=o.state,
+            **named,
         )
-    )
+
+    if not o.leave_hole:
+        return _resumable(training)
+    arm = parse_arm(o.arm, config)
+    return _resumable(lambda: or_leave_hole(training, arm=arm, **named))
 
 
 def _evaluate(o: argparse.Namespace) -> None:

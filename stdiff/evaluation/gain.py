@@ -25,6 +25,7 @@ from stdiff.evaluation.statistics import (
     smallest_shown,
 )
 from stdiff.evaluation.subgroups import subgroup_gains
+from stdiff.evaluation.trainings import read_trainings, with_baseline
 from stdiff.files import InputError, write_text
 from stdiff.label_budget import LabelBudget
 from stdiff.randomness import generator
@@ -162,23 +163,23 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     Keys: ``baseline_arm``; lists of records ``by_arm``, ``gains``, ``chosen`` (see
     :func:`stdiff.evaluation.choice.choose_arms`; with the gain of all test lesions, null of the
     baseline arm), ``subgroups``, ``learning_curve`` and ``worth``
-    (see the functions of these names); ``excluded_both_empty`` (number of cases). All but the
-    choice is of test lesions.
+    (see the functions of these names); ``excluded_both_empty`` (number of cases); ``holes``, the
+    trainings that failed, with the reason: an arm is measured on the seeds that are left. All but
+    the choice is of test lesions.
 
     Raises:
         InputError: a table is missing, or see :func:`gains`.
     """
     if not tables:
         raise InputError("no per-case table is given; make them with `stdiff segment`")
-    if absent := [str(path) for path in tables if not Path(path).is_file()]:
-        raise InputError(f"no such per-case table: {', '.join(absent)}; make it (`stdiff segment`)")
-    rows = pd.concat([pd.read_parquet(path) for path in tables], ignore_index=True)
+    rows, holes = read_trainings(tables)
     per_case = rows[rows["role"] == "test"] if "role" in rows else rows
     settings = {"draws": config.evaluation.bootstrap_draws, "seed": config.seed}
     baseline_arm = real_arm(config)
     by_arm = dice_by_arm(per_case, **settings)
-    gained = gains(per_case, baseline_arm=baseline_arm, **settings)
-    measured = per_case[~per_case["case_id"].isin(empty_cases(per_case))]
+    paired = with_baseline(per_case, holes, baseline_arm)
+    gained = gains(paired, baseline_arm=baseline_arm, **settings)
+    measured = paired[~paired["case_id"].isin(empty_cases(per_case))]
     result = {
         "baseline_arm": baseline_arm,
         "by_arm": _json_records(by_arm),
@@ -188,6 +189,7 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
         "learning_curve": _json_records(learning_curve(by_arm, measured)),
         "worth": _json_records(worth(measured, baseline_arm, **settings)),
         "excluded_both_empty": len(empty_cases(per_case)),
+        "holes": _json_records(holes),
     }
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
@@ -213,6 +215,7 @@ def gain_table_text(result: dict[str, Any]) -> str:
     )
     if result["excluded_both_empty"]:
         lines.append(f"left out: {result['excluded_both_empty']} case(s) with both masks empty")
+    lines += [f"failed: {_named(hole)}: {hole['reason']}" for hole in result["holes"]]
     return "\n".join(line.rstrip() for line in lines)
 
 

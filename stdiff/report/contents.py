@@ -136,6 +136,7 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
             for name in ("chosen", "subgroups", "worth")
         },
         "excluded": result["excluded_both_empty"],
+        "holes": records_table(result["holes"]) if result["holes"] else None,
         "figure": embedded(figure),
     }
 

@@ -12,6 +12,8 @@ from stdiff.label_budget import LabelBudget
 
 # The columns of a per-case table that name a training, but for its seed.
 TRAINING = ["segmenter", "arm", "labels"]
+# The columns of the table that a failed training leaves.
+HOLE = [*TRAINING, "seed", "reason"]
 # Of a pretrained segmenter's images, those seen before the real ones.
 PRETRAINING = 0.75
 

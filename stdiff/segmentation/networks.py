@@ -119,7 +119,13 @@ def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:
     """
     network = build_segmenter(config)
     try:
-        network.load_state_dict(load_file(path))
+        weights = load_file(path)
+        if not weights:
+            raise InputError(
+                f"{path}: that training failed; the table beside it says why (`reason`). Delete "
+                "both once that is mended, and make them again"
+            )
+        network.load_state_dict(weights)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: not readable as safetensors ({error}); make it with `stdiff segment`"

