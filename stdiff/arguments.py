@@ -187,6 +187,10 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="per-case tables")
     options.out(p, "JSON")
 
+    p = step("audit", "prove that no part of a run knows a test case, or a label beyond its budget")
+    p.add_argument("run", type=Path, help="run folder, results/<run>")
+    options.out(p, "JSON")
+
     p = step("report", "one HTML page of a run")
     p.add_argument("run", type=Path, help="run folder, results/<run>")
     options.out(p, "folder of the page")

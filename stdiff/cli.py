@@ -264,6 +264,13 @@ def _gain(o: argparse.Namespace) -> None:
     evaluate_gain(o.tables, o.out, config=load_config(o.config))
 
 
+def _audit(o: argparse.Namespace) -> None:
+    from stdiff.config import load_config
+    from stdiff.evaluation.audit import audit_run
+
+    audit_run(o.run, load_config(o.run / "config.yaml"), o.out)
+
+
 def _report(o: argparse.Namespace) -> None:
     from stdiff.report.page import write_report
 
@@ -309,6 +316,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "segment": _segment,
     "evaluate": _evaluate,
     "gain": _gain,
+    "audit": _audit,
     "report": _report,
     "summary": _summary,
 }

@@ -78,6 +78,7 @@ def calibrate_gate(
     found = {
         "training_images": len(seen),
         "held_out_images": len(held_out),
+        "held_out_cases": list(held_out["case_id"]),
         "rejected_held_out": rejected / len(scores) if scores else 0.0,
         "weights_sha256": sha256_file(weights),
         "thresholds": {name: dataclasses.asdict(value) for name, value in thresholds.items()},

@@ -75,6 +75,7 @@ def fit_prior(bank: MaskBank, about: str, *, keep_scores: bool = True) -> Prior:
     entries = Counter(mask.entry for mask in found)
     return Prior(
         about=about,
+        fitted_on=tuple(mask.case_id for mask in bank.masks) if keep_scores else (),
         masks=len(found),
         features={name: _rounded(quantiles[:, j]) for j, name in enumerate(FEATURES)},
         groups=_nested_groups(scores, [_path(mask.entry) for mask in found], keep_scores),

@@ -158,6 +158,7 @@ class Prior(_Part):
     border: Border
     lesions: Lesions
     findings: tuple[Entry, ...] = Field(min_length=1)
+    fitted_on: tuple[str, ...] = Field((), description="case ids; none in a summary")
 
     @field_validator("features")
     @classmethod

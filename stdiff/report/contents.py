@@ -19,6 +19,7 @@ import stdiff
 from stdiff.config import Config
 from stdiff.datasets.integrity import found_in_run
 from stdiff.evaluation.masks import held_out_masks, masks_of
+from stdiff.files import read_json
 from stdiff.label_budget import LabelBudget
 from stdiff.labels import read_splits
 from stdiff.masks.prior import Prior
@@ -33,7 +34,6 @@ from stdiff.report.tables import (
     nested_tables,
     number_text,
     quarantine_table,
-    read_json,
     records_table,
     steps_table,
 )
@@ -73,6 +73,9 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
         "gain": _gain(run / "gain.json", folder),
         "cases": None if roles is None else cases_table(cases, roles),
         "conflicts": 0 if roles is None else int(roles["label_conflict"].sum()),
+        "audited": len(read_json(run / "audit.json")["parts"])
+        if (run / "audit.json").is_file()
+        else 0,
         "quarantine": quarantine_table(quarantined) if quarantined else None,
         "collections": [
             _collection(run, config, name, cases, quarantined.get(name), folder)

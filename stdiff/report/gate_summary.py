@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from stdiff.cases import read_cases
 from stdiff.corpus.accepted import GateCount, count_gate
 from stdiff.corpus.gate import REJECTED
+from stdiff.files import read_json
 from stdiff.report.canvas import COLOURS, embedded, write_figure
-from stdiff.report.tables import read_json, records_table
+from stdiff.report.tables import records_table
 
 _LABELS = {
     "mask_dice": "mask Dice",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stdiff.config import load_config
-from stdiff.report.tables import Table, nested_tables, read_json, records_table, steps_table
+from stdiff.files import read_json
+from stdiff.report.tables import Table, nested_tables, records_table, steps_table
 
 
 def results_markdown(run: Path) -> str:

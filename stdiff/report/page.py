@@ -6,9 +6,8 @@ from pathlib import Path
 
 from stdiff.config import Config, load_config
 from stdiff.evaluation.gain import gain_table_text
-from stdiff.files import InputError, write_text, written_whole
+from stdiff.files import InputError, read_json, write_text, written_whole
 from stdiff.report.pages import FIGURES, PAGE, refuse_other_folder, render_page
-from stdiff.report.tables import read_json
 
 
 def write_report(run: Path, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from stdiff.cases import read_cases
-from stdiff.files import InputError
 from stdiff.lexicon import PATHOLOGIES
 
 Record = Mapping[str, Any]
@@ -146,20 +144,6 @@ def _interval(record: Record, name: str) -> str:
 
 def _base(name: str) -> str:
     return name.removesuffix("_mean")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of the run.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; is the run finished?")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); make it again") from error
 
 
 def cases_table(tables: Sequence[Path], splits: pd.DataFrame) -> Table:

@@ -43,6 +43,9 @@ class ArmImages:
     synthetic: LabelledImages | None  # seen with their masks
     unlabelled_NHW: np.ndarray | None  # uint8, seen without
     unlabelled_synthetic: int = 0  # of these
+    # The real cases among them: seen with their masks, and without.
+    labelled_cases: tuple[str, ...] = ()
+    unlabelled_cases: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, str]:
@@ -87,13 +90,17 @@ def images_of_arm(
     real = labelled_images(labelled, size_px)
     synthetic = _accepted_rows(arm, corpus, len(real)) if arm.config.uses_corpus else None
     if arm.config.kind != "unlabelled":
-        return ArmImages(real, _weighted(synthetic, arm, size_px), None)
-    parts = []
+        of_real = () if arm.config.kind == "synthetic" else tuple(labelled["case_id"])
+        weighted = _weighted(synthetic, arm, size_px)
+        return ArmImages(real, weighted, None, labelled_cases=of_real)
+    parts, beyond = [], ()
     if synthetic is not None:
         parts.append(synthetic)
     if "training" in arm.config.unlabelled:
         train = training_cases(cases, splits)
-        parts.append(train[~train["case_id"].isin(labelled["case_id"])])
+        train = train[~train["case_id"].isin(labelled["case_id"])]
+        parts.append(train)
+        beyond = tuple(train["case_id"])
     rows = pd.concat(parts, ignore_index=True)
     if rows.empty:
         raise InputError(
@@ -102,7 +109,12 @@ def images_of_arm(
         )
     _refuse_other_sizes(rows, size_px)
     return ArmImages(
-        real, None, images_of(rows["image"]), 0 if synthetic is None else len(synthetic)
+        real,
+        None,
+        images_of(rows["image"]),
+        0 if synthetic is None else len(synthetic),
+        tuple(labelled["case_id"]),
+        beyond,
     )
 
 

@@ -6,7 +6,8 @@ else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,14 +102,21 @@ def image_features(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
     return np.concatenate(features)
 
 
-def save_segmenter(network: nn.Module, path: Path) -> None:
-    """Write the weights as safetensors, whole or not at all."""
+def save_segmenter(network: nn.Module, path: Path, seen: Mapping[str, Sequence[str]]) -> None:
+    """Write the weights as safetensors, whole or not at all, with the real cases they know.
+
+    Args:
+        network: the trained segmenter.
+        path: file to write.
+        seen: how a case was seen (``labels``, ``images`` or ``chosen_on``) → case ids; see
+            :mod:`stdiff.evaluation.audit`.
+    """
     weights = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
     with written_whole(path) as aside:
-        save_file(weights, aside)
+        save_file(weights, aside, {how: json.dumps(list(ids)) for how, ids in seen.items()})
 
 
 def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:

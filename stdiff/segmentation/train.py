@@ -120,7 +120,10 @@ def segment_arm(
             else None,
         )
 
-    save_segmenter(network, weights)
+    known = {"labels": seen.labelled_cases, "images": seen.unlabelled_cases}
+    if settings.validate_every_images:
+        known["chosen_on"] = tuple(lesions["validation"]["case_id"])
+    save_segmenter(network, weights, known)
     described = {
         "segmenter": segmenter,
         "arm": chosen.name,

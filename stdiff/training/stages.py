@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.folder import check_model_matches, load_model, save_model
 from stdiff.diffusion.model import DiffusionModel, add_adapters, new_model
 from stdiff.diffusion.parts import ModelFolderError, load_autoencoder
-from stdiff.files import InputError, sha256_folder, written_whole
+from stdiff.files import InputError, sha256_folder, write_text, written_whole
 from stdiff.label_budget import LabelBudget
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.randomness import integer_seed
@@ -76,6 +77,8 @@ def train_autoencoder(
     with written_whole(out) as aside:
         autoencoder.save_pretrained(aside, safe_serialization=True)
         shutil.copyfile(log, aside / "autoencoder.jsonl")
+        seen = {"autoencoder_cases": list(rows["case_id"])}
+        write_text(aside / "stdiff.json", json.dumps(seen, indent=1) + "\n")
 
 
 def train_pretrain(
@@ -230,6 +233,7 @@ def train_distill(
     model.scheduler = stage.scheduler
     model.about |= {
         "stage": "distill",
+        "distill_cases": list(rows["case_id"]),
         "distilled": {"steps": settings.steps, "teacher": sha256_folder(base)}
         | {"teacher_sampler": config.sampler.model_dump(mode="json")},
     }

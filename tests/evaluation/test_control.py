@@ -168,7 +168,7 @@ def run_folder(tmp_path):
         }
     ).to_parquet(tmp_path / "splits.parquet")
     network = build_segmenter(segmenter_config(CONFIG, "unet_resnet18"))
-    save_segmenter(network, tmp_path / "w.safetensors")
+    save_segmenter(network, tmp_path / "w.safetensors", {})
     return tmp_path
 
 

@@ -70,7 +70,7 @@ def run_files(tmp_path_factory):
     splits["group_id"], splits["label_rank"] = splits["case_id"], 0.0
     splits.to_parquet(folder / "splits.parquet")
     recipe = config.segmentation.segmenters["unet_resnet18"]
-    save_segmenter(build_segmenter(recipe), folder / "weights.safetensors")
+    save_segmenter(build_segmenter(recipe), folder / "weights.safetensors", {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gating, "load_segmenter", lambda *_: DarkIsLesion())
         calibrate(folder)

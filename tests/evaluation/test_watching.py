@@ -11,7 +11,9 @@ from stdiff.segmentation.networks import build_segmenter, save_segmenter
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
-    save_segmenter(build_segmenter(tiny_config().segmentation.segmenters["unet_resnet18"], 0), path)
+    save_segmenter(
+        build_segmenter(tiny_config().segmentation.segmenters["unet_resnet18"], 0), path, {}
+    )
     return path
 
 

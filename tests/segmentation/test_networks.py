@@ -95,7 +95,7 @@ def test_every_network(name, own, tmp_path):
     other = build_segmenter(config, seed=4).state_dict()
     assert any(not torch.equal(again[name], other[name]) for name in again)
 
-    save_segmenter(network, tmp_path / "w.safetensors")
+    save_segmenter(network, tmp_path / "w.safetensors", {})
     loaded = load_segmenter(config, tmp_path / "w.safetensors")
     with torch.no_grad():
         assert torch.equal(lesion_logits(loaded, grey_N1HW), lesion_logits(network, grey_N1HW))
@@ -243,7 +243,7 @@ def test_features_do_not_depend_on_companions(unet):
 
 
 def test_save_and_load(unet, tmp_path):
-    save_segmenter(unet, tmp_path / "w.safetensors")
+    save_segmenter(unet, tmp_path / "w.safetensors", {})
     loaded = load_segmenter(SegmenterConfig(), tmp_path / "w.safetensors")
     np.testing.assert_array_equal(
         segment(loaded, images(2, 64, 64)), segment(unet, images(2, 64, 64))
@@ -251,7 +251,7 @@ def test_save_and_load(unet, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(unet, tmp_path):
-    save_segmenter(unet, tmp_path / "w.safetensors")
+    save_segmenter(unet, tmp_path / "w.safetensors", {})
     with pytest.raises(InputError, match="not the weights of FPN"):
         load_segmenter(SegmenterConfig(network="FPN"), tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="not readable"):

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from stdiff.cases import SCHEMA, case_row, png_cell, write_cases
 from stdiff.cli import main
@@ -347,3 +348,19 @@ def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
     hole = pd.read_parquet(tmp_path / "t").iloc[0]
     assert (hole["arm"], hole["labels"], hole["seed"]) == ("many", "100 %", 1)
     assert "32 synthetic" in hole["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "labels", "images"),
+    [("real-50", range(4), []), ("both-50", range(4), range(4, 8)), ("synthetic-50", [], [])],
+)
+def test_weights_name_the_real_cases_they_know(tables, tmp_path, arm, labels, images):
+    segmenter = "mgcc" if arm.startswith("both") else "unet_resnet18"
+    run(tables, tmp_path, configuration(validate_every_images=8), arm=arm, segmenter=segmenter)
+    with safe_open(tmp_path / "weights.safetensors", "pt") as file:
+        said = {how: json.loads(ids) for how, ids in file.metadata().items()}
+    assert said == {
+        "labels": [f"busi/{i:02d}" for i in labels],
+        "images": [f"busi/{i:02d}" for i in images],
+        "chosen_on": ["busi/08", "busi/09"],
+    }

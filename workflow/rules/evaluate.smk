@@ -1,6 +1,14 @@
 # What the corpora are worth: by themselves, and to a segmenter.
 
 
+PER_CASE_TABLES = [
+    f"{RUN}/segment/{segmenter}/{arm}-{labels}/seed{seed}.parquet"
+    for segmenter, arm in TRAININGS
+    for labels in BUDGETS
+    for seed in range(CONFIG.segmentation.seeds)
+]
+
+
 rule evaluate:
     input:
         config=ancient(f"{RUN}/config.yaml"),
@@ -35,12 +43,7 @@ rule evaluate:
 rule gain:
     input:
         config=ancient(f"{RUN}/config.yaml"),
-        tables=[
-            f"{RUN}/segment/{segmenter}/{arm}-{labels}/seed{seed}.parquet"
-            for segmenter, arm in TRAININGS
-            for labels in BUDGETS
-            for seed in range(CONFIG.segmentation.seeds)
-        ],
+        tables=PER_CASE_TABLES,
         code=modules_of("stdiff.evaluation.gain"),
     output:
         f"{RUN}/gain.json",
@@ -57,3 +60,31 @@ rule gain:
         seed=CONFIG.seed,
     shell:
         "stdiff gain {input.tables} --config {input.config} --out {output} 2>&1 | tee -i {log}"
+
+
+rule audit:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+        models=expand(f"{RUN}/labels{{labels}}/{GENERATOR}", labels=BUDGETS),
+        priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
+        gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
+        shards=[shard for shards in SHARDS.values() for shard in shards],
+        trainings=PER_CASE_TABLES,
+        code=modules_of("stdiff.evaluation.audit"),
+    output:
+        f"{RUN}/audit.json",
+    log:
+        f"{RUN}/logs/audit.log",
+    benchmark:
+        f"{RUN}/benchmarks/audit.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        run=RUN,
+        fold=CONFIG.split.fold,
+    shell:
+        "stdiff audit {params.run} --out {output} 2>&1 | tee -i {log}"

@@ -15,6 +15,7 @@ rule report:
         shards=[shard for shards in SHARDS.values() for shard in shards],
         evaluations=expand(f"{RUN}/labels{{labels}}/evaluation.json", labels=BUDGETS),
         gain=f"{RUN}/gain.json",
+        audit=f"{RUN}/audit.json",
         priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
         mask_realism=[f"{COMPARED_MASKS}/mask_realism.json"] * bool(CONFIG.masks.compared),
         code=modules_of("stdiff.report.page"),
