@@ -71,6 +71,7 @@ wildcard_constraints:
     part=r"\d{5}(r\d)?",
     kind="|".join(MASK_KINDS),
     segmenter="[a-z0-9_]+",
+    target="[a-z]+",
     arm="[a-z0-9_]+",
     seed=r"\d+",
 
@@ -96,5 +97,6 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/gate.smk"
 include: "workflow/rules/segment.smk"
+include: "workflow/rules/classify.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"

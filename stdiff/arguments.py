@@ -158,19 +158,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_export_options(p)
 
     p = step("segment", "train a segmenter on one arm, segment the test cases")
-    options.config_file(p)
-    options.data(p)
     p.add_argument("--segmenter", required=True, help="a name under segmentation.segmenters")
-    p.add_argument("--arm", required=True, help="<arm>-<labels>, e.g. mixed-10 or mixed-40cases")
-    p.add_argument("--corpus", type=Path, nargs="*", default=[], help="shards, for synthetic arms")
-    p.add_argument("--weights", type=Path, required=True, help="where the weights go")
-    p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
-    p.add_argument(
-        "--leave-hole", action="store_true", help="if it fails, write why in place of the table"
-    )
-    options.seed(p)
-    options.out(p, "per-case table (Parquet)")
-    options.threads(p)
+    _downstream_options(p)
+
+    p = step("classify", "train a classifier on one arm, classify the test cases")
+    p.add_argument("--target", required=True, choices=("pathology", "birads"))
+    _downstream_options(p)
 
     p = step("evaluate", "fidelity, mask Dice and memorisation of a corpus")
     options.config_file(p)
@@ -187,6 +180,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="per-case tables")
     options.out(p, "JSON")
 
+    p = step("auc", "AUC by arm and the gain over real images only")
+    options.config_file(p)
+    p.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="of `stdiff classify`")
+    options.out(p, "JSON")
+
     p = step("audit", "prove that no part of a run knows a test case, or a label beyond its budget")
     p.add_argument("run", type=Path, help="run folder, results/<run>")
     options.out(p, "JSON")
@@ -199,3 +197,19 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("run", type=Path, help="run folder, results/<run>")
     p.add_argument("--markdown", action="store_true", help="all figures, as Markdown")
     return parser
+
+
+def _downstream_options(p: argparse.ArgumentParser) -> None:
+    """One training on one arm."""
+    options.config_file(p)
+    options.data(p)
+    p.add_argument("--arm", required=True, help="<arm>-<labels>, e.g. mixed-10 or mixed-40cases")
+    p.add_argument("--corpus", type=Path, nargs="*", default=[], help="shards, for synthetic arms")
+    p.add_argument("--weights", type=Path, required=True, help="where the weights go")
+    p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
+    p.add_argument(
+        "--leave-hole", action="store_true", help="if it fails, write why in place of the table"
+    )
+    options.seed(p)
+    options.out(p, "per-case table (Parquet)")
+    options.threads(p)

@@ -215,30 +215,33 @@ def _generate_one(o: argparse.Namespace) -> None:
 
 
 def _segment(o: argparse.Namespace) -> int:
+    from stdiff.segmentation.train import segment_arm
+
+    return _downstream(o, segment_arm, {"segmenter": o.segmenter})
+
+
+def _classify(o: argparse.Namespace) -> int:
+    from stdiff.classification.train import classify_arm
+
+    return _downstream(o, classify_arm, {"target": o.target})
+
+
+def _downstream(o: argparse.Namespace, train: Callable[..., None], named: dict[str, str]) -> int:
+    """Exit code of the training of a segmenter or classifier, which may leave a hole."""
     from stdiff.config import load_config
     from stdiff.segmentation.arms import parse_arm
     from stdiff.segmentation.holes import or_leave_hole
-    from stdiff.segmentation.train import segment_arm
 
     config = load_config(o.config)
-
-    named = {"segmenter": o.segmenter, "seed": o.seed, "out": o.out, "weights": o.weights}
-
-    def training() -> None:
-        segment_arm(
-            config,
-            arm=o.arm,
-            cases=o.cases,
-            splits=o.splits,
-            corpus=o.corpus,
-            state=o.state,
-            **named,
-        )
-
+    names = ("arm", "seed", "cases", "splits", "corpus", "out", "weights", "state")
+    options = named | {name: getattr(o, name) for name in names}
     if not o.leave_hole:
-        return _resumable(training)
+        return _resumable(lambda: train(config, **options))
     arm = parse_arm(o.arm, config)
-    return _resumable(lambda: or_leave_hole(training, arm=arm, **named))
+    named = named | {"arm": arm.name, "labels": str(arm.labels), "seed": o.seed}
+    return _resumable(
+        lambda: or_leave_hole(lambda: train(config, **options), named, out=o.out, weights=o.weights)
+    )
 
 
 def _evaluate(o: argparse.Namespace) -> None:
@@ -262,6 +265,13 @@ def _gain(o: argparse.Namespace) -> None:
     from stdiff.evaluation.gain import evaluate_gain
 
     evaluate_gain(o.tables, o.out, config=load_config(o.config))
+
+
+def _auc(o: argparse.Namespace) -> None:
+    from stdiff.config import load_config
+    from stdiff.evaluation.auc import evaluate_auc
+
+    evaluate_auc(o.tables, o.out, config=load_config(o.config))
 
 
 def _audit(o: argparse.Namespace) -> None:
@@ -314,8 +324,10 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "corpus": run_corpus,
     "export": run_export,
     "segment": _segment,
+    "classify": _classify,
     "evaluate": _evaluate,
     "gain": _gain,
+    "auc": _auc,
     "audit": _audit,
     "report": _report,
     "summary": _summary,

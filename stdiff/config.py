@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from stdiff.config_classification import ClassificationConfig
 from stdiff.config_corpus import CorpusConfig
 from stdiff.config_errors import explain
 from stdiff.config_generator import ModelConfig, SamplerConfig, Section
@@ -132,6 +133,7 @@ class Config(Section):
     masks: MasksConfig = MasksConfig()
     corpus: CorpusConfig
     segmentation: SegmentationConfig
+    classification: ClassificationConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")

@@ -122,11 +122,16 @@ class DistillConfig(StageConfig):
     learning_rate: float = Field(3e-4, gt=0, description="peak of the cosine schedule")
 
 
-class SegmenterTrainingConfig(StageConfig):
-    """Training of a segmenter."""
+class DownstreamTrainingConfig(StageConfig):
+    """Training of a network that a corpus is to help."""
 
     # An average of weights would not fit the statistics that batch normalisation keeps.
-    ema_decay: Literal[0] = Field(0, description="not used for segmenters")
+    ema_decay: Literal[0] = Field(0, description="not used here")
+
+
+class SegmenterTrainingConfig(DownstreamTrainingConfig):
+    """Training of a segmenter."""
+
     validate_every_images: PositiveInt | None = Field(
         None,
         description="images between looks at the real validation lesions; the weights with the "

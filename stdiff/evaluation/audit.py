@@ -113,7 +113,7 @@ def known_cases(run: Path, config: Config) -> Iterator[Known]:
         yield from _gate(run, home, budget)
         for corpus_part in config.corpus.parts:
             yield from _shard(run, f"{home}/corpus/{corpus_part}.parquet", budget)
-        for weights in sorted(run.glob(f"segment/*/*-{budget.slug}/seed*.safetensors")):
+        for weights in sorted(run.glob(f"*/*/*-{budget.slug}/seed*.safetensors")):
             with safe_open(weights, "pt") as file:
                 said = file.metadata() or {}
             cells = {how: set(json.loads(ids)) for how, ids in said.items() if how != "format"}

@@ -51,6 +51,18 @@ def drawn_means(
     return np.concatenate(means)
 
 
+def drawn_groups(groups: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each row (draws, N) is taken when whole groups are drawn again.
+
+    No draw (0, N) of a single group.
+    """
+    _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    count = codes.max() + 1
+    if count < 2:
+        return np.empty((0, len(codes)))
+    return rng.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(float)
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
     """P values adjusted for their number (Holm 1979, Scand. J. Statist. 6:65-70)."""
     order = np.argsort(p_values)

@@ -12,7 +12,7 @@ from stdiff.segmentation.arms import HOLE
 
 
 def read_trainings(tables: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Per-case rows of the trainings that succeeded, and a row (``HOLE``) of each other one.
+    """Per-case rows of trainings that succeeded, and a row of each other one with its ``reason``.
 
     Raises:
         InputError: a table is missing, or every training failed.

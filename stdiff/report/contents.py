@@ -71,6 +71,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
         "packages": [(name, importlib.metadata.version(name)) for name in _PACKAGES],
         "config": (run / "config.yaml").read_text(encoding="utf-8"),
         "gain": _gain(run / "gain.json", folder),
+        "auc": _auc(run / "auc.json"),
         "cases": None if roles is None else cases_table(cases, roles),
         "conflicts": 0 if roles is None else int(roles["label_conflict"].sum()),
         "audited": len(read_json(run / "audit.json")["parts"])
@@ -141,6 +142,28 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
         "excluded": result["excluded_both_empty"],
         "holes": records_table(result["holes"]) if result["holes"] else None,
         "figure": embedded(figure),
+    }
+
+
+def _auc(path: Path) -> dict[str, Any] | None:
+    """AUC by arm and gains of the classifiers."""
+    if not path.is_file():
+        return None
+    result = read_json(path)
+
+    def ordered(records: list[dict[str, Any]]) -> Table | None:
+        def place(record: dict[str, Any]) -> tuple[Any, ...]:
+            first = record["target"], record["collection"] != "pooled", record["collection"]
+            arm = record["arm"]
+            return *first, LabelBudget.parse(record["labels"]), arm != result["baseline_arm"], arm
+
+        return records_table(sorted(records, key=place)) if records else None
+
+    return {
+        "baseline": result["baseline_arm"],
+        "by_arm": ordered(result["by_arm"]),
+        "gains": ordered(result["gains"]),
+        "holes": records_table(result["holes"]) if result["holes"] else None,
     }
 
 

@@ -26,6 +26,10 @@ def results_markdown(run: Path) -> str:
             records_table(gain["gains"], leave_out=alone),
         ),
     ]
+    if (run / "auc.json").is_file():
+        auc = read_json(run / "auc.json")
+        parts += [("AUC by arm", records_table(auc["by_arm"]))]
+        parts += [(f"Gain in AUC over {auc['baseline_arm']}", records_table(auc["gains"]))]
     for labels in config.segmentation.budgets:
         measured = read_json(run / f"labels{labels.slug}" / "evaluation.json")
         corpus = f"corpus of the generator with {labels} of the labels"

@@ -6,18 +6,18 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from safetensors.torch import save_file
 
 from stdiff.files import InputError, written_whole
-from stdiff.segmentation.arms import HOLE, Arm
 from stdiff.training.checkpoints import NotSaved
 from stdiff.training.loop import Interrupted
 
 
 def or_leave_hole(
-    training: Callable[[], None], *, segmenter: str, arm: Arm, seed: int, out: Path, weights: Path
+    training: Callable[[], None], named: dict[str, Any], *, out: Path, weights: Path
 ) -> None:
     """Run a training; where it fails, write why in place of its table, and empty weights.
 
@@ -26,10 +26,8 @@ def or_leave_hole(
 
     Args:
         training: Writes ``out`` and ``weights``.
-        segmenter: Its name.
-        arm: Its arm.
-        seed: Its number among the repetitions.
-        out: Table of the training; of a hole it has one row, with the columns ``HOLE``.
+        named: What it is called: the columns of its table that tell it from all others.
+        out: Table of the training; of a hole it has one row: ``named``, and the ``reason``.
         weights: Weights of the training; of a hole a file without any.
     """
     try:
@@ -41,14 +39,13 @@ def or_leave_hole(
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, InputError):
             traceback.print_exc()
-    row = [segmenter, arm.name, str(arm.labels), seed, reason]
     with written_whole(weights) as aside:
         save_file({}, aside)
     with written_whole(out) as aside:
-        pd.DataFrame([row], columns=HOLE).to_parquet(aside, index=False)
+        pd.DataFrame([named | {"reason": reason}]).to_parquet(aside, index=False)
     print(
-        f"stdiff: {segmenter}, {arm}, seed {seed} failed and is left out of the benchmark: "
-        f"{reason}\n"
+        f"stdiff: {', '.join(f'{key} {value}' for key, value in named.items())} failed and is left "
+        f"out of the benchmark: {reason}\n"
         f"To try it again once that is mended, delete {out} and run the workflow again.",
         file=sys.stderr,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from stdiff.corpus.accepted import read_accepted
 from stdiff.files import InputError, sha256_bytes
 from stdiff.labels import cases_with_role, labelled_training_cases, training_cases
 from stdiff.segmentation.arms import Arm
+from stdiff.targets import CLASSES, Target, classes_of
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,23 @@ class LabelledImages:
     images_NHW: np.ndarray  # uint8
     masks_NHW: np.ndarray  # uint8, 0 or 255
     weights_N: np.ndarray | None = None  # float32, of mean 1; None = all alike
+    classes_N: np.ndarray | None = None  # int64, of a classifier's target
 
     def __len__(self) -> int:
         return len(self.images_NHW)
 
     @property
+    def weights(self) -> np.ndarray:
+        """The weights (N,), float32."""
+        return np.ones(len(self), np.float32) if self.weights_N is None else self.weights_N
+
+    @property
     def sha256(self) -> str:
-        """Hash of all pixels and weights."""
-        weights = b"" if self.weights_N is None else self.weights_N.tobytes()
-        return sha256_bytes(self.images_NHW.tobytes() + self.masks_NHW.tobytes() + weights)
+        """Hash of all pixels, weights and classes."""
+        others = [b"" if of is None else of.tobytes() for of in (self.weights_N, self.classes_N)]
+        return sha256_bytes(
+            b"".join([self.images_NHW.tobytes(), self.masks_NHW.tobytes(), *others])
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,12 @@ class ArmImages:
 
 
 def images_of_arm(
-    arm: Arm, cases: pd.DataFrame, splits: pd.DataFrame, corpus: Sequence[Path], size_px: int
+    arm: Arm,
+    cases: pd.DataFrame,
+    splits: pd.DataFrame,
+    corpus: Sequence[Path],
+    size_px: int,
+    target: Target | None = None,
 ) -> ArmImages:
     """Decode what an arm is trained on.
 
@@ -81,17 +95,23 @@ def images_of_arm(
         corpus: Case tables of synthetic images, read only if the arm uses any. Of the images that
             the gate accepted the first are taken, as many as the arm's ratio says.
         size_px: Side of all images.
+        target: What a classifier is to tell apart: only cases whose class is known are taken, of
+            the corpus too.
 
     Raises:
-        InputError: no labelled case, no corpus or one that is too small for the arm, or images of
-            another size.
+        InputError: no labelled case, or fewer than two classes of the target; no corpus or one
+            that is too small for the arm, or images of another size.
     """
     labelled = labelled_training_cases(cases, splits, arm.labels)
-    real = labelled_images(labelled, size_px)
-    synthetic = _accepted_rows(arm, corpus, len(real)) if arm.config.uses_corpus else None
+    if target:
+        labelled = of_known_class(labelled, target, f"labelled training case of arm {arm}")
+    real = labelled_images(labelled, size_px, target)
+    synthetic = None
+    if arm.config.uses_corpus:
+        synthetic = _accepted_rows(arm, corpus, len(real), target)
     if arm.config.kind != "unlabelled":
         of_real = () if arm.config.kind == "synthetic" else tuple(labelled["case_id"])
-        weighted = _weighted(synthetic, arm, size_px)
+        weighted = _weighted(synthetic, arm, size_px, target)
         return ArmImages(real, weighted, None, labelled_cases=of_real)
     parts, beyond = [], ()
     if synthetic is not None:
@@ -118,14 +138,35 @@ def images_of_arm(
     )
 
 
-def labelled_images(cases: pd.DataFrame, size_px: int) -> LabelledImages:
-    """Images and masks of case rows that have both.
+def labelled_images(
+    cases: pd.DataFrame, size_px: int, target: Target | None = None
+) -> LabelledImages:
+    """Images and masks of case rows that have both, and their classes if a target is given.
 
     Raises:
         InputError: a row lacks one of them or is not ``size_px`` square.
     """
     _refuse_other_sizes(cases, size_px, "mask")
-    return LabelledImages(images_of(cases["image"]), images_of(cases["mask"]))
+    classes = classes_of(cases, target) if target else None
+    return LabelledImages(images_of(cases["image"]), images_of(cases["mask"]), None, classes)
+
+
+def of_known_class(cases: pd.DataFrame, target: Target, what: str) -> pd.DataFrame:
+    """The case rows with a class of this target.
+
+    Raises:
+        InputError: fewer than two of its classes are there: nothing to tell apart.
+    """
+    classes = classes_of(cases, target)
+    there = {CLASSES[target][c] for c in classes[classes >= 0]}
+    if len(there) < 2:
+        absent = ", ".join(name for name in CLASSES[target] if name not in there)
+        raise InputError(
+            f"{target}: no {what} is {absent} ({len(cases)} cases, {int((classes >= 0).sum())} "
+            "with a known class); take more labels, fewer folds or a collection that has "
+            "them, or leave the target out of classification.targets"
+        )
+    return cases[classes >= 0].reset_index(drop=True)
 
 
 def annotated_lesions(
@@ -147,7 +188,9 @@ def annotated_lesions(
     return rows.assign(group_id=groups.loc[rows["case_id"]].to_numpy()).reset_index(drop=True)
 
 
-def _accepted_rows(arm: Arm, corpus: Sequence[Path], real: int) -> pd.DataFrame:
+def _accepted_rows(
+    arm: Arm, corpus: Sequence[Path], real: int, target: Target | None
+) -> pd.DataFrame:
     """The first accepted rows of the corpus, as many as the arm takes."""
     if not corpus:
         raise InputError(
@@ -155,6 +198,8 @@ def _accepted_rows(arm: Arm, corpus: Sequence[Path], real: int) -> pd.DataFrame:
             "choose an arm of kind real"
         )
     accepted, count = read_accepted(corpus)
+    if target:
+        accepted = accepted[classes_of(accepted, target) >= 0]
     accepted = accepted.sort_values(["sample_index", "case_id"], ignore_index=True)
     ratio = arm.config.ratio
     wanted = len(accepted) if ratio is None else max(1, round(ratio * real))
@@ -168,10 +213,12 @@ def _accepted_rows(arm: Arm, corpus: Sequence[Path], real: int) -> pd.DataFrame:
     return accepted.head(wanted)
 
 
-def _weighted(rows: pd.DataFrame | None, arm: Arm, size_px: int) -> LabelledImages | None:
+def _weighted(
+    rows: pd.DataFrame | None, arm: Arm, size_px: int, target: Target | None
+) -> LabelledImages | None:
     if rows is None:
         return None
-    images = labelled_images(rows, size_px)
+    images = labelled_images(rows, size_px, target)
     if not arm.config.weighted:
         return images
     scores = [None if cell is None else cell["mask_dice"] for cell in rows["gate"]]
@@ -182,7 +229,7 @@ def _weighted(rows: pd.DataFrame | None, arm: Arm, size_px: int) -> LabelledImag
             f"{len(agreement)} synthetic images have no mask agreement; run `stdiff gate apply` "
             "on the corpus, or leave weighted out"
         )
-    return LabelledImages(images.images_NHW, images.masks_NHW, agreement / agreement.mean())
+    return replace(images, weights_N=agreement / agreement.mean())
 
 
 def _refuse_other_sizes(cases: pd.DataFrame, size_px: int, *needed: str) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stdiff.segmentation.arms import Phase
 from stdiff.segmentation.augmentation import augment
-from stdiff.segmentation.images import ArmImages
+from stdiff.segmentation.images import ArmImages, LabelledImages
 from stdiff.segmentation.networks import all_lesion_logits
 from stdiff.training.progress import Batch
 
@@ -79,28 +79,33 @@ class SegmenterStage:
         self, indices: np.ndarray, rng: torch.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Images and masks (N, H, W) uint8 and weights (N,): real ones first, then synthetic."""
-        real, synthetic = self.images.real, self.images.synthetic
-        kept = indices[: self.phase.real_in_batch(len(indices))]
-        ones = np.ones(len(indices), np.float32)
-        if len(kept) == len(indices) or synthetic is None:
-            return real.images_NHW[indices], real.masks_NHW[indices], ones
-        if len(kept):
-            drawn = torch.randint(len(synthetic), (len(indices) - len(kept),), generator=rng)
-            drawn = drawn.numpy()
-        else:
-            drawn = indices
-        weights = ones
-        if synthetic.weights_N is not None:
-            weights = np.concatenate([ones[: len(kept)], synthetic.weights_N[drawn]])
-        return (
-            np.concatenate([real.images_NHW[kept], synthetic.images_NHW[drawn]]),
-            np.concatenate([real.masks_NHW[kept], synthetic.masks_NHW[drawn]]),
-            weights,
+        parts = [
+            (of.images_NHW[drawn], of.masks_NHW[drawn], of.weights[drawn])
+            for of, drawn in drawn_cases(self.phase, self.images, indices, rng)
+        ]
+        images_NHW, masks_NHW, weights_N = (
+            np.concatenate(part) for part in zip(*parts, strict=True)
         )
+        return images_NHW, masks_NHW, weights_N
 
     def _on_device(self, values: np.ndarray) -> torch.Tensor:
         device = next(self.modules.parameters()).device
         return torch.from_numpy(np.ascontiguousarray(values)).to(device).float()
+
+
+def drawn_cases(
+    phase: Phase, images: ArmImages, indices: np.ndarray, rng: torch.Generator
+) -> list[tuple[LabelledImages, np.ndarray]]:
+    """The real and the synthetic cases of a batch; ``indices`` name real ones, or synthetic ones if
+    the phase sees no others.
+    """
+    kept = indices[: phase.real_in_batch(len(indices))]
+    if len(kept) == len(indices) or images.synthetic is None:
+        return [(images.real, indices)]
+    if not len(kept):
+        return [(images.synthetic, indices)]
+    drawn = torch.randint(len(images.synthetic), (len(indices) - len(kept),), generator=rng)
+    return [(images.real, kept), (images.synthetic, drawn.numpy())]
 
 
 def soft_dice(lesion_N1HW: torch.Tensor, masks_N1HW: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from torch import nn
 from stdiff.cases import read_cases
 from stdiff.config import Config
 from stdiff.config_segmentation import SegmenterConfig
-from stdiff.config_training import SegmenterTrainingConfig
+from stdiff.config_training import StageConfig
 from stdiff.files import InputError, written_whole
 from stdiff.labels import read_splits
 from stdiff.randomness import integer_seed
@@ -29,6 +30,7 @@ from stdiff.segmentation.stage import SegmenterStage
 from stdiff.training.loop import train
 from stdiff.training.watch import Look, Watch, better_segmenter
 
+_Settings = TypeVar("_Settings", bound=StageConfig)
 # What is known of a tested case, beside its metrics.
 _DESCRIBED = ["case_id", "collection", "group_id", "pathology", "birads", "device"]
 
@@ -149,7 +151,7 @@ def segment_arm(
         pd.concat(parts, ignore_index=True).to_parquet(aside, index=False)
 
 
-def settings_of(phase: Phase, settings: SegmenterTrainingConfig) -> SegmenterTrainingConfig:
+def settings_of(phase: Phase, settings: _Settings) -> _Settings:
     """The settings of a training for its part ``phase``, in whole batches."""
     batches = max(1, round(phase.fraction * settings.images / settings.batch))
     return settings.model_copy(update={"images": batches * settings.batch})

@@ -26,7 +26,10 @@ def attempt(folder, error, arm=ARM, seed=1):
 
     out = folder / f"{arm}-{seed}.parquet"
     or_leave_hole(
-        training, segmenter="unet", arm=arm, seed=seed, out=out, weights=out.with_suffix(".w")
+        training,
+        dict(zip(HOLE, ["unet", arm.name, str(arm.labels), seed], strict=False)),
+        out=out,
+        weights=out.with_suffix(".w"),
     )
     return out
 

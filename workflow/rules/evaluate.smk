@@ -71,7 +71,7 @@ rule audit:
         priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
         gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
         shards=[shard for shards in SHARDS.values() for shard in shards],
-        trainings=PER_CASE_TABLES,
+        trainings=PER_CASE_TABLES + CLASSIFIER_TABLES,
         code=modules_of("stdiff.evaluation.audit"),
     output:
         f"{RUN}/audit.json",

@@ -16,6 +16,7 @@ rule report:
         evaluations=expand(f"{RUN}/labels{{labels}}/evaluation.json", labels=BUDGETS),
         gain=f"{RUN}/gain.json",
         audit=f"{RUN}/audit.json",
+        auc=[f"{RUN}/auc.json"] if CONFIG.classification else [],
         priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
         mask_realism=[f"{COMPARED_MASKS}/mask_realism.json"] * bool(CONFIG.masks.compared),
         code=modules_of("stdiff.report.page"),

@@ -1,0 +1,1 @@
+"""The other downstream task: benign or malignant, and BI-RADS categories."""

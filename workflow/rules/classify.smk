@@ -1,0 +1,65 @@
+# Classifiers on the arms of the segmenters, where the configuration asks for them.
+
+CLASSIFIER_TABLES = [
+    f"{RUN}/classify/{target}/{arm}-{labels}/seed{seed}.parquet"
+    for target in (CONFIG.classification.targets if CONFIG.classification else [])
+    for arm, about in CONFIG.segmentation.arms.items()
+    if about.kind != "unlabelled"
+    for labels in BUDGETS
+    for seed in range(CONFIG.segmentation.seeds)
+]
+
+if CONFIG.classification:
+
+    rule classify:
+        input:
+            config=ancient(f"{RUN}/config.yaml"),
+            tables=TABLES,
+            splits=f"{RUN}/splits.parquet",
+            corpus=lambda w: ARM_SHARDS[w.arm, w.labels],
+            code=modules_of("stdiff.classification.train"),
+        output:
+            table=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
+            weights=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{seed}}.safetensors",
+        log:
+            f"{RUN}/logs/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}.tsv"
+        threads: ALL_CORES
+        resources:
+            mem_mb=6000,
+            runtime=480,
+            gpu=1,
+        params:
+            fold=CONFIG.split.fold,
+            state=f"{RUN}/state/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}",
+            settings=CONFIG.classification.model_dump_json(exclude={"targets"}),
+            arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
+            seed=CONFIG.seed,
+        shell:
+            "stdiff classify --config {input.config} --cases {input.tables}"
+            " --splits {input.splits} --target {wildcards.target}"
+            " --arm {wildcards.arm}-{wildcards.labels} --seed {wildcards.seed}"
+            " --corpus {input.corpus} --state {params.state} --leave-hole --out {output.table}"
+            " --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
+
+    rule auc:
+        input:
+            config=ancient(f"{RUN}/config.yaml"),
+            tables=CLASSIFIER_TABLES,
+            code=modules_of("stdiff.evaluation.auc"),
+        output:
+            f"{RUN}/auc.json",
+        log:
+            f"{RUN}/logs/auc.log",
+        benchmark:
+            f"{RUN}/benchmarks/auc.tsv"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            settings=CONFIG.evaluation.model_dump_json(),
+            seed=CONFIG.seed,
+        shell:
+            "stdiff auc {input.tables} --config {input.config} --out {output} 2>&1 | tee -i {log}"
