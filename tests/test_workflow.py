@@ -22,12 +22,13 @@ RULES = {
     )
 }
 RUNS_NETWORKS = {
-    *("autoencoder", "pretrain", "finetune", "distill", "segment"),
+    *("autoencoder", "pretrain", "finetune", "distill", "segment", "classify"),
     *("shard", "replacement_shard", "gate_thresholds", "gate"),
 }
 # Every rule there is has a job in this run.
 DEMO = ("--configfile", "config/demo.yaml", "--config", "run=never_made")
 WITH_REPLACEMENTS = "corpus={count: 150, shard_size: 150, gate: {replacement_rounds: 2}}"
+WITH_CLASSIFIERS = "classification={training: {images: 160, batch: 16}}"
 WITH_DISTILLATION = "training={distill: {images: 960, steps: 3}}"
 
 
@@ -42,7 +43,7 @@ def snakemake(*arguments):
 
 
 def test_a_dry_run_of_the_demo_lists_the_whole_chain():
-    done = snakemake("-n", *DEMO, WITH_REPLACEMENTS, WITH_DISTILLATION)
+    done = snakemake("-n", *DEMO, WITH_REPLACEMENTS, WITH_DISTILLATION, WITH_CLASSIFIERS)
     assert done.returncode == 0, done.stderr
     for rule in RULES:
         assert f"rule {rule}:" in done.stdout + done.stderr, rule
@@ -110,7 +111,9 @@ FLOORS = [
         "files",
         "lexicon",
         "conditions",
+        "label_budget",
         "config",
+        "config_classification",
         "config_corpus",
         "config_errors",
         "config_generator",
@@ -121,13 +124,14 @@ FLOORS = [
         "provenance",
         "config_docs",
     },
-    {"cases", "labels"},
+    {"cases", "labels", "targets"},
     {"masks"},
     {"datasets"},
     {"diffusion"},
     {"training"},
     {"corpus"},
     {"segmentation"},
+    {"classification"},
     {"evaluation"},
     {"report"},
     {
@@ -252,3 +256,14 @@ def test_a_larger_corpus_makes_only_the_missing_shards(made_run):
     assert images(count=150) == {"00001"}
     # What a plan is drawn from makes other masks.
     assert images(masks={"bank": 1, "curvature": 0}) == {"00000", "00001"}
+
+
+def test_classifiers_take_the_arms_and_seeds_of_the_segmenters(tmp_path):
+    training = {"images": 160, "batch": 16}
+    section = {"targets": ["pathology", "birads"], "training": training}
+    planned = snakemake("-n", *small_run(tmp_path, classification=section))
+    assert planned.returncode == 0, planned.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.M))
+    arms = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["segmentation"].get("arms")
+    assert int(counts["classify"]) == 2 * len(arms or ("real", "mixed"))
+    assert (counts["auc"], counts["audit"]) == ("1", "1")
