@@ -50,8 +50,9 @@ bench: $(READY)
 lint: $(READY)
 	ruff check .
 	ruff format --check .
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile config/demo.yaml
+	snakemake --lint --snakefile workflow/folds.smk --configfile config/demo.yaml --config split='{folds: 2}'
 
 # Newest versions of everything pyproject.toml asks for; run it, then the tests, then commit.
 lock: $(READY)

@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 from stdiff.config import ConfigError, check_raw_folders, parse_config, refresh_config
 from stdiff.label_budget import LabelBudget
 from stdiff.provenance import listing_of, modules_of
-from stdiff.segmentation.arms import real_arm
+from stdiff.segmentation.arms import per_case_tables, real_arm
 
 
 # Only used with `--sdm apptainer`; build it with `apptainer build envs/stdiff.sif envs/stdiff.def`.
@@ -39,8 +39,6 @@ TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.co
 BUDGETS = [budget.slug for budget in CONFIG.segmentation.budgets]
 MOST = max(CONFIG.segmentation.budgets).slug
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
-# Every segmenter with every arm that it can be trained on.
-TRAININGS = CONFIG.segmentation.trainings
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{MOST}/seed0"
 # Shards and replacements as the gate has judged them; every later step reads these.

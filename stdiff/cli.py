@@ -262,9 +262,11 @@ def _evaluate(o: argparse.Namespace) -> None:
 
 def _gain(o: argparse.Namespace) -> None:
     from stdiff.config import load_config
-    from stdiff.evaluation.gain import evaluate_gain
+    from stdiff.evaluation.gain import evaluate_gain, gain_table_text
+    from stdiff.files import read_json
 
     evaluate_gain(o.tables, o.out, config=load_config(o.config))
+    print(gain_table_text(read_json(o.out)))
 
 
 def _auc(o: argparse.Namespace) -> None:

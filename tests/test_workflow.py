@@ -267,3 +267,26 @@ def test_classifiers_take_the_arms_and_seeds_of_the_segmenters(tmp_path):
     arms = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["segmentation"].get("arms")
     assert int(counts["classify"]) == 2 * len(arms or ("real", "mixed"))
     assert (counts["auc"], counts["audit"]) == ("1", "1")
+
+
+def test_folds_are_runs_of_their_own_and_their_gains_are_one():
+    folds = ("--snakefile", "workflow/folds.smk", "-n", *DEMO)
+    planned = snakemake(*folds, "split={folds: 3}")
+    assert planned.returncode == 0, planned.stderr
+    text = planned.stdout + planned.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", text, re.M))
+    every = {name.partition("_")[2] for name in counts if name.startswith("fold0_")}
+    assert {"pretrain", "finetune", "segment", "audit", "gain"} <= every
+    for fold in range(3):
+        assert counts[f"fold{fold}_pretrain"] == "1"
+        assert counts[f"fold{fold}_segment"] == counts["fold0_segment"]
+        # No rule takes a file of another fold.
+        files = re.findall(rf"^rule fold{fold}_\w+:\n((?:    (?:in|out)put: .*\n)+)", text, re.M)
+        assert len(files) > 20
+        assert not re.search(rf"never_made_fold[^{fold}]", "".join(files))
+    gain = re.search(r"^rule gain_over_folds:\n(.*?)\n\n", text, re.M | re.S)[1]
+    tables = set(re.findall(r"never_made_fold\d/segment/\S+?\.parquet", gain))
+    assert len(tables) == 3 * int(counts["fold0_segment"])
+    refused = snakemake(*folds)
+    assert refused.returncode != 0
+    assert "split.folds is null, a hold-out" in refused.stdout + refused.stderr

@@ -71,6 +71,16 @@ def parse_arm(text: str, config: Config) -> Arm:
     return Arm(name, budgets[slug], arms[name])
 
 
+def per_case_tables(config: Config) -> list[str]:
+    """The tables of all trainings of segmenters, below the run's folder."""
+    return [
+        f"segment/{segmenter}/{arm}-{budget.slug}/seed{seed}.parquet"
+        for segmenter, arm in config.segmentation.trainings
+        for budget in config.segmentation.budgets
+        for seed in range(config.segmentation.seeds)
+    ]
+
+
 def real_arm(config: Config) -> str:
     """Name of the arm that gains are measured against: the first with real images only."""
     return next(name for name, arm in config.segmentation.arms.items() if arm.kind == "real")

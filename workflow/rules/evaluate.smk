@@ -1,12 +1,7 @@
 # What the corpora are worth: by themselves, and to a segmenter.
 
 
-PER_CASE_TABLES = [
-    f"{RUN}/segment/{segmenter}/{arm}-{labels}/seed{seed}.parquet"
-    for segmenter, arm in TRAININGS
-    for labels in BUDGETS
-    for seed in range(CONFIG.segmentation.seeds)
-]
+PER_CASE_TABLES = [f"{RUN}/{table}" for table in per_case_tables(CONFIG)]
 
 
 rule evaluate:
@@ -84,7 +79,7 @@ rule audit:
         mem_mb=2000,
         runtime=60,
     params:
-        run=RUN,
+        run=subpath(output[0], parent=True),
         fold=CONFIG.split.fold,
     shell:
         "stdiff audit {params.run} --out {output} 2>&1 | tee -i {log}"

@@ -1,10 +1,7 @@
 # Segmenter x arm x label fraction x seed; each writes a table with one row a test case.
 
-
-def judges(wildcards):
-    """Whether the gate, the watch or the evaluation needs this training."""
-    first = wildcards.segmenter, wildcards.arm, wildcards.seed
-    return first == (SEGMENTERS[0], real_arm(CONFIG), "0")
+# The gate, the watch and the evaluation need this training.
+JUDGING = (SEGMENTERS[0], real_arm(CONFIG), "0")
 
 
 rule segment:
@@ -33,7 +30,7 @@ rule segment:
         segmenter=lambda w: CONFIG.segmentation.segmenters[w.segmenter].model_dump_json(),
         arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
         # One failed training leaves a hole in the report; without the judge there is no report.
-        failing=lambda w: "" if judges(w) else "--leave-hole",
+        failing=lambda w: "" if (w.segmenter, w.arm, w.seed) == JUDGING else "--leave-hole",
         seed=CONFIG.seed,
     shell:
         "stdiff segment --config {input.config} --cases {input.tables} --splits {input.splits}"

@@ -1,0 +1,93 @@
+# Every fold of a k-fold: a run each, with its own stage 1, and the gain over the test cases of all.
+#
+#   snakemake --snakefile workflow/folds.smk --cores all --configfile config/busi_cpu.yaml \
+#       --config data_root=FOLDER split='{folds: 5}'
+#
+# Fold k is results/<run>_fold<k>, as if it had been run by itself with split.fold: k.
+
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from stdiff.config import ConfigError, parse_config, refresh_config
+from stdiff.provenance import modules_of
+from stdiff.segmentation.arms import per_case_tables
+
+
+container: "envs/stdiff.sif"
+
+
+if not workflow.config_settings.configfiles:
+
+    configfile: "config/demo.yaml"
+
+
+try:
+    CONFIG = parse_config(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+if CONFIG.split.folds is None:
+    raise WorkflowError("split.folds is null, a hold-out; e.g. --config split='{folds: 5}'")
+
+# Configurations of the folds, by what the names of their rules begin with.
+FOLDS = {
+    f"fold{fold}_": config
+    | {
+        "run": f"{CONFIG.run}_fold{fold}",
+        "split": config.get("split", {}) | {"fold": fold},
+    }
+    for fold in range(CONFIG.split.folds)
+}
+PARSED = [parse_config(values) for values in FOLDS.values()]
+
+
+onstart:
+    for one in PARSED:
+        run = Path("results") / one.run
+        refresh_config(one, run / "state" / "config.yaml", run / "config.yaml")
+
+
+for FOLD, OF_FOLD in FOLDS.items():
+
+    module:
+        name: FOLD
+        snakefile:
+            "../Snakefile"
+        config:
+            OF_FOLD
+
+    use rule * from FOLD as FOLD*
+
+
+# After the modules: the target of the last one would be the default.
+localrules:
+    all_folds,
+
+
+rule all_folds:
+    default_target: True
+    input:
+        f"results/{CONFIG.run}_folds/gain.json",
+        [f"results/{one.run}/report/index.html" for one in PARSED],
+
+
+rule gain_over_folds:
+    input:
+        config=ancient(f"results/{PARSED[0].run}/config.yaml"),
+        tables=[f"results/{one.run}/{table}" for one in PARSED for table in per_case_tables(one)],
+        code=modules_of("stdiff.evaluation.gain"),
+    output:
+        f"results/{CONFIG.run}_folds/gain.json",
+    log:
+        f"results/{CONFIG.run}_folds/logs/gain.log",
+    benchmark:
+        f"results/{CONFIG.run}_folds/benchmarks/gain.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=CONFIG.evaluation.model_dump_json(),
+        seed=CONFIG.seed,
+    shell:
+        "stdiff gain {input.tables} --config {input.config} --out {output} 2>&1 | tee -i {log}"
