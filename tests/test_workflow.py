@@ -122,6 +122,7 @@ FLOORS = [
         "config_training",
         "randomness",
         "provenance",
+        "resources",
         "config_docs",
     },
     {"cases", "labels", "targets"},

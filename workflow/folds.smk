@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from stdiff.config import ConfigError, parse_config, refresh_config
 from stdiff.provenance import modules_of
+from stdiff.resources import grown_mb, grown_minutes
 from stdiff.segmentation.arms import per_case_tables
 
 
@@ -84,8 +85,8 @@ rule gain_over_folds:
         f"results/{CONFIG.run}_folds/benchmarks/gain.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(60),
     params:
         settings=CONFIG.evaluation.model_dump_json(),
         seed=CONFIG.seed,

@@ -27,8 +27,8 @@ if CONFIG.classification:
             f"{RUN}/benchmarks/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}.tsv"
         threads: ALL_CORES
         resources:
-            mem_mb=6000,
-            runtime=480,
+            mem_mb=grown_mb(6000),
+            runtime=grown_minutes(480),
             gpu=1,
         params:
             fold=CONFIG.split.fold,
@@ -56,8 +56,8 @@ if CONFIG.classification:
             f"{RUN}/benchmarks/auc.tsv"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=grown_mb(4000),
+            runtime=grown_minutes(60),
         params:
             settings=CONFIG.evaluation.model_dump_json(),
             seed=CONFIG.seed,

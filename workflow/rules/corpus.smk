@@ -15,8 +15,8 @@ rule mask_prior:
         f"{RUN}/benchmarks/mask_prior/labels{{labels}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(30),
     params:
         fold=CONFIG.split.fold,
     shell:
@@ -38,8 +38,8 @@ rule sampled_masks:
         f"{RUN}/benchmarks/sampled_masks/labels{{labels}}-{{kind}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(30),
     params:
         fold=CONFIG.split.fold,
         masks=CONFIG.masks.compared,
@@ -66,8 +66,8 @@ rule mask_realism:
         f"{RUN}/benchmarks/mask_realism/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(60),
     params:
         fold=CONFIG.split.fold,
         masks=CONFIG.masks.compared,
@@ -97,8 +97,8 @@ rule shard:
         f"{RUN}/benchmarks/shard/labels{{labels}}-{{shard}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(120),
         gpu=1,
     params:
         fold=CONFIG.split.fold,
@@ -131,8 +131,8 @@ rule corpus_card:
         f"{RUN}/benchmarks/corpus_card/labels{{labels}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(30),
     params:
         backgrounds=CONFIG.corpus.backgrounds,
         seed=CONFIG.seed,

@@ -10,8 +10,8 @@ rule merged_config:
         f"{RUN}/benchmarks/merged_config.tsv"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=grown_mb(500),
+        runtime=grown_minutes(5),
     params:
         merged=MERGED_CONFIG,
     shell:
@@ -31,8 +31,8 @@ if CONFIG.phantom:
             f"{RUN}/benchmarks/phantom.tsv"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=30,
+            mem_mb=grown_mb(2000),
+            runtime=grown_minutes(30),
         params:
             raw=subpath(output[0], parent=True),
             cases=CONFIG.phantom.cases,
@@ -56,8 +56,8 @@ rule harmonize:
         f"{RUN}/benchmarks/harmonize/{{collection}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(60),
     params:
         size=CONFIG.image.size_px,
         fit=CONFIG.image.fit,
@@ -104,8 +104,8 @@ rule split:
         f"{RUN}/benchmarks/split.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(30),
     params:
         scheme=(
             f"--folds {CONFIG.split.folds}"

@@ -20,8 +20,8 @@ rule evaluate:
         f"{RUN}/benchmarks/evaluate/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=grown_mb(6000),
+        runtime=grown_minutes(120),
         gpu=1,
     params:
         fold=CONFIG.split.fold,
@@ -48,8 +48,8 @@ rule gain:
         f"{RUN}/benchmarks/gain.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(60),
     params:
         settings=CONFIG.evaluation.model_dump_json(),
         seed=CONFIG.seed,
@@ -76,8 +76,8 @@ rule audit:
         f"{RUN}/benchmarks/audit.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(60),
     params:
         run=subpath(output[0], parent=True),
         fold=CONFIG.split.fold,

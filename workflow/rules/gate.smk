@@ -20,8 +20,8 @@ rule gate_thresholds:
         f"{RUN}/benchmarks/gate_thresholds/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(60),
         gpu=1,
     params:
         fold=CONFIG.split.fold,
@@ -52,8 +52,8 @@ rule gate:
         f"{RUN}/benchmarks/gate/labels{{labels}}-{{part}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(60),
         gpu=1,
     params:
         segmenter=SEGMENTERS[0],
@@ -83,8 +83,8 @@ if CONFIG.corpus.gate.replacement_rounds:
             f"{RUN}/benchmarks/replacements/labels{{labels}}-{{shard}}r{{number}}.tsv"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=grown_mb(2000),
+            runtime=grown_minutes(10),
         shell:
             "stdiff plan --config {input.config} --resample {input.shard} --out {output}"
             " 2>&1 | tee -i {log}"
@@ -103,8 +103,8 @@ if CONFIG.corpus.gate.replacement_rounds:
             f"{RUN}/benchmarks/replacement_shard/labels{{labels}}-{{shard}}r{{number}}.tsv"
         threads: ALL_CORES
         resources:
-            mem_mb=4000,
-            runtime=120,
+            mem_mb=grown_mb(4000),
+            runtime=grown_minutes(120),
             gpu=1,
         params:
             settings=CONFIG.sampler.model_dump_json(),

@@ -76,8 +76,8 @@ rule report:
         f"{RUN}/benchmarks/report.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(30),
     params:
         fold=CONFIG.split.fold,
         run=subpath(input.config, parent=True),

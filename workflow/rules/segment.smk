@@ -20,8 +20,8 @@ rule segment:
         f"{RUN}/benchmarks/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=6000,
-        runtime=480,
+        mem_mb=grown_mb(6000),
+        runtime=grown_minutes(480),
         gpu=1,
     params:
         fold=CONFIG.split.fold,

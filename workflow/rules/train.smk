@@ -18,8 +18,8 @@ rule autoencoder:
         f"{RUN}/benchmarks/autoencoder.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(240),
         gpu=1,
     params:
         fold=CONFIG.split.fold,
@@ -48,8 +48,8 @@ rule pretrain:
         f"{RUN}/benchmarks/pretrain.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
-        runtime=1440,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(1440),
         gpu=1,
     params:
         fold=CONFIG.split.fold,
@@ -85,8 +85,8 @@ rule finetune:
         f"{RUN}/benchmarks/finetune/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
-        runtime=1440,
+        mem_mb=grown_mb(4000),
+        runtime=grown_minutes(1440),
         gpu=1,
     params:
         fold=CONFIG.split.fold,
@@ -121,8 +121,8 @@ if CONFIG.training.distill:
             f"{RUN}/benchmarks/distill/labels{{labels}}.tsv"
         threads: ALL_CORES
         resources:
-            mem_mb=4000,
-            runtime=1440,
+            mem_mb=grown_mb(4000),
+            runtime=grown_minutes(1440),
             gpu=1,
         params:
             fold=CONFIG.split.fold,
