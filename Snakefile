@@ -14,6 +14,7 @@ from stdiff.label_budget import LabelBudget
 from stdiff.provenance import listing_of, modules_of
 from stdiff.resources import grown_mb, grown_minutes
 from stdiff.segmentation.arms import per_case_tables, real_arm
+from stdiff.slurm import check_executor
 
 
 # Only used with `--sdm apptainer`; build it with `apptainer build envs/stdiff.sif envs/stdiff.def`.
@@ -81,6 +82,7 @@ localrules:
 
 
 onstart:
+    check_executor(workflow)
     refresh_config(CONFIG, Path(MERGED_CONFIG), Path(RUN) / "config.yaml")
 
 

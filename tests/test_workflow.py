@@ -123,6 +123,7 @@ FLOORS = [
         "randomness",
         "provenance",
         "resources",
+        "slurm",
         "config_docs",
     },
     {"cases", "labels", "targets"},

@@ -13,6 +13,7 @@ from stdiff.config import ConfigError, parse_config, refresh_config
 from stdiff.provenance import modules_of
 from stdiff.resources import grown_mb, grown_minutes
 from stdiff.segmentation.arms import per_case_tables
+from stdiff.slurm import check_executor
 
 
 container: "envs/stdiff.sif"
@@ -43,6 +44,7 @@ PARSED = [parse_config(values) for values in FOLDS.values()]
 
 
 onstart:
+    check_executor(workflow)
     for one in PARSED:
         run = Path("results") / one.run
         refresh_config(one, run / "state" / "config.yaml", run / "config.yaml")
