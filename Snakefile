@@ -53,11 +53,11 @@ GENERATOR = "distilled" if CONFIG.training.distill else "model"
 # Kinds of mask that the report compares with real ones, where the configuration asks for it.
 MASK_KINDS = ["curvature", "bank", "ellipse"]
 COMPARED_MASKS = f"{RUN}/labels{MOST}"
-# What each arm is trained on besides the real images.
-ARM_SHARDS = {
-    (name, labels): SHARDS[labels] if arm.uses_corpus else []
-    for name, arm in CONFIG.segmentation.arms.items()
-    for labels in BUDGETS
+# A corpus as one file, so that a job that reads it does not depend on each of a thousand shards.
+CORPUS = f"{RUN}/labels{{labels}}/corpus/shards.txt"
+# What a segmenter or classifier is trained on besides the real images.
+CORPUS_OF_ARM = {
+    name: CORPUS if arm.uses_corpus else [] for name, arm in CONFIG.segmentation.arms.items()
 }
 # Two torch processes side by side on two cores run 3-6 times slower than one after the other.
 ALL_CORES = min(workflow.resource_settings.cores or 8, 16)

@@ -18,7 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stdiff",
         description="Synthetic breast ultrasound from masks and BI-RADS terms; for research and "
-        "teaching, not for diagnosis.",
+        "teaching, not for diagnosis. @FILE stands for the lines of FILE, an argument each.",
+        fromfile_prefix_chars="@",
     )
     steps = parser.add_subparsers(title="steps", dest="step", required=True, metavar="STEP")
 

@@ -12,7 +12,7 @@ LAYOUTS = ("folders", "nnunet", "monai", "huggingface")
 
 
 def add_corpus_actions(corpus: argparse.ArgumentParser) -> None:
-    """The actions grow, verify, show and card."""
+    """The actions grow, list, verify, show and card."""
     actions = corpus.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     p = options.command(
@@ -25,6 +25,13 @@ def add_corpus_actions(corpus: argparse.ArgumentParser) -> None:
     p.add_argument("--model", type=Path, required=True, help="model folder")
     options.config_file(p)
     options.threads(p)
+
+    p = options.command(
+        actions, "list", "the shards of a whole corpus, a line each; give them on as @FILE"
+    )
+    p.add_argument("folder", type=Path, help="of the shards that the configuration asks for")
+    options.config_file(p)
+    options.out(p, "text")
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
         p = options.command(actions, name, text)

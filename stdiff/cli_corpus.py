@@ -6,8 +6,8 @@ import argparse
 
 
 def run_corpus(o: argparse.Namespace) -> int | None:
-    """Grow, verify, show or describe."""
-    actions = {"grow": _grow, "verify": _verify, "show": _show, "card": _card}
+    """Grow, list, verify, show or describe."""
+    actions = {"grow": _grow, "list": _list, "verify": _verify, "show": _show, "card": _card}
     return actions[o.action](o)
 
 
@@ -35,6 +35,13 @@ def _grow(o: argparse.Namespace) -> None:
     size = config.corpus.shard_size
     generator = Generator.load(o.model)
     print(grow_corpus(o.folder, o.plan, generator, shard_size=size, sampler=config.sampler))
+
+
+def _list(o: argparse.Namespace) -> None:
+    from stdiff.config import load_config
+    from stdiff.corpus.shard_list import write_shard_list
+
+    write_shard_list(o.folder, load_config(o.config).corpus.parts, o.out)
 
 
 def _verify(o: argparse.Namespace) -> int:

@@ -233,10 +233,12 @@ def test_another_threshold_makes_no_image_again(made_run):
         return set(re.findall(r"^(?:local)?rule (\w+):", planned_again(made_run, **changes), re.M))
 
     assert jobs() == set()
-    assert jobs(gate={"mask_dice": 0.2}) == {"gate_thresholds", "gate", "evaluate"}
+    assert jobs(gate={"mask_dice": 0.2}) == {
+        *("gate_thresholds", "gate", "corpus_list", "evaluate")
+    }
     # Replacements are made; what was made before is not made again.
     assert jobs(gate={"replacement_rounds": 1}) == {
-        *("replacements", "replacement_shard", "gate", "evaluate")
+        *("replacements", "replacement_shard", "gate", "corpus_list", "evaluate")
     }
     # The images do depend on how they are sampled.
     assert {"shard", "gate"} <= jobs(sampler={"steps": 3, "batch": 50})

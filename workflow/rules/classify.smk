@@ -16,7 +16,7 @@ if CONFIG.classification:
             config=ancient(f"{RUN}/config.yaml"),
             tables=TABLES,
             splits=f"{RUN}/splits.parquet",
-            corpus=lambda w: ARM_SHARDS[w.arm, w.labels],
+            corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
             code=modules_of("stdiff.classification.train"),
         output:
             table=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
@@ -34,13 +34,14 @@ if CONFIG.classification:
             fold=CONFIG.split.fold,
             state=f"{RUN}/state/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}",
             settings=CONFIG.classification.model_dump_json(exclude={"targets"}),
+            corpus=lambda _, input: [f"@{path}" for path in input.corpus],
             arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
             seed=CONFIG.seed,
         shell:
             "stdiff classify --config {input.config} --cases {input.tables}"
             " --splits {input.splits} --target {wildcards.target}"
             " --arm {wildcards.arm}-{wildcards.labels} --seed {wildcards.seed}"
-            " --corpus {input.corpus} --state {params.state} --leave-hole --out {output.table}"
+            " --corpus {params.corpus} --state {params.state} --leave-hole --out {output.table}"
             " --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
 
     rule auc:

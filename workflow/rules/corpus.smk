@@ -116,11 +116,34 @@ rule shard:
         " --shard 0 --out {output.images} --threads {threads}) 2>&1 | tee -i {log}"
 
 
+rule corpus_list:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        shards=lambda w: SHARDS[w.labels],
+        code=modules_of("stdiff.corpus.shard_list"),
+    output:
+        CORPUS,
+    log:
+        f"{RUN}/logs/corpus_list/labels{{labels}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/corpus_list/labels{{labels}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown_mb(500),
+        runtime=grown_minutes(10),
+    params:
+        parts=len(CONFIG.corpus.parts),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "stdiff corpus list {params.folder} --config {input.config} --out {output}"
+        " 2>&1 | tee -i {log}"
+
+
 rule corpus_card:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
-        corpus=lambda w: SHARDS[w.labels],
+        corpus=CORPUS,
         code=modules_of("stdiff.report.corpus_card", "stdiff.report.corpus_figures"),
     output:
         card=f"{RUN}/labels{{labels}}/corpus/README.md",
@@ -137,6 +160,6 @@ rule corpus_card:
         backgrounds=CONFIG.corpus.backgrounds,
         seed=CONFIG.seed,
     shell:
-        "(stdiff corpus card {input.corpus} --cases {input.tables} --config {input.config}"
-        " --out {output.card} && stdiff corpus show {input.corpus} --out {output.sheet})"
+        "(stdiff corpus card @{input.corpus} --cases {input.tables} --config {input.config}"
+        " --out {output.card} && stdiff corpus show @{input.corpus} --out {output.sheet})"
         " 2>&1 | tee -i {log}"

@@ -9,7 +9,7 @@ rule evaluate:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        corpus=lambda w: SHARDS[w.labels],
+        corpus=CORPUS,
         weights=f"{JUDGE}.safetensors",
         code=modules_of("stdiff.evaluation.corpus"),
     output:
@@ -30,7 +30,7 @@ rule evaluate:
         seed=CONFIG.seed,
     shell:
         "stdiff evaluate --config {input.config} --cases {input.tables} --splits {input.splits}"
-        " --corpus {input.corpus} --segmenter {params.segmenter} --weights {input.weights}"
+        " --corpus @{input.corpus} --segmenter {params.segmenter} --weights {input.weights}"
         " --labels {wildcards.labels} --out {output} --threads {threads}"
         " 2>&1 | tee -i {log}"
 
@@ -65,7 +65,7 @@ rule audit:
         models=expand(f"{RUN}/labels{{labels}}/{GENERATOR}", labels=BUDGETS),
         priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
         gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
-        shards=[shard for shards in SHARDS.values() for shard in shards],
+        corpora=expand(CORPUS, labels=BUDGETS),
         trainings=PER_CASE_TABLES + CLASSIFIER_TABLES,
         code=modules_of("stdiff.evaluation.audit"),
     output:

@@ -12,7 +12,7 @@ rule report:
         duplicates=f"{RUN}/duplicates.parquet",
         models=expand(f"{RUN}/labels{{labels}}/model", labels=BUDGETS),
         gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
-        shards=[shard for shards in SHARDS.values() for shard in shards],
+        corpora=expand(CORPUS, labels=BUDGETS),
         evaluations=expand(f"{RUN}/labels{{labels}}/evaluation.json", labels=BUDGETS),
         gain=f"{RUN}/gain.json",
         audit=f"{RUN}/audit.json",

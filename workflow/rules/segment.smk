@@ -9,7 +9,7 @@ rule segment:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        corpus=lambda w: ARM_SHARDS[w.arm, w.labels],
+        corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
         code=modules_of("stdiff.segmentation.train"),
     output:
         table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
@@ -28,6 +28,7 @@ rule segment:
         state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}",
         settings=CONFIG.segmentation.training.model_dump_json(),
         segmenter=lambda w: CONFIG.segmentation.segmenters[w.segmenter].model_dump_json(),
+        corpus=lambda _, input: [f"@{path}" for path in input.corpus],
         arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
         # One failed training leaves a hole in the report; without the judge there is no report.
         failing=lambda w: "" if (w.segmenter, w.arm, w.seed) == JUDGING else "--leave-hole",
@@ -35,6 +36,6 @@ rule segment:
     shell:
         "stdiff segment --config {input.config} --cases {input.tables} --splits {input.splits}"
         " --segmenter {wildcards.segmenter} --arm {wildcards.arm}-{wildcards.labels}"
-        " --seed {wildcards.seed} --corpus {input.corpus} --state {params.state}"
+        " --seed {wildcards.seed} --corpus {params.corpus} --state {params.state}"
         " {params.failing}"
         " --out {output.table} --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
