@@ -58,3 +58,4 @@ lint: $(READY)
 lock: $(READY)
 	uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 \
 		--extra dev --upgrade --output-file envs/lock.txt pyproject.toml envs/tools.in
+	python envs/conda.py

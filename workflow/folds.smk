@@ -19,6 +19,10 @@ from stdiff.slurm import check_executor
 container: "envs/stdiff.sif"
 
 
+# Only used with `--sdm conda`.
+conda: "../envs/stdiff.yaml"
+
+
 if not workflow.config_settings.configfiles:
 
     configfile: "config/demo.yaml"
