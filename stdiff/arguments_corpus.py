@@ -12,7 +12,7 @@ LAYOUTS = ("folders", "nnunet", "monai", "huggingface")
 
 
 def add_corpus_actions(corpus: argparse.ArgumentParser) -> None:
-    """The actions grow, list, verify, show and card."""
+    """The actions grow, list, speed, verify, show and card."""
     actions = corpus.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     p = options.command(
@@ -32,6 +32,11 @@ def add_corpus_actions(corpus: argparse.ArgumentParser) -> None:
     p.add_argument("folder", type=Path, help="of the shards that the configuration asks for")
     options.config_file(p)
     options.out(p, "text")
+
+    p = options.command(
+        actions, "speed", "images a second of a run's shards, to size those of a larger corpus by"
+    )
+    p.add_argument("run", type=Path, help="run folder, results/<run>")
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
         p = options.command(actions, name, text)

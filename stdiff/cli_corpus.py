@@ -6,8 +6,15 @@ import argparse
 
 
 def run_corpus(o: argparse.Namespace) -> int | None:
-    """Grow, list, verify, show or describe."""
-    actions = {"grow": _grow, "list": _list, "verify": _verify, "show": _show, "card": _card}
+    """Grow, list, time, verify, show or describe."""
+    actions = {
+        "grow": _grow,
+        "list": _list,
+        "speed": _speed,
+        "verify": _verify,
+        "show": _show,
+        "card": _card,
+    }
     return actions[o.action](o)
 
 
@@ -42,6 +49,13 @@ def _list(o: argparse.Namespace) -> None:
     from stdiff.corpus.shard_list import write_shard_list
 
     write_shard_list(o.folder, load_config(o.config).corpus.parts, o.out)
+
+
+def _speed(o: argparse.Namespace) -> None:
+    from stdiff.config import load_config
+    from stdiff.corpus.speed import speed_text
+
+    print(speed_text(o.run, load_config(o.run / "config.yaml")))
 
 
 def _verify(o: argparse.Namespace) -> int:

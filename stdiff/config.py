@@ -136,6 +136,34 @@ class Config(Section):
     classification: ClassificationConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shards_in_minutes(cls, values: Any) -> Any:
+        """``corpus.shard_size`` from minutes and images a second, in whole batches."""
+        corpus = values.get("corpus") if isinstance(values, dict) else None
+        if not isinstance(corpus, dict):
+            return values
+        minutes, images_per_s = corpus.get("shard_minutes"), corpus.get("images_per_s")
+        if minutes is None and images_per_s is None:
+            return values
+        if not all(isinstance(v, int | float) and v > 0 for v in (minutes, images_per_s)):
+            raise ValueError(
+                f"corpus.shard_minutes {minutes!r} and corpus.images_per_s {images_per_s!r} are "
+                "positive numbers that go together; e.g. corpus: {shard_minutes: 30, "
+                "images_per_s: 17}"
+            )
+        sampler = values.get("sampler")
+        batch = sampler.get("batch") if isinstance(sampler, dict) else None
+        batch = batch if isinstance(batch, int) and batch > 0 else SamplerConfig().batch
+        size = batch * max(1, round(60 * minutes * images_per_s / batch))
+        if corpus.get("shard_size", size) != size:
+            raise ValueError(
+                f"corpus.shard_size {corpus['shard_size']} is not the {size} images that "
+                f"{minutes:g} minutes at {images_per_s:g} a second make; leave it out, e.g. "
+                f"corpus: {{shard_minutes: {minutes:g}, images_per_s: {images_per_s:g}}}"
+            )
+        return values | {"corpus": corpus | {"shard_size": size}}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.phantom is not None and self.data_root is not None:

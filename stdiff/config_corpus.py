@@ -54,6 +54,17 @@ class CorpusConfig(Section):
 
     count: int = Field(gt=0, description="images")
     shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")
+    shard_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="minutes that one shard is to take; with `images_per_s` it gives `shard_size`. "
+        "10 to 60 on a cluster",
+    )
+    images_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="as `stdiff corpus speed results/<run>` measures it for your machines",
+    )
     backgrounds: Literal["generated", "kept"] = Field(
         "generated",
         description="`kept`: lesions are put into real lesion-free training images, which stay as "

@@ -1,0 +1,43 @@
+"""How fast this run's machines generate, so that shards can be sized in minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+
+from stdiff.config import Config
+from stdiff.files import InputError
+
+_MINUTES = 30
+
+
+def measured_images_per_s(run: Path, config: Config) -> tuple[float, int]:
+    """Median images a second of the run's shards, all that a job does included; how many shards.
+
+    Raises:
+        InputError: Snakemake has timed no shard of this run yet.
+    """
+    speeds = []
+    for file in sorted((run / "benchmarks" / "shard").glob("*.tsv")):
+        shard = int(file.stem.rpartition("-")[2])
+        if shard < config.corpus.shards:
+            seconds = pd.read_csv(file, sep="\t")["s"].iloc[-1]
+            speeds.append(config.corpus.rows_of(shard) / float(seconds))
+    if not speeds:
+        raise InputError(
+            f"{run}/benchmarks/shard: no shard was timed; make a small corpus on the machines that "
+            "are to make the large one, e.g. snakemake --config corpus='{count: 500}'"
+        )
+    return median(speeds), len(speeds)
+
+
+def speed_text(run: Path, config: Config) -> str:
+    """The speed in words, and what to write into the configuration."""
+    images_per_s, shards = measured_images_per_s(run, config)
+    rounded = float(f"{images_per_s:.2g}")
+    return (
+        f"{images_per_s:.1f} images a second (median of {shards} shards, the start of each "
+        f"included)\ncorpus: {{shard_minutes: {_MINUTES}, images_per_s: {rounded:g}}}"
+    )
