@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from stdiff.config import ConfigError, check_raw_folders, parse_config, refresh_config
 from stdiff.label_budget import LabelBudget
-from stdiff.provenance import listing_of, modules_of
+from stdiff.provenance import listing_of, modules_of, source_of
 from stdiff.resources import grown_mb, grown_minutes
 from stdiff.segmentation.arms import per_case_tables, real_arm
 from stdiff.slurm import check_executor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -27,6 +28,21 @@ def modules_of(*entries: str) -> list[str]:
         found.add(module)
         waiting += _imports(module)
     return sorted(str(_file(m).relative_to(_PACKAGE.parent)) for m in found)
+
+
+def source_of(network: str) -> list[str]:
+    """The file of a network of the user's own, ``module:factory``; none of any other network.
+
+    Nothing is imported. A module that is not found is no input either: training will say so.
+    """
+    module, own, _ = network.partition(":")
+    spec, folders = None, None
+    for name in module.split(".") if own else ():
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None:
+            return []
+        folders = spec.submodule_search_locations
+    return [spec.origin] if spec and spec.origin and spec.origin.endswith(".py") else []
 
 
 def _file(module: str) -> Path:

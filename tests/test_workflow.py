@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from stdiff import provenance
-from stdiff.provenance import listing_of, modules_of
+from stdiff.provenance import listing_of, modules_of, source_of
 
 ROOT = Path(__file__).parent.parent
 RULES = {
@@ -91,6 +91,18 @@ def test_modules_of_follows_imports_and_leaves_the_rest():
     harmonize = modules_of("stdiff.datasets.harmonize")
     assert "stdiff/datasets/bus_bra.py" in harmonize
     assert not [m for m in harmonize if "diffusion" in m or "training" in m]
+
+
+def test_a_network_of_the_users_own_is_an_input(tmp_path, monkeypatch):
+    (tmp_path / "mynets" / "deep").mkdir(parents=True)
+    for file in ("__init__", "nets", "deep/__init__", "deep/unet"):
+        (tmp_path / "mynets" / f"{file}.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert source_of("mynets.nets:build") == [str(tmp_path / "mynets" / "nets.py")]
+    assert source_of("mynets.deep.unet:build") == [str(tmp_path / "mynets" / "deep" / "unet.py")]
+    assert source_of("mynets:build") == [str(tmp_path / "mynets" / "__init__.py")]
+    assert source_of("mynets.none:build") == source_of("nowhere.at.all:f") == []
+    assert source_of("Unet") == source_of("monai.UNet") == []
 
 
 def test_a_replaced_raw_file_is_seen_without_being_read(tmp_path):

@@ -11,6 +11,7 @@ rule segment:
         splits=f"{RUN}/splits.parquet",
         corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
         code=modules_of("stdiff.segmentation.train"),
+        own=lambda w: source_of(CONFIG.segmentation.segmenters[w.segmenter].network),
     output:
         table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
         weights=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.safetensors",
