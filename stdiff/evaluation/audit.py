@@ -115,9 +115,9 @@ def known_cases(run: Path, config: Config) -> Iterator[Known]:
             yield from _shard(run, f"{home}/corpus/{corpus_part}.parquet", budget)
         for weights in sorted(run.glob(f"*/*/*-{budget.slug}/seed*.safetensors")):
             with safe_open(weights, "pt") as file:
-                said = file.metadata() or {}
-            cells = {how: set(json.loads(ids)) for how, ids in said.items() if how != "format"}
-            yield Known(str(weights.relative_to(run)), budget, **cells)
+                said = json.loads((file.metadata() or {}).get("known", "{}"))  # {} of a hole
+            known = {how: set(ids) for how, ids in said.items()}
+            yield Known(str(weights.relative_to(run)), budget, **known)
 
 
 def _model(run: Path, name: str, budget: LabelBudget | None) -> Iterator[Known]:

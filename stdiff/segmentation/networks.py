@@ -116,7 +116,8 @@ def save_segmenter(network: nn.Module, path: Path, seen: Mapping[str, Sequence[s
         for name, value in network.state_dict().items()
     }
     with written_whole(path) as aside:
-        save_file(weights, aside, {how: json.dumps(list(ids)) for how, ids in seen.items()})
+        # One entry: the order of several differs from file to file.
+        save_file(weights, aside, {"known": json.dumps({how: list(seen[how]) for how in seen})})
 
 
 def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:

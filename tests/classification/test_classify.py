@@ -121,7 +121,7 @@ def test_dark_lesions_are_told_from_bright_ones(folder, tmp_path):
     assert rows.loc[truth, "p_malignant"].min() > rows.loc[~truth, "p_malignant"].max()
     assert rows["training_real"].unique().tolist() == [8]
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["labels"]) == [f"busi/{i:02d}" for i in range(8)]
+        assert json.loads(file.metadata()["known"])["labels"] == [f"busi/{i:02d}" for i in range(8)]
 
 
 def test_a_synthetic_arm_learns_the_corpus(folder, tmp_path):
