@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from stdiff import options
 from stdiff.arguments_corpus import add_corpus_actions, add_export_options
 from stdiff.arguments_gate import add_gate_actions
 from stdiff.arguments_masks import add_mask_actions
+from stdiff.config_classification import Target
 
 COLLECTIONS = ("busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder")
 
@@ -163,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     _downstream_options(p)
 
     p = step("classify", "train a classifier on one arm, classify the test cases")
-    p.add_argument("--target", required=True, choices=("pathology", "birads"))
+    p.add_argument("--target", required=True, choices=get_args(Target))
     _downstream_options(p)
 
     p = step("evaluate", "fidelity, mask Dice and memorisation of a corpus")

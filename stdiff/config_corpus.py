@@ -50,7 +50,7 @@ class QualityGateConfig(Section):
 
 
 class CorpusConfig(Section):
-    """One synthetic corpus for each label fraction."""
+    """One synthetic corpus for each label budget."""
 
     count: int = Field(gt=0, description="images")
     shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")

@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class MasksConfig(Section):
     """Where the masks of a corpus come from, and what they are like.
 
-    Priors are fitted to the labelled training masks of each label fraction.
+    Priors are fitted to the labelled training masks of each label budget.
     """
 
     bank: float = Field(1.0, ge=0, description="weight of augmented real training masks")

@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stdiff.config import Config
 from stdiff.evaluation.statistics import drawn_groups, holm
-from stdiff.evaluation.trainings import read_trainings
+from stdiff.evaluation.trainings import json_records, read_trainings
 from stdiff.files import InputError, write_text
 from stdiff.randomness import generator
 from stdiff.segmentation.arms import real_arm
@@ -70,9 +69,9 @@ def evaluate_auc(tables: Sequence[Path], out: Path, *, config: Config) -> None:
         )
     result = {
         "baseline_arm": baseline,
-        "by_arm": _json_records(pd.DataFrame(by_arm)),
-        "gains": _json_records(table),
-        "holes": _json_records(holes),
+        "by_arm": json_records(pd.DataFrame(by_arm)),
+        "gains": json_records(table),
+        "holes": json_records(holes),
     }
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
@@ -168,8 +167,3 @@ def _check_cases(tested: pd.DataFrame) -> None:
             + "\n".join(f"- {problem}" for problem in problems[:10])
             + "\nmake these tables again with the same cases and splits"
         )
-
-
-def _json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain Python values; what is not a finite number becomes null."""
-    return json.loads(table.to_json(orient="records", double_precision=15))

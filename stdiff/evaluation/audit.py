@@ -8,9 +8,10 @@ image; those of a label budget may know the labels of that budget only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from safetensors import safe_open
@@ -103,27 +104,40 @@ def problems_of(part: Known, cases: pd.DataFrame, splits: pd.DataFrame) -> list[
 
 def known_cases(run: Path, config: Config) -> Iterator[Known]:
     """Every part of the run that is there, with the real cases it knows."""
-    yield from _model(run, "autoencoder", None)
-    yield from _model(run, "pretrain", None)
+    if config.model.checkpoint is None:
+        yield from _model(run, "autoencoder", None, "autoencoder_cases")
+    yield from _model(run, "pretrain", None, "pretrain_cases")
     for budget in config.segmentation.budgets:
         home = f"labels{budget.slug}"
-        yield from _model(run, f"{home}/model", budget)
-        yield from _model(run, f"{home}/distilled", budget)
+        yield from _model(run, f"{home}/model", budget, "finetune_cases")
+        yield from _model(run, f"{home}/distilled", budget, "distill_cases")
         yield from _prior(run, f"{home}/mask_prior.json", budget)
         yield from _gate(run, home, budget)
         for corpus_part in config.corpus.parts:
             yield from _shard(run, f"{home}/corpus/{corpus_part}.parquet", budget)
         for weights in sorted(run.glob(f"*/*/*-{budget.slug}/seed*.safetensors")):
             with safe_open(weights, "pt") as file:
-                said = json.loads((file.metadata() or {}).get("known", "{}"))  # {} of a hole
+                if not file.keys():
+                    continue  # a hole
+                said = json.loads(_said(weights, file.metadata() or {}, "known"))
             known = {how: set(ids) for how, ids in said.items()}
             yield Known(str(weights.relative_to(run)), budget, **known)
 
 
-def _model(run: Path, name: str, budget: LabelBudget | None) -> Iterator[Known]:
-    path = run / name / "stdiff.json"
-    if path.is_file():
-        about = read_json(path)
+def _said(part: Path, about: Mapping[str, Any], key: str) -> Any:
+    """What a part says of the cases it knows; one that says nothing is not taken for innocent."""
+    if key not in about:
+        raise InputError(
+            f"{part} does not say which cases it knows ({key} is missing); it is of an earlier "
+            "version: remove it and make it again"
+        )
+    return about[key]
+
+
+def _model(run: Path, name: str, budget: LabelBudget | None, key: str) -> Iterator[Known]:
+    if (run / name).is_dir():
+        about = read_json(run / name / "stdiff.json")
+        _said(run / name, about, key)
         images = {*about.get("autoencoder_cases", ()), *about.get("pretrain_cases", ())}
         labels = {*about.get("finetune_cases", ()), *about.get("distill_cases", ())}
         yield Known(name, budget, images, labels)
@@ -131,14 +145,15 @@ def _model(run: Path, name: str, budget: LabelBudget | None) -> Iterator[Known]:
 
 def _prior(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:
     if (run / name).is_file():
-        yield Known(name, budget, labels=set(read_json(run / name)["fitted_on"]))
+        yield Known(name, budget, labels=set(_said(run / name, read_json(run / name), "fitted_on")))
 
 
 def _gate(run: Path, home: str, budget: LabelBudget) -> Iterator[Known]:
     if (run / home / "gate.json").is_file():
         with safe_open(run / home / "gate_reference.safetensors", "pt") as file:
             images = set(json.loads(file.metadata()["case_ids"]))
-        chosen_on = set(read_json(run / home / "gate.json")["held_out_cases"])
+        gate = run / home / "gate.json"
+        chosen_on = set(_said(gate, read_json(gate), "held_out_cases"))
         yield Known(f"{home}/gate.json", budget, images, chosen_on=chosen_on)
 
 

@@ -25,7 +25,7 @@ from stdiff.evaluation.statistics import (
     smallest_shown,
 )
 from stdiff.evaluation.subgroups import subgroup_gains
-from stdiff.evaluation.trainings import read_trainings, with_baseline
+from stdiff.evaluation.trainings import json_records, read_trainings, with_baseline
 from stdiff.files import InputError, write_text
 from stdiff.label_budget import LabelBudget
 from stdiff.randomness import generator
@@ -182,14 +182,14 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     measured = paired[~paired["case_id"].isin(empty_cases(per_case))]
     result = {
         "baseline_arm": baseline_arm,
-        "by_arm": _json_records(by_arm),
-        "gains": _json_records(gained),
-        "chosen": _json_records(_with_gain(choose_arms(rows), gained)),
-        "subgroups": _json_records(subgroup_gains(measured, baseline_arm, **settings)),
-        "learning_curve": _json_records(learning_curve(by_arm, measured)),
-        "worth": _json_records(worth(measured, baseline_arm, **settings)),
+        "by_arm": json_records(by_arm),
+        "gains": json_records(gained),
+        "chosen": json_records(_with_gain(choose_arms(rows), gained)),
+        "subgroups": json_records(subgroup_gains(measured, baseline_arm, **settings)),
+        "learning_curve": json_records(learning_curve(by_arm, measured)),
+        "worth": json_records(worth(measured, baseline_arm, **settings)),
         "excluded_both_empty": len(empty_cases(per_case)),
-        "holes": _json_records(holes),
+        "holes": json_records(holes),
     }
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
@@ -246,11 +246,6 @@ def _counts(values: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
         "groups": values["group_id"].nunique(),
         "seeds": rows["seed"].nunique(),
     }
-
-
-def _json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain Python values; what is not a finite number becomes null."""
-    return json.loads(table.to_json(orient="records", double_precision=15))
 
 
 def _line_key(record: dict[str, Any]) -> tuple[Any, ...]:

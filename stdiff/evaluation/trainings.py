@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -36,3 +38,8 @@ def with_baseline(per_case: pd.DataFrame, holes: pd.DataFrame, baseline_arm: str
     there = per_case.loc[per_case["arm"] == baseline_arm, within].drop_duplicates()
     lost = pd.MultiIndex.from_frame(lost).difference(pd.MultiIndex.from_frame(there))
     return per_case[~pd.MultiIndex.from_frame(per_case[within]).isin(lost)]
+
+
+def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values; what is not a finite number becomes null."""
+    return json.loads(table.to_json(orient="records", double_precision=15))

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -125,8 +126,6 @@ def write_shard(run, origins, backgrounds):
 
 
 def write_weights(run, seen):
-    import torch
-
     path = run / "segment/unet/mixed-4cases/seed0.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_segmenter(torch.nn.Linear(1, 1), path, seen)
@@ -182,6 +181,27 @@ def test_a_guilty_part_is_named_and_nothing_is_written(run, spoil, named, capsys
     assert main(["audit", str(run), "--out", str(run / "audit.json")]) == 1
     assert named in capsys.readouterr().err
     assert not (run / "audit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (says("autoencoder/stdiff.json"), "autoencoder does not say"),
+        (says(MODEL, pretrain_cases=TRAIN), "labels4cases/model does not say"),
+        (says(PRIOR, masks=3), "mask_prior.json does not say"),
+        (says("labels4cases/gate.json"), "gate.json does not say"),
+        (
+            lambda r: save_file(
+                {"weight": torch.zeros(1)}, r / "segment/unet/mixed-4cases/seed0.safetensors"
+            ),
+            "seed0.safetensors does not say",
+        ),
+    ],
+)
+def test_a_part_that_does_not_say_what_it_knows_is_not_taken_for_innocent(run, spoil, named):
+    spoil(run)
+    with pytest.raises(InputError, match=named):
+        audited(run)
 
 
 def test_a_run_without_parts_is_refused(run):

@@ -1,4 +1,4 @@
-# One synthetic corpus for each label fraction: first the prior of its masks, then its shards.
+# One synthetic corpus for each label budget: first the prior of its masks, then its shards.
 # gate.smk judges them.
 
 

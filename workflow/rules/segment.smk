@@ -1,4 +1,4 @@
-# Segmenter x arm x label fraction x seed; each writes a table with one row a test case.
+# Segmenter x arm x label budget x seed; each writes a table with one row a test case.
 
 # The gate, the watch and the evaluation need this training.
 JUDGING = (SEGMENTERS[0], real_arm(CONFIG), "0")
