@@ -1,7 +1,8 @@
 """The command line: one command a pipeline step, no logic of its own.
 
 Exit codes: 0 done, 1 the input is at fault (the message says how to mend it), 2 wrong usage,
-130 interrupted with the state saved (the same command goes on).
+130 stopped by SIGTERM or SIGINT: a training or a shard with its state saved, and the same command
+goes on; anything else as if it had not been started.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from stdiff.cli_corpus import run_corpus, run_export
 from stdiff.cli_gate import plan_replacements, run_gate
 from stdiff.cli_masks import run_masks
 from stdiff.files import InputError
+from stdiff.stopping import EXIT_STOPPED, Interrupted
 
 # Imports of heavy packages stand inside the commands, so that `stdiff --help` and the light steps
 # of a workflow start at once.
@@ -34,9 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, ValidationError) as error:
         print(f"stdiff: error: {error}", file=sys.stderr)
         return 1
+    except Interrupted as stop:
+        print(f"stdiff: {stop}", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("stdiff: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_STOPPED
 
 
 def _phantom(o: argparse.Namespace) -> None:
@@ -129,31 +134,28 @@ def _train(o: argparse.Namespace) -> int:
     common = {"cases": o.cases, "splits": o.splits, "out": o.out, "state": o.state}
     common["stop_after_s"] = o.stop_after
     if o.stage == "autoencoder":
-        return _resumable(lambda: train_autoencoder(config, **common))
+        return _trained(lambda: train_autoencoder(config, **common))
     if o.stage == "pretrain":
-        return _resumable(lambda: train_pretrain(config, autoencoder=o.autoencoder, **common))
+        return _trained(lambda: train_pretrain(config, autoencoder=o.autoencoder, **common))
     common |= {"base": o.base, "labels": o.labels}
     if o.stage == "distill":
-        return _resumable(lambda: train_distill(config, **common))
+        return _trained(lambda: train_distill(config, **common))
     look = None
     if o.weights:
         from stdiff.evaluation.watching import Watcher
 
         judge = {"segmenter": o.segmenter, "weights": o.weights}
         look = Watcher(config, cases=o.cases, splits=o.splits, **judge).look
-    return _resumable(lambda: train_finetune(config, look=look, **common))
+    return _trained(lambda: train_finetune(config, look=look, **common))
 
 
-def _resumable(train: Callable[[], None]) -> int:
-    """Exit code of a training that may be stopped, and go on later."""
+def _trained(train: Callable[[], None]) -> int:
+    """Exit code of a training."""
     from stdiff.training.checkpoints import NotSaved
-    from stdiff.training.loop import Diverged, Interrupted
+    from stdiff.training.loop import Diverged
 
     try:
         train()
-    except Interrupted as stop:
-        print(f"stdiff: {stop}", file=sys.stderr)
-        return 130
     except (Diverged, NotSaved) as error:
         print(f"stdiff: error: {error}", file=sys.stderr)
         return 1
@@ -236,10 +238,10 @@ def _downstream(o: argparse.Namespace, train: Callable[..., None], named: dict[s
     names = ("arm", "seed", "cases", "splits", "corpus", "out", "weights", "state")
     options = named | {name: getattr(o, name) for name in names}
     if not o.leave_hole:
-        return _resumable(lambda: train(config, **options))
+        return _trained(lambda: train(config, **options))
     arm = parse_arm(o.arm, config)
     named = named | {"arm": arm.name, "labels": str(arm.labels), "seed": o.seed}
-    return _resumable(
+    return _trained(
         lambda: or_leave_hole(lambda: train(config, **options), named, out=o.out, weights=o.weights)
     )
 

@@ -136,6 +136,7 @@ FLOORS = [
         "provenance",
         "resources",
         "slurm",
+        "stopping",
         "config_docs",
     },
     {"cases", "labels", "targets"},

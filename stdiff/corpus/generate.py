@@ -12,7 +12,8 @@ from tqdm import tqdm
 from stdiff.cases import write_cases
 from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import count_plan, read_plan
-from stdiff.corpus.shards import SYNTHETIC_FLAG, ImageGenerator, make_shard
+from stdiff.corpus.shards import SYNTHETIC_FLAG, ImageGenerator
+from stdiff.corpus.unfinished import write_shard
 from stdiff.datasets.pixels import read_mask
 from stdiff.diffusion.pipeline import Generator
 from stdiff.files import InputError, written_whole
@@ -34,6 +35,7 @@ def generate_shard(
 
     Raises:
         InputError: the plan ends before this shard, or does not fit the model.
+        Interrupted: on SIGTERM or SIGINT, with the images that were made kept beside ``out``.
     """
     if shard < 0 or shard_size < 1:
         raise InputError(f"shard {shard}, shard size {shard_size}: expected >= 0 and >= 1")
@@ -46,8 +48,10 @@ def generate_shard(
             f"that makes {-(-count // shard_size)} shard(s), counted from 0"
         )
     with tqdm(total=len(rows), unit="image", mininterval=1) as progress:
-        made = make_shard(rows, Generator.load(model), sampler, progress) if rows else []
-        write_cases(made, out)
+        if rows:
+            write_shard(rows, Generator.load(model), sampler, out, progress)
+        else:
+            write_cases([], out)
 
 
 def generate_one(

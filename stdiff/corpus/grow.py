@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stdiff.cases import write_cases
 from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.plan import count_plan, read_plan
-from stdiff.corpus.shards import ImageGenerator, make_shard, verify_shard
+from stdiff.corpus.shards import ImageGenerator, verify_shard
+from stdiff.corpus.unfinished import write_shard
 from stdiff.files import InputError
 
 
@@ -59,6 +59,7 @@ def grow_corpus(
 
     Raises:
         InputError: no plan, or one whose masks do not fit the model.
+        Interrupted: on SIGTERM or SIGINT, with what was made of the shard at hand kept.
     """
     count = count_plan(plan)
     if not count:
@@ -82,7 +83,7 @@ def grow_corpus(
                     continue
                 if path.exists():
                     progress.write(f"made again: {problem}")
-                write_cases(make_shard(rows, generator, sampler, progress), path)
+                write_shard(rows, generator, sampler, path, progress)
                 grown.made += 1
     return grown
 

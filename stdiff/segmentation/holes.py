@@ -12,8 +12,8 @@ import pandas as pd
 from safetensors.torch import save_file
 
 from stdiff.files import InputError, written_whole
+from stdiff.stopping import Interrupted
 from stdiff.training.checkpoints import NotSaved
-from stdiff.training.loop import Interrupted
 
 
 def or_leave_hole(

@@ -8,10 +8,7 @@ same number of threads, ends with the same weights bit for bit.
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +17,12 @@ import torch
 from stdiff.config_training import StageConfig
 from stdiff.device import compute_device
 from stdiff.randomness import generator, integer_seed
+from stdiff.stopping import Interrupted, stop_requests
 from stdiff.training import ranks
 from stdiff.training.checkpoints import CheckpointFolder
 from stdiff.training.log import TrainingLog
 from stdiff.training.progress import Progress, Stage
 from stdiff.training.watch import BestWeights, Watch
-
-
-class Interrupted(Exception):
-    """The training was asked to stop; its state is saved and the same command goes on."""
 
 
 class Diverged(RuntimeError):
@@ -93,7 +87,7 @@ def _train_in(
     log = TrainingLog(folder.path, purpose, progress.images, settings.images, ranks.is_first())
     started_s = time.monotonic()
     stage.modules.train()
-    with _stop_requests() as stop, log:
+    with stop_requests() as stop, log:
         while progress.images < settings.images:
             indices = sample_order(seed, purpose, progress.images, settings.batch, stage.count)
             rng = torch.Generator().manual_seed(
@@ -152,16 +146,3 @@ def sample_order(seed: int, purpose: str, seen: int, batch: int, count: int) -> 
     epochs = positions // count
     orders = {e: generator(seed, f"{purpose} order", e).permutation(count) for e in set(epochs)}
     return np.array([orders[e][p % count] for e, p in zip(epochs, positions, strict=True)])
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """A list that becomes non-empty when SIGTERM or SIGINT arrives."""
-    received: list[int] = []
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in signals}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,57 +2,15 @@ import multiprocessing
 import resource
 import time
 
-import numpy as np
 import pytest
+from noise import SAMPLER, Noise, plan_of
 
-from stdiff.cases import case_row, png_cell, write_cases
 from stdiff.config_generator import SamplerConfig
 from stdiff.corpus.grow import grow_corpus
 from stdiff.corpus.shards import verify_corpus
 from stdiff.files import InputError
-from stdiff.lexicon import Findings, render
 
-SIZE = 32
-SAMPLER = SamplerConfig(batch=2)
 fork = multiprocessing.get_context("fork")
-
-
-class Noise:
-    """Fulfils the generator's contract without a network: noise by seed."""
-
-    size_px = SIZE
-
-    def __init__(self, sha256="a" * 64, takes_s=0.0):
-        self.sha256, self.takes_s, self.made = sha256, takes_s, 0
-
-    def generate(self, masks_NHW, captions, seeds, sampler, backgrounds_NHW=None):
-        time.sleep(self.takes_s)
-        self.made += len(seeds)
-        noise = [np.random.default_rng(seed).integers(0, 255, (SIZE, SIZE)) for seed in seeds]
-        return np.stack(noise).astype(np.uint8)
-
-
-def plan_of(path, count):
-    mask = np.zeros((SIZE, SIZE), np.uint8)
-    mask[8:20, 6:25] = 255
-    findings = Findings(pathology="benign")
-    rows = [
-        case_row(
-            case_id=f"c/{i:08d}",
-            collection="c",
-            mask=png_cell(mask, "m"),
-            height_px=SIZE,
-            width_px=SIZE,
-            lesion_count=1,
-            caption=render(findings),
-            seed=i,
-            sample_index=i,
-            **findings.as_row(),
-        )
-        for i in range(count)
-    ]
-    write_cases(rows, path)
-    return path
 
 
 @pytest.fixture

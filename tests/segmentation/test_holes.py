@@ -14,8 +14,9 @@ from stdiff.label_budget import ALL_LABELS
 from stdiff.segmentation.arms import HOLE, Arm
 from stdiff.segmentation.holes import or_leave_hole
 from stdiff.segmentation.networks import load_segmenter
+from stdiff.stopping import Interrupted
 from stdiff.training.checkpoints import NotSaved
-from stdiff.training.loop import Diverged, Interrupted
+from stdiff.training.loop import Diverged
 
 ARM = Arm("mixed", ALL_LABELS, ArmConfig(kind="mixed"))
 

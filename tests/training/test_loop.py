@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from stdiff.cli import main
 from stdiff.config_training import StageConfig
+from stdiff.stopping import Interrupted
 from stdiff.training.checkpoints import CheckpointFolder, NotSaved
-from stdiff.training.loop import Diverged, Interrupted, sample_order, train
+from stdiff.training.loop import Diverged, sample_order, train
 from stdiff.training.progress import learning_rate
 
 SETTINGS = StageConfig(images=48, batch=4, warmup_images=8, checkpoint_every_images=8)

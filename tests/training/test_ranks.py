@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_loop import SETTINGS, Line, run, weights
 
 from stdiff.files import InputError
-from stdiff.training.loop import Interrupted
+from stdiff.stopping import Interrupted
 
 
 def free_port():

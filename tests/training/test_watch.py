@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_loop import SETTINGS, Line, run, weights
 
-from stdiff.training.loop import Interrupted
+from stdiff.stopping import Interrupted
 from stdiff.training.watch import Look, Watch, best_of, better_generator
 
 EMA = SETTINGS.model_copy(update={"ema_decay": 0.9})

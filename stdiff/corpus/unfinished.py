@@ -1,0 +1,93 @@
+"""A shard that is made a part at a time, so that one that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from stdiff.cases import write_cases
+from stdiff.config_generator import SamplerConfig
+from stdiff.corpus.plan import row_sha256
+from stdiff.corpus.shards import ImageGenerator, make_shard
+from stdiff.files import sha256_bytes
+from stdiff.stopping import Interrupted, stop_requests
+
+SAVE_EVERY_S = 60.0
+
+
+def write_shard(
+    plan_rows: Sequence[dict[str, Any]],
+    generator: ImageGenerator,
+    sampler: SamplerConfig,
+    out: Path,
+    progress: tqdm[Any],
+) -> None:
+    """Make the images of a plan's rows (see :func:`make_shard`) and write their case table whole.
+
+    What is made is kept beside ``out`` each minute. A second call with the same rows, model and
+    sampler goes on from there, and ends with the same table; others are made anew.
+
+    Raises:
+        Interrupted: on SIGTERM or SIGINT, with the batches that were made kept.
+        InputError: as of :func:`make_shard`.
+    """
+    out = Path(out)
+    unfinished = out.with_name(f".{out.stem}.unfinished")
+    made_of = [*map(row_sha256, plan_rows), generator.sha256, sampler.model_dump_json()]
+    parts = unfinished / sha256_bytes("\n".join(made_of).encode())[:12]
+    write_cases(_rows(plan_rows, generator, sampler, parts, progress), out)
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+
+
+def _rows(
+    plan_rows: Sequence[dict[str, Any]],
+    generator: ImageGenerator,
+    sampler: SamplerConfig,
+    parts: Path,
+    progress: tqdm[Any],
+) -> Iterator[dict[str, Any]]:
+    """Rows that were kept, then those that are made, which are kept too."""
+    kept = 0
+    while rows := _read_part(parts / f"{kept:08d}.parquet"):
+        yield from rows
+        kept += len(rows)
+        progress.update(len(rows))
+    if kept and kept < len(plan_rows):
+        progress.write(f"goes on at image {kept} of {len(plan_rows)}, kept in {parts}")
+    fresh: list[dict[str, Any]] = []
+    saved_s = time.monotonic()
+    with stop_requests() as stop:
+        for row in make_shard(plan_rows[kept:], generator, sampler, progress):
+            yield row
+            fresh.append(row)
+            made = kept + len(fresh)
+            due = stop or time.monotonic() - saved_s > SAVE_EVERY_S
+            # Whole batches only: so the images of the rest are the same.
+            if due and made % sampler.batch == 0 and made < len(plan_rows):
+                write_cases(fresh, parts / f"{kept:08d}.parquet")
+                kept, fresh, saved_s = made, [], time.monotonic()
+                if stop:
+                    raise Interrupted(
+                        f"stopped at image {kept} of {len(plan_rows)}; they are kept in {parts}. "
+                        "The same command goes on from there."
+                    )
+
+
+def _read_part(path: Path) -> list[dict[str, Any]]:
+    """Rows of a part; none where it is missing, or damaged, which is said."""
+    if not path.exists():
+        return []
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read().to_pylist()
+    except (ValueError, OSError, pa.ArrowException) as error:
+        print(f"{path}: damaged ({error}); made again")
+        return []
