@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from stdiff.config import ConfigError, check_raw_folders, parse_config, refresh_config
 from stdiff.label_budget import LabelBudget
-from stdiff.provenance import listing_of, modules_of, source_of
+from stdiff.provenance import code_of, listing_of, source_of
 from stdiff.resources import grown_mb, grown_minutes
 from stdiff.segmentation.arms import per_case_tables, real_arm
 from stdiff.slurm import check_executor
@@ -67,6 +67,11 @@ CORPUS_OF_ARM = {
 ALL_CORES = min(workflow.resource_settings.cores or 8, 16)
 
 
+# Slurm sends SIGTERM to all processes of a job: what is asked to stop is the command, which saves what it
+# has; the shell and `tee` must outlive it, or the job would be over, and the command killed, before that.
+shell.prefix("set -euo pipefail; trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; ")
+
+
 wildcard_constraints:
     collection="[a-z_]+",
     labels=r"\d+(cases)?",
@@ -80,9 +85,13 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+# Done in a second; not worth a job of a cluster.
 localrules:
     all,
     merged_config,
+    phantom,
+    corpus_list,
+    audit,
 
 
 onstart:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -12,12 +13,27 @@ _PACKAGE = Path(__file__).parent
 # Its values reach every rule as params, one section each; its text changes no result.
 _LEFT_OUT = {f"stdiff.{file.stem}" for file in _PACKAGE.glob("config*.py")}
 
+# Import statements of this package, wherever they stand in a file, as this project lays them out.
+_IMPORT = re.compile(
+    r"^ *(?:from|import) (?P<module>stdiff[\w.]*)(?: import (?P<names>\([^)]*\)|[^\n]*))?", re.M
+)
+
+
+def code_of(*entries: str) -> str:
+    """Digest of what the named modules do, and all package modules they import.
+
+    Comments, docstrings and layout leave it as it is. It is the same for the same Python version.
+    """
+    digest = hashlib.sha256()
+    for module in modules_of(*entries):
+        digest.update(f"{module} {_meaning(module)}\n".encode())
+    return digest.hexdigest()[:16]
+
 
 def modules_of(*entries: str) -> list[str]:
-    """Files of the named modules and of all package modules they import, sorted.
+    """The named modules and all package modules they import, sorted.
 
-    Paths are relative to the folder that holds the package, as rules name their inputs. Found by
-    reading the import statements: nothing is imported.
+    Found by reading the import statements: nothing is imported.
     """
     found: set[str] = set()
     waiting = list(entries)
@@ -27,7 +43,7 @@ def modules_of(*entries: str) -> list[str]:
             continue
         found.add(module)
         waiting += _imports(module)
-    return sorted(str(_file(m).relative_to(_PACKAGE.parent)) for m in found)
+    return sorted(found)
 
 
 def source_of(network: str) -> list[str]:
@@ -66,10 +82,25 @@ def listing_of(folder: Path) -> str:
 def _imports(module: str) -> list[str]:
     """Package modules that a module imports itself."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    ours = [name for name in names if name.split(".")[0] == "stdiff"]
-    return [name for name in ours if _file(name).is_file()]
+    for found in _IMPORT.finditer(_file(module).read_text(encoding="utf-8")):
+        names += [found["module"]]
+        names += [f"{found['module']}.{name}" for name in re.findall(r"\w+", found["names"] or "")]
+    return [name for name in dict.fromkeys(names) if _file(name).is_file()]
+
+
+@cache
+def _meaning(module: str) -> str:
+    """Digest of a module's statements without docstrings."""
+    tree = ast.parse(_file(module).read_text(encoding="utf-8"))
+    _drop_docstrings(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _drop_docstrings(node: ast.AST) -> None:
+    for block in ("body", "orelse", "finalbody", "handlers"):
+        for statement in getattr(node, block, []):
+            _drop_docstrings(statement)
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+        node, clean=False
+    ):
+        node.body = node.body[1:]

@@ -10,12 +10,15 @@ import yaml
 
 from stdiff.files import InputError
 from stdiff.resources import SNAKEMAKES_OWN_MB, grown_mb, grown_minutes
-from stdiff.slurm import check_cluster
+from stdiff.slurm import Asked, check_cluster
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
-# What `sinfo --noheader --format %R|%G` says on a cluster with two partitions, one with GPUs.
-CLUSTER = "cpu|(null)\ngpu|gpu:a100:4(S:0-1)\n"
+# What `sinfo --noheader --format %P|%G|%l|%m` says on a cluster with two partitions, one with GPUs.
+CLUSTER = """cpu*|(null)|1-00:00:00|64000+
+gpu|gpu:a100:4(S:0-1)|2:00:00|128000
+cpu*|(null)|1-00:00:00|256000
+"""
 
 
 @pytest.fixture
@@ -34,15 +37,18 @@ def cluster(tmp_path, monkeypatch):
 
 def test_a_cluster_that_has_what_is_asked_for_is_taken(cluster):
     cluster()
-    check_cluster({"cpu", "gpu"}, ["pretrain"])
-    check_cluster(set(), [])
+    check_cluster([])
+    check_cluster([Asked("split", 30, 1000), Asked("pretrain", 120, 128000, True, ("gpu",))])
+    # Of the partitions of a list one is enough, and of unlike nodes the largest.
+    check_cluster([Asked("pretrain", 120, 128000, True, ("cpu", "gpu"))])
+    check_cluster([Asked("split", 1440, 256000, partitions=("gpu", "cpu"))])
 
 
 @pytest.mark.parametrize("there", [(), ("sbatch",), ("squeue", "sinfo")])
 def test_a_machine_without_slurm_is_named_as_such(cluster, there):
     cluster(tools=there)
     with pytest.raises(InputError, match="there is no Slurm on this machine: .*--cores all") as e:
-        check_cluster({"cpu"}, [])
+        check_cluster([Asked("split", partitions=("cpu",))])
     for tool in {"sbatch", "squeue", "sinfo"} - set(there):
         assert tool in str(e.value)
 
@@ -50,18 +56,40 @@ def test_a_machine_without_slurm_is_named_as_such(cluster, there):
 def test_a_controller_that_does_not_answer_is_named_with_its_words(cluster):
     cluster(said="", code=1)
     with pytest.raises(InputError, match=r"does not answer \(sinfo: unreachable\)"):
-        check_cluster(set(), [])
+        check_cluster([])
 
 
 def test_all_that_a_cluster_lacks_is_said_at_once(cluster):
-    cluster(said="cpu|(null)\nlong|(null)\n")
+    cluster(said="cpu*|(null)|30:00|64000\nlong|(null)|infinite|64000\n")
     with pytest.raises(InputError) as error:
-        check_cluster({"cpu", "gpus", "fat"}, ["finetune", "pretrain"])
+        check_cluster(
+            [
+                Asked("finetune", gpu=True, partitions=("gpus", "long")),
+                Asked("gain", 31, 64000),
+                Asked("pretrain", 10**6, 64001, True, ("long",)),
+                Asked("split", 30, 64000, partitions=("fat",)),
+            ]
+        )
     text = str(error.value)
-    assert text.count("\n- ") == 3
+    assert text.count("\n- ") == 5
     assert "no partition 'fat', only cpu, long" in text
     assert "no partition 'gpus', only cpu, long" in text
     assert "finetune, pretrain ask for a GPU" in text and "finetune:gpu=0" in text
+    assert "gain asks for 31 min" in text and "only cpu: 30 min, 64000 MB, no GPU" in text
+    assert "--set-resources gain:runtime=30\n" in text
+    assert "only long: inf min, 64000 MB" in text and "pretrain:mem_mb=64000" in text
+
+
+def test_a_gpu_is_looked_for_in_the_partition_of_the_job(cluster):
+    cluster()
+    with pytest.raises(
+        InputError, match="pretrain asks .* and a GPU .* only cpu: .*, no GPU. It w"
+    ):
+        check_cluster([Asked("pretrain", 5, 5, True)])
+    with pytest.raises(InputError, match="pretrain:slurm_partition=NAME"):
+        check_cluster([Asked("pretrain", 5, 5, True, ("cpu",))])
+    with pytest.raises(InputError, match="pretrain:runtime=120"):
+        check_cluster([Asked("pretrain", 121, 5, True, ("gpu",))])
 
 
 def test_memory_and_time_grow_with_the_attempt():

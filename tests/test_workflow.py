@@ -1,6 +1,7 @@
 """The workflow as a user meets it: refusals before any job, and what every rule declares."""
 
-import os
+import ast
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from stdiff import provenance
-from stdiff.provenance import listing_of, modules_of, source_of
+from stdiff.provenance import code_of, listing_of, modules_of, source_of
 
 ROOT = Path(__file__).parent.parent
 RULES = {
@@ -77,20 +78,54 @@ def test_every_rule_declares_what_a_cluster_needs(name):
     if name in RUNS_NETWORKS:
         assert "gpu=1" in body and "--threads {threads}" in body
     if name != "merged_config":
-        assert "code=modules_of(" in body, f"{name} does not name the modules it depends on"
+        assert "code=code_of(" in body, f"{name} does not name the modules it depends on"
 
 
 def test_modules_of_follows_imports_and_leaves_the_rest():
     training = modules_of("stdiff.training.stages")
-    assert {"stdiff/training/loop.py", "stdiff/diffusion/decoupling.py", "stdiff/files.py"} <= set(
-        training
-    )
+    assert {"stdiff.training.loop", "stdiff.diffusion.decoupling", "stdiff.files"} <= set(training)
     assert not [m for m in training if "segmentation" in m or "report" in m or "datasets" in m]
     # Its values reach the rules as params; its text changes no result.
-    assert "stdiff/config.py" not in training
+    assert "stdiff.config" not in training
     harmonize = modules_of("stdiff.datasets.harmonize")
-    assert "stdiff/datasets/bus_bra.py" in harmonize
+    assert "stdiff.datasets.bus_bra" in harmonize
     assert not [m for m in harmonize if "diffusion" in m or "training" in m]
+
+
+def test_the_code_of_a_step_is_what_it_does_not_how_it_is_written(tmp_path, monkeypatch):
+    module = tmp_path / "stdiff" / "sums.py"
+    module.parent.mkdir()
+    monkeypatch.setattr(provenance, "_PACKAGE", module.parent)
+
+    def code(text):
+        module.write_text(text)
+        provenance._meaning.cache_clear()
+        provenance._imports.cache_clear()
+        return code_of("stdiff.sums")
+
+    plain = code("def f(x):\n    return x + 1\n")
+    assert plain == code('"""Sums."""\n\n\ndef f(x):\n    """Add."""\n    return (x + 1)  # one\n')
+    others = [
+        code("def f(x):\n    return x + 2\n"),
+        code("def f(x):\n    return 1 + x\n"),
+        code("def f(x):\n    return x + 1\nf(2)\n"),
+        code("def f(x):\n    if x:\n        'a string'\n    return x + 1\n"),
+    ]
+    assert len({plain, *others}) == 5
+
+
+def test_imports_are_found_as_python_finds_them():
+    for file in sorted((ROOT / "stdiff").rglob("*.py")):
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        named = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        ours = {name for name in named if name.split(".")[0] == "stdiff"}
+        found = {name for name in ours if provenance._file(name).is_file()}
+        assert set(provenance._imports(module)) == found, file
 
 
 def test_a_network_of_the_users_own_is_an_input(tmp_path, monkeypatch):
@@ -189,100 +224,15 @@ def test_the_command_line_answers_and_counts_exit_codes(tmp_path):
     assert "Traceback" not in wrong.stderr
 
 
-# Stands in for `stdiff`: makes what follows --out and the like, a file where it has a suffix.
-STUB = """#!/bin/bash
-while [ $# -gt 0 ]; do
-  case $1 in
-    --out|--quarantine|--duplicates|--reference|--weights)
-      case $2 in *.*) [ -e $2 ] || echo made > $2;; *) mkdir -p $2 && echo made > $2/file;; esac;;
-  esac
-  shift
-done
-"""
-
-
-def small_run(folder, **changes):
-    """A configuration of one collection, one label fraction and two shards."""
-    (folder / "raw").mkdir(exist_ok=True)
-    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    values |= {"run": "stub", "phantom": None, "data_root": str(folder)}
-    values |= {"collections": {"busi": {"path": "raw"}}, "masks": {}}
-    values["segmentation"] |= {"labels": [100], "seeds": 1}
-    values["corpus"] = {"count": changes.pop("count", 200), "shard_size": 100}
-    values["corpus"]["gate"] = changes.pop("gate", {})
-    (folder / "config.yaml").write_text(yaml.safe_dump(values | changes))
-    return ("--configfile", str(folder / "config.yaml"))
-
-
-@pytest.fixture(scope="module")
-def made_run(tmp_path_factory):
-    """A whole run of stubs, so that Snakemake knows what each file was made with."""
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "bin").mkdir()
-    (folder / "bin" / "stdiff").write_text(STUB)
-    (folder / "bin" / "stdiff").chmod(0o755)
-    (folder / "stdiff").symlink_to(ROOT / "stdiff")
-    upto = ("--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder))
-    upto += ("--until", "evaluate")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-        made = snakemake(*upto, *small_run(folder))
-        assert made.returncode == 0, made.stderr
-        yield folder, upto
-
-
-def planned_again(made_run, **changes):
-    """What Snakemake would do with a changed configuration."""
-    folder, upto = made_run
-    planned = snakemake("-n", *upto, *small_run(folder, **changes))
-    assert planned.returncode == 0, planned.stderr
-    return planned.stdout + planned.stderr
-
-
-def test_another_threshold_makes_no_image_again(made_run):
-    tmp_path, upto = made_run
-
-    def jobs(**changes):
-        return set(re.findall(r"^(?:local)?rule (\w+):", planned_again(made_run, **changes), re.M))
-
-    assert jobs() == set()
-    assert jobs(gate={"mask_dice": 0.2}) == {
-        *("gate_thresholds", "gate", "corpus_list", "evaluate")
-    }
-    # Replacements are made; what was made before is not made again.
-    assert jobs(gate={"replacement_rounds": 1}) == {
-        *("replacements", "replacement_shard", "gate", "corpus_list", "evaluate")
-    }
-    # The images do depend on how they are sampled.
-    assert {"shard", "gate"} <= jobs(sampler={"steps": 3, "batch": 50})
-    # A dry run changes nothing; a real one brings the merged configuration up to date.
-    merged = tmp_path / "results/stub/config.yaml"
-    assert merged.read_text() == "made\n"
-    assert snakemake(*upto, *small_run(tmp_path)).returncode == 0
-    assert "mask_dice: 0.1" in merged.read_text()
-
-
-def test_a_larger_corpus_makes_only_the_missing_shards(made_run):
-    def images(**changes):
-        said = planned_again(made_run, **changes)
-        return set(re.findall(r"output: .*/images/(\d+)\.parquet", said))
-
-    assert images(count=500) == {"00002", "00003", "00004"}
-    assert images(count=250) == {"00002"}
-    # A shard that is cut short is made again.
-    assert images(count=150) == {"00001"}
-    # What a plan is drawn from makes other masks.
-    assert images(masks={"bank": 1, "curvature": 0}) == {"00000", "00001"}
-
-
-def test_classifiers_take_the_arms_and_seeds_of_the_segmenters(tmp_path):
+def test_classifiers_take_the_arms_and_seeds_of_the_segmenters():
     training = {"images": 160, "batch": 16}
     section = {"targets": ["pathology", "birads"], "training": training}
-    planned = snakemake("-n", *small_run(tmp_path, classification=section))
+    planned = snakemake("-n", *DEMO, f"classification={json.dumps(section)}")
     assert planned.returncode == 0, planned.stderr
     counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.M))
     arms = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["segmentation"].get("arms")
-    assert int(counts["classify"]) == 2 * len(arms or ("real", "mixed"))
+    # Two targets; label budgets and seeds as in the demo.
+    assert int(counts["classify"]) == 2 * len(arms or ("real", "mixed")) * 2 * 2
     assert (counts["auc"], counts["audit"]) == ("1", "1")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from stdiff.config import ConfigError, parse_config, refresh_config
-from stdiff.provenance import modules_of
+from stdiff.provenance import code_of
 from stdiff.resources import grown_mb, grown_minutes
 from stdiff.segmentation.arms import per_case_tables
 from stdiff.slurm import check_executor
@@ -82,7 +82,6 @@ rule gain_over_folds:
     input:
         config=ancient(f"results/{PARSED[0].run}/config.yaml"),
         tables=[f"results/{one.run}/{table}" for one in PARSED for table in per_case_tables(one)],
-        code=modules_of("stdiff.evaluation.gain"),
     output:
         f"results/{CONFIG.run}_folds/gain.json",
     log:
@@ -94,6 +93,7 @@ rule gain_over_folds:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(60),
     params:
+        code=code_of("stdiff.evaluation.gain"),
         settings=CONFIG.evaluation.model_dump_json(),
         seed=CONFIG.seed,
     shell:

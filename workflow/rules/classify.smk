@@ -17,7 +17,6 @@ if CONFIG.classification:
             tables=TABLES,
             splits=f"{RUN}/splits.parquet",
             corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
-            code=modules_of("stdiff.classification.train"),
         output:
             table=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
             weights=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{seed}}.safetensors",
@@ -28,9 +27,10 @@ if CONFIG.classification:
         threads: ALL_CORES
         resources:
             mem_mb=grown_mb(6000),
-            runtime=grown_minutes(480),
+            runtime=480,
             gpu=1,
         params:
+            code=code_of("stdiff.classification.train"),
             fold=CONFIG.split.fold,
             state=f"{RUN}/state/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}",
             settings=CONFIG.classification.model_dump_json(exclude={"targets"}),
@@ -48,7 +48,6 @@ if CONFIG.classification:
         input:
             config=ancient(f"{RUN}/config.yaml"),
             tables=CLASSIFIER_TABLES,
-            code=modules_of("stdiff.evaluation.auc"),
         output:
             f"{RUN}/auc.json",
         log:
@@ -60,6 +59,7 @@ if CONFIG.classification:
             mem_mb=grown_mb(4000),
             runtime=grown_minutes(60),
         params:
+            code=code_of("stdiff.evaluation.auc"),
             settings=CONFIG.evaluation.model_dump_json(),
             seed=CONFIG.seed,
         shell:

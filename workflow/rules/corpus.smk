@@ -6,7 +6,6 @@ rule mask_prior:
     input:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        code=modules_of("stdiff.masks.fitting", "stdiff.corpus.plan"),
     output:
         f"{RUN}/labels{{labels}}/mask_prior.json",
     log:
@@ -18,6 +17,7 @@ rule mask_prior:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(30),
     params:
+        code=code_of("stdiff.masks.fitting", "stdiff.corpus.plan"),
         fold=CONFIG.split.fold,
     shell:
         "stdiff masks fit --cases {input.tables} --splits {input.splits} --fold {params.fold}"
@@ -29,7 +29,6 @@ rule sampled_masks:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         prior=f"{RUN}/labels{{labels}}/mask_prior.json",
-        code=modules_of("stdiff.corpus.plan"),
     output:
         f"{RUN}/labels{{labels}}/masks/{{kind}}.parquet",
     log:
@@ -41,6 +40,7 @@ rule sampled_masks:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(30),
     params:
+        code=code_of("stdiff.corpus.plan"),
         fold=CONFIG.split.fold,
         masks=CONFIG.masks.compared,
         size=CONFIG.image.size_px,
@@ -57,7 +57,6 @@ rule mask_realism:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         masks=expand(f"{RUN}/labels{{{{labels}}}}/masks/{{kind}}.parquet", kind=MASK_KINDS),
-        code=modules_of("stdiff.evaluation.masks"),
     output:
         f"{RUN}/labels{{labels}}/mask_realism.json",
     log:
@@ -69,6 +68,7 @@ rule mask_realism:
         mem_mb=grown_mb(4000),
         runtime=grown_minutes(60),
     params:
+        code=code_of("stdiff.evaluation.masks"),
         fold=CONFIG.split.fold,
         masks=CONFIG.masks.compared,
         seed=CONFIG.seed,
@@ -87,7 +87,6 @@ rule shard:
         splits=f"{RUN}/splits.parquet",
         prior=f"{RUN}/labels{{labels}}/mask_prior.json",
         model=f"{RUN}/labels{{labels}}/{GENERATOR}",
-        code=modules_of("stdiff.corpus.generate"),
     output:
         plan=f"{RUN}/labels{{labels}}/plan/{{shard}}.parquet",
         images=f"{RUN}/labels{{labels}}/images/{{shard}}.parquet",
@@ -98,9 +97,10 @@ rule shard:
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
-        runtime=grown_minutes(120),
+        runtime=120,
         gpu=1,
     params:
+        code=code_of("stdiff.corpus.generate"),
         fold=CONFIG.split.fold,
         masks=lambda _: CONFIG.masks.model_dump_json(exclude={"compared"}),
         backgrounds=CONFIG.corpus.backgrounds,
@@ -120,7 +120,6 @@ rule corpus_list:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         shards=lambda w: SHARDS[w.labels],
-        code=modules_of("stdiff.corpus.shard_list"),
     output:
         CORPUS,
     log:
@@ -132,6 +131,7 @@ rule corpus_list:
         mem_mb=grown_mb(500),
         runtime=grown_minutes(10),
     params:
+        code=code_of("stdiff.corpus.shard_list"),
         parts=len(CONFIG.corpus.parts),
         folder=subpath(output[0], parent=True),
     shell:
@@ -144,7 +144,6 @@ rule corpus_card:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         corpus=CORPUS,
-        code=modules_of("stdiff.report.corpus_card", "stdiff.report.corpus_figures"),
     output:
         card=f"{RUN}/labels{{labels}}/corpus/README.md",
         sheet=f"{RUN}/labels{{labels}}/corpus/sheet.png",
@@ -157,6 +156,7 @@ rule corpus_card:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(30),
     params:
+        code=code_of("stdiff.report.corpus_card", "stdiff.report.corpus_figures"),
         backgrounds=CONFIG.corpus.backgrounds,
         seed=CONFIG.seed,
     shell:

@@ -21,8 +21,6 @@ rule merged_config:
 if CONFIG.phantom:
 
     rule phantom:
-        input:
-            code=modules_of("stdiff.datasets.phantom.collections"),
         output:
             [directory(CONFIG.raw_folder(name)) for name in CONFIG.collections],
         log:
@@ -34,6 +32,7 @@ if CONFIG.phantom:
             mem_mb=grown_mb(2000),
             runtime=grown_minutes(30),
         params:
+            code=code_of("stdiff.datasets.phantom.collections"),
             raw=subpath(output[0], parent=True),
             cases=CONFIG.phantom.cases,
             size=CONFIG.phantom.size_px,
@@ -46,7 +45,6 @@ if CONFIG.phantom:
 rule harmonize:
     input:
         raw=lambda w: str(CONFIG.raw_folder(w.collection)),
-        code=modules_of("stdiff.datasets.harmonize"),
     output:
         table=f"{RUN}/cases/{{collection}}.parquet",
         quarantine=f"{RUN}/quarantine/{{collection}}.parquet",
@@ -59,6 +57,7 @@ rule harmonize:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(60),
     params:
+        code=code_of("stdiff.datasets.harmonize"),
         size=CONFIG.image.size_px,
         fit=CONFIG.image.fit,
         options=" ".join(
@@ -94,7 +93,6 @@ rule split:
             if CONFIG.split.published
             else []
         ),
-        code=modules_of("stdiff.datasets.splits"),
     output:
         splits=f"{RUN}/splits.parquet",
         duplicates=f"{RUN}/duplicates.parquet",
@@ -107,6 +105,7 @@ rule split:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(30),
     params:
+        code=code_of("stdiff.datasets.splits"),
         scheme=(
             f"--folds {CONFIG.split.folds}"
             if CONFIG.split.folds

@@ -11,7 +11,6 @@ rule evaluate:
         splits=f"{RUN}/splits.parquet",
         corpus=CORPUS,
         weights=f"{JUDGE}.safetensors",
-        code=modules_of("stdiff.evaluation.corpus"),
     output:
         f"{RUN}/labels{{labels}}/evaluation.json",
     log:
@@ -24,6 +23,7 @@ rule evaluate:
         runtime=grown_minutes(120),
         gpu=1,
     params:
+        code=code_of("stdiff.evaluation.corpus"),
         fold=CONFIG.split.fold,
         settings=CONFIG.evaluation.model_dump_json(),
         segmenter=SEGMENTERS[0],
@@ -39,7 +39,6 @@ rule gain:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         tables=PER_CASE_TABLES,
-        code=modules_of("stdiff.evaluation.gain"),
     output:
         f"{RUN}/gain.json",
     log:
@@ -51,6 +50,7 @@ rule gain:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(60),
     params:
+        code=code_of("stdiff.evaluation.gain"),
         settings=CONFIG.evaluation.model_dump_json(),
         seed=CONFIG.seed,
     shell:
@@ -67,7 +67,6 @@ rule audit:
         gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
         corpora=expand(CORPUS, labels=BUDGETS),
         trainings=PER_CASE_TABLES + CLASSIFIER_TABLES,
-        code=modules_of("stdiff.evaluation.audit"),
     output:
         f"{RUN}/audit.json",
     log:
@@ -79,6 +78,7 @@ rule audit:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(60),
     params:
+        code=code_of("stdiff.evaluation.audit"),
         run=subpath(output[0], parent=True),
         fold=CONFIG.split.fold,
     shell:

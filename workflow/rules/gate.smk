@@ -10,7 +10,6 @@ rule gate_thresholds:
         splits=f"{RUN}/splits.parquet",
         # Of the same label budget, trained on real images.
         weights=GATE_SEGMENTER,
-        code=modules_of("stdiff.evaluation.gating"),
     output:
         thresholds=f"{RUN}/labels{{labels}}/gate.json",
         reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
@@ -24,6 +23,7 @@ rule gate_thresholds:
         runtime=grown_minutes(60),
         gpu=1,
     params:
+        code=code_of("stdiff.evaluation.gating"),
         fold=CONFIG.split.fold,
         # A function, or the braces of a template would be read as wildcards.
         tails=lambda _: CONFIG.corpus.gate.tails,
@@ -43,7 +43,6 @@ rule gate:
         thresholds=f"{RUN}/labels{{labels}}/gate.json",
         reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
         weights=GATE_SEGMENTER,
-        code=modules_of("stdiff.evaluation.gating"),
     output:
         f"{RUN}/labels{{labels}}/corpus/{{part}}.parquet",
     log:
@@ -56,6 +55,7 @@ rule gate:
         runtime=grown_minutes(60),
         gpu=1,
     params:
+        code=code_of("stdiff.evaluation.gating"),
         segmenter=SEGMENTERS[0],
     shell:
         "stdiff gate apply {input.images} --config {input.config} --thresholds {input.thresholds}"
@@ -74,7 +74,6 @@ if CONFIG.corpus.gate.replacement_rounds:
                 + (f"r{int(w.number) - 1}" if int(w.number) > 1 else "")
                 + ".parquet"
             ),
-            code=modules_of("stdiff.corpus.replacements"),
         output:
             f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
         log:
@@ -85,6 +84,8 @@ if CONFIG.corpus.gate.replacement_rounds:
         resources:
             mem_mb=grown_mb(2000),
             runtime=grown_minutes(10),
+        params:
+            code=code_of("stdiff.corpus.replacements"),
         shell:
             "stdiff plan --config {input.config} --resample {input.shard} --out {output}"
             " 2>&1 | tee -i {log}"
@@ -94,7 +95,6 @@ if CONFIG.corpus.gate.replacement_rounds:
             config=ancient(f"{RUN}/config.yaml"),
             plan=f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
             model=f"{RUN}/labels{{labels}}/{GENERATOR}",
-            code=modules_of("stdiff.corpus.generate"),
         output:
             f"{RUN}/labels{{labels}}/images/{{shard}}r{{number}}.parquet",
         log:
@@ -104,9 +104,10 @@ if CONFIG.corpus.gate.replacement_rounds:
         threads: ALL_CORES
         resources:
             mem_mb=grown_mb(4000),
-            runtime=grown_minutes(120),
+            runtime=120,
             gpu=1,
         params:
+            code=code_of("stdiff.corpus.generate"),
             settings=CONFIG.sampler.model_dump_json(),
             shard_size=CONFIG.corpus.shard_size,
         shell:

@@ -19,7 +19,6 @@ rule report:
         auc=[f"{RUN}/auc.json"] if CONFIG.classification else [],
         priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
         mask_realism=[f"{COMPARED_MASKS}/mask_realism.json"] * bool(CONFIG.masks.compared),
-        code=modules_of("stdiff.report.page"),
         template="stdiff/report/page.html.j2",
     output:
         page=report(
@@ -79,6 +78,7 @@ rule report:
         mem_mb=grown_mb(4000),
         runtime=grown_minutes(30),
     params:
+        code=code_of("stdiff.report.page"),
         fold=CONFIG.split.fold,
         run=subpath(input.config, parent=True),
         folder=subpath(output.page, parent=True),

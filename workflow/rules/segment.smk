@@ -10,7 +10,6 @@ rule segment:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
-        code=modules_of("stdiff.segmentation.train"),
         own=lambda w: source_of(CONFIG.segmentation.segmenters[w.segmenter].network),
     output:
         table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
@@ -22,9 +21,10 @@ rule segment:
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(6000),
-        runtime=grown_minutes(480),
+        runtime=480,
         gpu=1,
     params:
+        code=code_of("stdiff.segmentation.train"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}",
         settings=CONFIG.segmentation.training.model_dump_json(),

@@ -9,7 +9,6 @@ rule autoencoder:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        code=modules_of("stdiff.training.stages"),
     output:
         directory(f"{RUN}/autoencoder"),
     log:
@@ -19,9 +18,10 @@ rule autoencoder:
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
-        runtime=grown_minutes(240),
+        runtime=240,
         gpu=1,
     params:
+        code=code_of("stdiff.training.stages"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/autoencoder",
         settings=CONFIG.training.model_dump_json(include={"autoencoder"}),
@@ -39,7 +39,6 @@ rule pretrain:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         autoencoder=f"{RUN}/autoencoder",
-        code=modules_of("stdiff.training.stages"),
     output:
         directory(f"{RUN}/pretrain"),
     log:
@@ -49,9 +48,10 @@ rule pretrain:
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
-        runtime=grown_minutes(1440),
+        runtime=1440,
         gpu=1,
     params:
+        code=code_of("stdiff.training.stages"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/pretrain",
         settings=CONFIG.training.pretrain.model_dump_json(),
@@ -76,7 +76,6 @@ rule finetune:
             if WATCHED
             else []
         ),
-        code=modules_of("stdiff.training.stages", "stdiff.evaluation.watching"),
     output:
         directory(f"{RUN}/labels{{labels}}/model"),
     log:
@@ -86,9 +85,10 @@ rule finetune:
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
-        runtime=grown_minutes(1440),
+        runtime=1440,
         gpu=1,
     params:
+        code=code_of("stdiff.training.stages", "stdiff.evaluation.watching"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/finetune-{{labels}}",
         settings=CONFIG.training.finetune.model_dump_json(),
@@ -112,7 +112,6 @@ if CONFIG.training.distill:
             tables=TABLES,
             splits=f"{RUN}/splits.parquet",
             base=f"{RUN}/labels{{labels}}/model",
-            code=modules_of("stdiff.training.stages"),
         output:
             directory(f"{RUN}/labels{{labels}}/distilled"),
         log:
@@ -122,9 +121,10 @@ if CONFIG.training.distill:
         threads: ALL_CORES
         resources:
             mem_mb=grown_mb(4000),
-            runtime=grown_minutes(1440),
+            runtime=1440,
             gpu=1,
         params:
+            code=code_of("stdiff.training.stages"),
             fold=CONFIG.split.fold,
             state=f"{RUN}/state/distill-{{labels}}",
             settings=CONFIG.training.distill.model_dump_json(),

@@ -1,0 +1,183 @@
+"""The chain on a real Slurm: disturbed as clusters do, it ends as it does undisturbed on a laptop.
+
+`make test-slurm`; where Slurm cannot be started these tests are skipped, and say so.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+TARGET = "results/small/gain.json"
+LIMIT_S = 590
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Environment of a Slurm that runs on this machine."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [tool for tool in NEEDED if not shutil.which(tool, path=path)]
+    if missing or os.geteuid():
+        pytest.skip(f"no Slurm to start here: {', '.join(missing) or 'it takes root'}")
+    # Not in pytest's own folder, which munge must not be able to enter.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    manage = HERE / "cluster.sh"
+    said = subprocess.run(
+        [manage, "start", folder, str(free_ports())], capture_output=True, text=True, timeout=60
+    )
+    assert said.returncode == 0, said.stderr
+    given = dict(line.split("=", 1) for line in said.stdout.splitlines())
+    yield os.environ | given | {"CLUSTER": str(folder)}
+    subprocess.run([manage, "stop", folder], check=True, timeout=60)
+    shutil.rmtree(folder)
+
+
+def free_ports():
+    """The first of two ports in a row that nothing listens on."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("", 0))
+            port = one.getsockname()[1]
+            try:
+                two.bind(("", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def working_folder(path):
+    path.mkdir()
+    for name in ("stdiff", "workflow"):
+        (path / name).symlink_to(ROOT / name)
+    return path
+
+
+def chain(folder, *options):
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+        *("--directory", str(folder), "--configfile", str(HERE / "small.yaml"), "--cores", "2"),
+        *(*options, "--", TARGET),
+    ]
+
+
+class Run:
+    """A run of the chain whose jobs Slurm has, and what may happen to them."""
+
+    def __init__(self, folder, environment):
+        self.folder, self.environment = folder, environment
+        self.until_s = time.monotonic() + LIMIT_S
+        self.log = (folder / "snakemake.log").open("w+")
+        options = ("--workflow-profile", str(ROOT / "workflow/profiles/slurm"))
+        options += ("--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "20")
+        # As short as Slurm's limits can be, and without a signal before it.
+        options += ("--set-resources", "finetune:runtime=1", "finetune:slurm_extra=--nice=1")
+        self.master = subprocess.Popen(
+            chain(folder, *options), stdout=self.log, stderr=self.log, env=environment
+        )
+
+    def wait_for(self, what, condition):
+        while not (found := condition()):
+            assert self.master.poll() is None, f"ended before {what}:\n{self.said()}"
+            assert time.monotonic() < self.until_s, f"in vain for {what}:\n{self.said()}"
+            time.sleep(0.05)
+        return found
+
+    def paused(self, command, log):
+        """Stop the process of a command that is at work: it holds still as if it hung.
+
+        Returns the number of its Slurm job.
+        """
+        self.wait_for(f"{command} at work", lambda: self._is_at_work(log))
+        process = self.wait_for(command, lambda: process_of(command, self.folder))
+        os.kill(int(process.name), signal.SIGSTOP)
+        variables = (process / "environ").read_bytes().decode().split("\0")
+        return dict(v.split("=", 1) for v in variables if v)["SLURM_JOB_ID"]
+
+    def _is_at_work(self, log):
+        path = self.folder / "results/small/logs" / log
+        return path.exists() and re.search(r" [1-9]\d*/\d+ \[", path.read_text())
+
+    def state_of(self, job):
+        """State of a Slurm job, such as PENDING."""
+        (state,) = self.slurm("squeue", "--noheader", "--jobs", job, "--format", "%T")
+        return state
+
+    def slurm(self, *command):
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True, timeout=30
+        )
+        return done.stdout.splitlines()
+
+    def said(self):
+        """The end of what Snakemake has printed."""
+        self.log.flush()
+        return Path(self.log.name).read_text()[-4000:]
+
+
+def process_of(command, folder):
+    """The Python process that runs a command of ours in a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            ours = re.search(f"/stdiff {command}", " ".join(words[1:]))
+            if ours and (process / "cwd").resolve() == folder:
+                return process
+        except OSError:
+            continue
+    return None
+
+
+def test_a_disturbed_run_ends_as_an_undisturbed_one(cluster, tmp_path):
+    alone = working_folder(tmp_path / "alone")
+    # Side by side: on the cluster most time is spent waiting.
+    with subprocess.Popen(
+        chain(alone), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as local:
+        run = Run(working_folder(tmp_path / "cluster"), cluster)
+        try:
+            disturb(run)
+            assert run.master.wait(run.until_s - time.monotonic()) == 0, run.said()
+        finally:
+            run.master.kill()
+        assert local.wait(LIMIT_S) == 0
+    made = run.folder / "results/small"
+    for rule in ("pretrain", "finetune/labels100", "shard/labels100-00000"):
+        log = (made / f"logs/{rule}.log").read_text()
+        assert re.search(r"goes on at image [1-9]", log), log
+    states = re.findall(
+        "JobState=([A-Z]+)", (Path(cluster["CLUSTER"]) / "log/ended.txt").read_text()
+    )
+    assert states.count("CANCELLED") == 2 and states.count("TIMEOUT") == 1
+    same = [path for path in made.rglob("*.parquet") if not path.name.startswith(".")]
+    assert len(same) > 8
+    for path in [*same, made / "gain.json"]:
+        other = alone / path.relative_to(run.folder)
+        assert path.read_bytes() == other.read_bytes(), f"{path.relative_to(made)} differs"
+    nothing = subprocess.run(chain(run.folder, "-n"), capture_output=True, text=True, timeout=60)
+    assert "Nothing to be done" in nothing.stdout + nothing.stderr
+
+
+def disturb(run):
+    """A job is put back into the queue, a training and a shard are cancelled, one hangs."""
+    judge = run.paused("segment .*--arm real", "segment/unet_resnet18-real-100-seed0.log")
+    run.slurm("scontrol", "requeue", judge)
+    run.wait_for("a requeued job", lambda: run.state_of(judge) == "PENDING")
+    # Not two minutes later.
+    run.slurm("scontrol", "update", f"JobId={judge}", "StartTime=now")
+    run.slurm("scancel", run.paused("train pretrain", "pretrain.log"))
+    run.paused("train finetune", "finetune/labels100.log")
+    run.slurm("scancel", run.paused("generate .*00000.parquet", "shard/labels100-00000.log"))
