@@ -83,7 +83,14 @@ stop() {
     scancel --user "$user" 2> /dev/null || true
     sleep 0.5
     for name in slurmd slurmctld munged; do
-        if [ -s "$folder/run/$name.pid" ]; then kill "$(cat "$folder/run/$name.pid")" || true; fi
+        if [ -s "$folder/run/$name.pid" ]; then
+            number=$(cat "$folder/run/$name.pid")
+            kill "$number" 2> /dev/null || true
+            for _ in $(seq 100); do
+                if ! kill -0 "$number" 2> /dev/null; then break; fi
+                sleep 0.1
+            done
+        fi
     done
 }
 

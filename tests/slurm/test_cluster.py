@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slurm
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
-TARGET = "results/small/gain.json"
+JUDGE = "segment/unet_resnet18-real-100-seed0"
+MADE = "results/small"
 LIMIT_S = 590
 
 
@@ -66,11 +67,11 @@ def working_folder(path):
     return path
 
 
-def chain(folder, *options):
+def chain(folder, *options, target=f"{MADE}/gain.json"):
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
         *("--directory", str(folder), "--configfile", str(HERE / "small.yaml"), "--cores", "2"),
-        *(*options, "--", TARGET),
+        *(*options, "--", target),
     ]
 
 
@@ -82,9 +83,9 @@ class Run:
         self.until_s = time.monotonic() + LIMIT_S
         self.log = (folder / "snakemake.log").open("w+")
         options = ("--workflow-profile", str(ROOT / "workflow/profiles/slurm"))
-        options += ("--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "20")
+        options += ("--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "20")
         # As short as Slurm's limits can be, and without a signal before it.
-        options += ("--set-resources", "finetune:runtime=1", "finetune:slurm_extra=--nice=1")
+        options += ("--set-resources", "segment:runtime=1", "segment:slurm_extra=--nice=1")
         self.master = subprocess.Popen(
             chain(folder, *options), stdout=self.log, stderr=self.log, env=environment
         )
@@ -108,8 +109,8 @@ class Run:
         return dict(v.split("=", 1) for v in variables if v)["SLURM_JOB_ID"]
 
     def _is_at_work(self, log):
-        path = self.folder / "results/small/logs" / log
-        return path.exists() and re.search(r" [1-9]\d*/\d+ \[", path.read_text())
+        path = self.folder / MADE / "logs" / log
+        return path.exists() and re.search(r" [1-9]\d*/\d+ \[[^\r\n]*image/s", path.read_text())
 
     def state_of(self, job):
         """State of a Slurm job, such as PENDING."""
@@ -143,19 +144,22 @@ def process_of(command, folder):
 
 def test_a_disturbed_run_ends_as_an_undisturbed_one(cluster, tmp_path):
     alone = working_folder(tmp_path / "alone")
+    begun = chain(alone, target=f"{MADE}/autoencoder")
+    subprocess.run(begun, check=True, capture_output=True, timeout=LIMIT_S)
+    shutil.copytree(alone, tmp_path / "cluster", symlinks=True)
     # Side by side: on the cluster most time is spent waiting.
     with subprocess.Popen(
         chain(alone), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as local:
-        run = Run(working_folder(tmp_path / "cluster"), cluster)
+        run = Run(tmp_path / "cluster", cluster)
         try:
             disturb(run)
             assert run.master.wait(run.until_s - time.monotonic()) == 0, run.said()
         finally:
             run.master.kill()
         assert local.wait(LIMIT_S) == 0
-    made = run.folder / "results/small"
-    for rule in ("pretrain", "finetune/labels100", "shard/labels100-00000"):
+    made = run.folder / MADE
+    for rule in ("pretrain", "finetune/labels100", "shard/labels100-00000", JUDGE):
         log = (made / f"logs/{rule}.log").read_text()
         assert re.search(r"goes on at image [1-9]", log), log
     states = re.findall(
@@ -172,12 +176,13 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(cluster, tmp_path):
 
 
 def disturb(run):
-    """A job is put back into the queue, a training and a shard are cancelled, one hangs."""
-    judge = run.paused("segment .*--arm real", "segment/unet_resnet18-real-100-seed0.log")
-    run.slurm("scontrol", "requeue", judge)
-    run.wait_for("a requeued job", lambda: run.state_of(judge) == "PENDING")
-    # Not two minutes later.
-    run.slurm("scontrol", "update", f"JobId={judge}", "StartTime=now")
+    """One job hangs, a training and a shard are cancelled, one goes back into the queue."""
+    # The segmenter that judges the images, which is needed last.
+    run.paused("segment .*--arm real", f"{JUDGE}.log")
     run.slurm("scancel", run.paused("train pretrain", "pretrain.log"))
-    run.paused("train finetune", "finetune/labels100.log")
+    requeued = run.paused("train finetune", "finetune/labels100.log")
+    run.slurm("scontrol", "requeue", requeued)
+    run.wait_for("a requeued job", lambda: run.state_of(requeued) == "PENDING")
+    # Not two minutes later.
+    run.slurm("scontrol", "update", f"JobId={requeued}", "StartTime=now")
     run.slurm("scancel", run.paused("generate .*00000.parquet", "shard/labels100-00000.log"))
