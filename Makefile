@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing is fetched at run time unless a config names it.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: env demo test bench bench-generate ablation lint lock
+.PHONY: env demo test test-slurm bench bench-generate ablation lint lock
 
 env: $(READY)
 
@@ -23,6 +23,11 @@ demo: $(READY)
 
 test: $(READY)
 	pytest
+
+# The chain on a Slurm that is started on this machine, and disturbed; skipped where there is none to
+# start (Debian: apt-get install munge slurmctld slurmd slurm-client, as root).
+test-slurm: $(READY)
+	timeout 600 pytest -m slurm -rs
 
 # libgomp's threads spin while they wait; beside any other process that makes a step several times
 # slower. stdiff sets this itself, but a script that imports torch first comes too early.

@@ -20,6 +20,8 @@ _ELASTIC_POINTS = 5  # control points along each side
 _GAMMA = 0.3  # of log gamma
 _GAIN = 0.15  # of log gain, over the whole image and once more from top to bottom
 _SPECKLE = 0.15  # largest standard deviation of the multiplicative noise
+_SHADOWED = 0.25  # share of images that get an acoustic shadow
+_SHADOW_LOSS = 0.7  # largest share of the brightness that is lost in it
 
 
 def augment(
@@ -44,7 +46,7 @@ def deform(
 
 
 def regrade(images_N1HW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Change gamma, overall gain, gain along depth, and speckle of images in [0, 255]."""
+    """Change gamma, gain, gain along depth, speckle and shadows of images in [0, 255]."""
     count, _, height, _ = images_N1HW.shape
     device = images_N1HW.device
     gamma = (_GAMMA * _uniform((count, 1, 1, 1), rng)).exp().to(device)
@@ -52,8 +54,24 @@ def regrade(images_N1HW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     depth = _GAIN * _uniform((count, 1, 1, 1), rng) * torch.linspace(-1, 1, height)[:, None]
     spread = _SPECKLE * torch.rand((count, 1, 1, 1), generator=rng)
     speckle = (1 + spread * torch.randn(images_N1HW.shape, generator=rng)).to(device)
+    shadow = acoustic_shadows(count, images_N1HW.shape[-2:], rng).to(device)
     grey_N1HW = (images_N1HW / 255).clamp(0, 1) ** gamma
-    return (grey_N1HW * (gain + depth).exp().to(device) * speckle).clamp(0, 1) * 255
+    return (grey_N1HW * (gain + depth).exp().to(device) * speckle * shadow).clamp(0, 1) * 255
+
+
+def acoustic_shadows(count: int, size_px: tuple[int, int], rng: torch.Generator) -> torch.Tensor:
+    """What is left of the brightness where some images have a shadow, (N, 1, H, W) in (0, 1].
+
+    A shadow is a soft vertical band, 5 to 20 % of the width, that begins in the upper two thirds
+    and reaches to the bottom, as behind a calcification or a rib.
+    """
+    height, width = size_px
+    here, centre, narrow, begins, loss = torch.rand((5, count, 1, 1, 1), generator=rng)
+    across = (torch.arange(width) + 0.5) / width - centre
+    across = (-((across / (0.025 + 0.075 * narrow)) ** 2)).exp()
+    depth = (torch.arange(height)[:, None] + 0.5) / height - 2 / 3 * begins
+    below = (depth * 20).sigmoid()
+    return 1 - (here < _SHADOWED) * _SHADOW_LOSS * loss * across * below
 
 
 def _sampling_grid(count: int, size_px: tuple[int, int], rng: torch.Generator) -> torch.Tensor:

@@ -9,7 +9,7 @@ from stdiff.config_segmentation import ArmConfig
 from stdiff.files import InputError
 from stdiff.label_budget import ALL_LABELS, LabelBudget
 from stdiff.segmentation.arms import Arm, Phase, parse_arm, real_arm
-from stdiff.segmentation.augmentation import augment, deform, regrade
+from stdiff.segmentation.augmentation import acoustic_shadows, augment, deform, regrade
 from stdiff.segmentation.images import ArmImages, LabelledImages
 from stdiff.segmentation.stage import SegmenterStage, ramp_up
 
@@ -210,6 +210,19 @@ def test_grey_levels_stay_in_range_and_differ_between_images():
     assert changed.max() <= 255
     assert (changed - images).abs().mean() > 1
     assert not torch.equal(changed[0], changed[1])
+
+
+def test_some_images_get_an_acoustic_shadow_that_reaches_to_the_bottom():
+    left = acoustic_shadows(400, (48, 64), torch.Generator().manual_seed(0))
+    assert left.shape == (400, 1, 48, 64)
+    assert 0.29 < left.min() < 0.45 and left.max() == 1
+    shadowed = (left < 0.98).flatten(1).any(dim=1)
+    assert 0.17 < shadowed.float().mean() < 0.3
+    # Nothing gets brighter further down, and none is as wide as half the image.
+    assert (left.diff(dim=2) <= 0).all()
+    bottom = left[shadowed, 0, -1]
+    assert ((bottom < 0.98).float().mean(dim=1) < 0.5).all()
+    assert torch.equal(left, acoustic_shadows(400, (48, 64), torch.Generator().manual_seed(0)))
 
 
 def test_augmentation_is_drawn_from_its_generator_alone():
