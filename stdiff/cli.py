@@ -8,6 +8,7 @@ goes on; anything else as if it had not been started.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(options, "threads", None):
         import torch
 
-        torch.set_num_threads(options.threads)
+        # Processes that train together share them.
+        torch.set_num_threads(max(1, options.threads // int(os.environ.get("WORLD_SIZE", 1))))
     try:
         return COMMANDS[options.step](options) or 0
     except (InputError, ValidationError) as error:

@@ -142,6 +142,11 @@ class SegmenterTrainingConfig(DownstreamTrainingConfig):
 class TrainingConfig(Section):
     """The stages of the generator."""
 
+    num_processes: PositiveInt = Field(
+        1,
+        description="processes of one machine, each with a GPU of its own, that share every batch; "
+        "their number changes no result by more than rounding",
+    )
     autoencoder: StageConfig | None = Field(
         None, description="stage 0; needed unless model.checkpoint brings an autoencoder"
     )
@@ -152,3 +157,15 @@ class TrainingConfig(Section):
         description="stage 3; the corpus is then made by its model, whose steps and guidance take "
         "the place of the sampler's",
     )
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        for name in ("autoencoder", "pretrain", "finetune", "distill"):
+            stage: StageConfig | None = getattr(self, name)
+            if stage and stage.batch % self.num_processes:
+                whole = -(-stage.batch // self.num_processes) * self.num_processes
+                raise ValueError(
+                    f"num_processes {self.num_processes} cannot share {name}.batch {stage.batch} "
+                    f"evenly; e.g. {name}.batch: {whole}"
+                )
+        return self

@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO
 
 import torch
 
+# Kept open until the process ends, and with them the claims.
+_CLAIMS: list[IO[str]] = []
 
+
+@cache
 def compute_device() -> torch.device:
-    """A GPU that torch may use, else the CPU: the first one, or this process' own of several.
+    """The GPU of this process, else the CPU.
 
-    Which GPUs there are, is the scheduler's business (`CUDA_VISIBLE_DEVICES`). Random numbers are
-    drawn on the CPU everywhere, so all start from the same noise.
+    Of several processes that train together each has its own. Where the scheduler leaves more than
+    one GPU to a process (`CUDA_VISIBLE_DEVICES`), it takes one that no other of ours has. Random
+    numbers are drawn on the CPU everywhere, so all start from the same noise.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    names = [
+        str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())
+    ]
+    return torch.device("cuda", claim(names) if len(names) > 1 else 0)
+
+
+def claim(names: Sequence[str], folder: Path | None = None) -> int:
+    """Position of a device that no other process of this machine has claimed; waits for one.
+
+    The claim is a lock of the kernel, so it ends with the process, however that ends.
+
+    Args:
+        names: What tells the devices apart, whatever each process calls them.
+        folder: Of the lock files; all users' temporary one by default.
+    """
+    folder = Path(folder or Path(tempfile.gettempdir()) / f"stdiff-devices-{os.getuid()}")
+    folder.mkdir(parents=True, exist_ok=True)
+    said = False
+    while True:
+        for position, name in enumerate(names):
+            lock = (folder / f"{name}.lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            _CLAIMS.append(lock)
+            return position
+        if not said:
+            print(f"all {len(names)} devices are in use by other processes of stdiff; waiting")
+            said = True
+        time.sleep(1)

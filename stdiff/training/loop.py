@@ -47,7 +47,8 @@ def train(
     Where several processes train together (see :mod:`stdiff.training.ranks`), all call this.
 
     Raises:
-        Interrupted: on SIGTERM, SIGINT or after ``stop_after_s`` seconds, with the state saved.
+        Interrupted: on SIGTERM, SIGINT, after ``stop_after_s`` seconds, or when another process of
+            the training has ended; with the state saved.
         Diverged: when the loss is not finite.
         InputError: a batch that the processes cannot share.
     """
@@ -88,37 +89,52 @@ def _train_in(
     started_s = time.monotonic()
     stage.modules.train()
     with stop_requests() as stop, log:
-        while progress.images < settings.images:
-            indices = sample_order(seed, purpose, progress.images, settings.batch, stage.count)
-            rng = torch.Generator().manual_seed(
-                integer_seed(seed, f"{purpose} noise", progress.images)
-            )
-            figures = progress.backward(stage, stage.draw(indices, rng))
-            if not math.isfinite(figures["loss"]):
-                raise Diverged(
-                    f"{purpose}: the loss is {figures['loss']} at image {progress.images}; the "
-                    f"last good checkpoint is kept in {folder.path}. Try a lower learning_rate."
-                )
-            before = progress.images
-            figures["gradient_norm"] = progress.step()
-            log.write(progress.images, figures)
-            # Before the checkpoint: a training that goes on from there has been looked at.
-            if watch and best and progress.crossed(watch.every_images, before):
-                _look(stage, progress, watch, best, log)
-            out_of_time = bool(stop_after_s) and time.monotonic() - started_s > stop_after_s
-            stopping = ranks.agreed(bool(stop) or out_of_time, compute_device())
-            if progress.crossed(settings.checkpoint_every_images, before) or stopping:
-                _save(folder, progress)
-            if stopping and progress.images < settings.images:
-                raise Interrupted(
-                    f"{purpose}: stopped at image {progress.images} of {settings.images}; state "
-                    f"saved in {folder.path}. The same command goes on from there."
-                )
+        try:
+            while progress.images < settings.images:
+                before = progress.images
+                figures = _take_step(stage, progress, seed, purpose, folder)
+                log.write(progress.images, figures)
+                # Before the checkpoint: a training that goes on from there has been looked at.
+                if watch and best and progress.crossed(watch.every_images, before):
+                    _look(stage, progress, watch, best, log)
+                out_of_time = bool(stop_after_s) and time.monotonic() - started_s > stop_after_s
+                stopping = ranks.agreed(bool(stop) or out_of_time, compute_device())
+                if progress.crossed(settings.checkpoint_every_images, before) or stopping:
+                    _save(folder, progress)
+                if stopping and progress.images < settings.images:
+                    raise Interrupted(
+                        f"{purpose}: stopped at image {progress.images} of {settings.images}; "
+                        f"state saved in {folder.path}. The same command goes on from there."
+                    )
+        except ranks.Lost as lost:
+            # Nothing of the step that could not be shared is in the state.
+            _save(folder, progress)
+            raise Interrupted(
+                f"{purpose}: stopped at image {progress.images}: {lost}. State saved in "
+                f"{folder.path}; the same command goes on from there."
+            ) from lost
     progress.use_average()
     if best:
         best.put_into(progress.changing())
     stage.modules.eval()
     return log.file
+
+
+def _take_step(
+    stage: Stage, progress: Progress, seed: int, purpose: str, folder: CheckpointFolder
+) -> dict[str, float]:
+    """Train on the next batch; returns its figures."""
+    at, batch = progress.images, progress.settings.batch
+    indices = sample_order(seed, purpose, at, batch, stage.count)
+    rng = torch.Generator().manual_seed(integer_seed(seed, f"{purpose} noise", at))
+    figures = progress.backward(stage, stage.draw(indices, rng))
+    if not math.isfinite(figures["loss"]):
+        raise Diverged(
+            f"{purpose}: the loss is {figures['loss']} at image {at}; the last good checkpoint is "
+            f"kept in {folder.path}. Try a lower learning_rate."
+        )
+    figures["gradient_norm"] = progress.step()
+    return figures
 
 
 def _look(

@@ -17,6 +17,10 @@ from torch import distributed
 from stdiff.files import InputError
 
 
+class Lost(RuntimeError):
+    """Another of the processes has ended, so that nothing can be shared any more."""
+
+
 def join() -> None:
     """Meet the other processes, if there are any; once in a process."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
@@ -50,11 +54,16 @@ def my_part(batch: int) -> slice:
 
 
 def sum_up(tensors: Sequence[torch.Tensor]) -> None:
-    """Replace each tensor by its sum over all processes."""
+    """Replace each tensor by its sum over all processes; if one is lost, by nothing else.
+
+    Raises:
+        Lost: a process has ended.
+    """
     if count() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    distributed.all_reduce(flat)
+    with _all_there():
+        distributed.all_reduce(flat)
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
@@ -65,14 +74,16 @@ def agreed(wish: bool, device: torch.device) -> bool:
     if count() == 1:
         return wish
     flag = torch.tensor(float(wish), device=device)
-    distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+    with _all_there():
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
     return bool(flag)
 
 
 def wait() -> None:
     """Go on when all processes have come here."""
     if count() > 1:
-        distributed.barrier()
+        with _all_there():
+            distributed.barrier()
 
 
 @contextmanager
@@ -83,3 +94,11 @@ def first_goes_first() -> Iterator[None]:
     yield
     if is_first():
         wait()
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(f"another of the {count()} processes has ended ({error})") from error

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,8 +24,11 @@ def free_port():
         return s.getsockname()[1]
 
 
-def together(work, processes, *arguments):
-    """``work(rank, *arguments)`` in processes that know of each other; their results, by rank."""
+def together(work, processes, *arguments, answers=None):
+    """``work(rank, *arguments)`` in processes that know of each other; their results, by rank.
+
+    ``answers`` is the number of the first ones that live long enough to have a result.
+    """
     fork = multiprocessing.get_context("fork")
     port, results = free_port(), fork.Queue()
 
@@ -36,10 +40,10 @@ def together(work, processes, *arguments):
     started = [fork.Process(target=one, args=(rank,), daemon=True) for rank in range(processes)]
     for process in started:
         process.start()
-    found = dict(results.get(timeout=120) for _ in started)
+    found = dict(results.get(timeout=120) for _ in started[:answers])
     for process in started:
         process.join()
-    return [found[rank] for rank in range(processes)]
+    return [found[rank] for rank in range(answers or processes)]
 
 
 def trained(rank, state, stop_after_s=None):
@@ -74,6 +78,40 @@ def test_processes_stop_together_and_go_on_together(tmp_path):
     whole = Line()
     run(whole, tmp_path / "whole")
     assert np.allclose(found, weights(whole).tolist(), atol=1e-6)
+
+
+class KilledAt(Line):
+    """The process that has this stage is killed before it takes one of its steps."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def loss(self, batch):
+        if len(self.seen) > self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(batch)
+
+
+def loses_the_second(rank, state, step):
+    try:
+        run(KilledAt(step) if rank else Line(), state)
+    except Interrupted as stop:
+        return str(stop)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_a_killed_process_ends_the_training_with_its_state_saved(tmp_path, step):
+    (said,) = together(loses_the_second, 2, tmp_path, step, answers=1)
+    images = step * SETTINGS.batch
+    assert f"stopped at image {images}: another of the 2 processes has ended" in said
+    assert "same command goes on" in said
+    again = Line()
+    run(again, tmp_path)
+    assert len(again.seen) == SETTINGS.images // SETTINGS.batch - step
+    whole = Line()
+    run(whole, tmp_path / "whole")
+    assert np.allclose(weights(again).tolist(), weights(whole).tolist(), atol=1e-6)
 
 
 def refused(rank, state):
