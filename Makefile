@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing is fetched at run time unless a config names it.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: env demo test test-slurm bench bench-generate ablation lint lock
+.PHONY: env demo test test-slurm faults bench bench-generate ablation lint lock
 
 env: $(READY)
 
@@ -28,6 +28,11 @@ test: $(READY)
 # start (Debian: apt-get install munge slurmctld slurmd slurm-client, as root).
 test-slurm: $(READY)
 	timeout 600 pytest -m slurm -rs
+
+# Something happens to a run, this many times; the same command again must end with the same tables.
+FAULTS ?= 5
+faults: $(READY)
+	FAULTS=$(FAULTS) pytest -m faults -rs -s
 
 # libgomp's threads spin while they wait; beside any other process that makes a step several times
 # slower. stdiff sets this itself, but a script that imports torch first comes too early.

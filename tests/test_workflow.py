@@ -76,7 +76,7 @@ def test_every_rule_declares_what_a_cluster_needs(name):
     for needed in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "tee -i {log}"):
         assert needed in body, f"{name} lacks {needed}"
     if name in RUNS_NETWORKS:
-        assert "gpu=1" in body and "--threads {threads}" in body
+        assert "gpu=" in body and "--threads {threads}" in body
     if name != "merged_config":
         assert "code=code_of(" in body, f"{name} does not name the modules it depends on"
 

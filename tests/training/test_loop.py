@@ -4,6 +4,7 @@ import random
 import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
     run(resumed, tmp_path)
     assert "damaged" in capsys.readouterr().out
     assert torch.equal(weights(whole), weights(resumed))
+
+
+@settings(max_examples=30, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_a_checkpoint_changes_no_weight(place, bit):
+    with tempfile.TemporaryDirectory() as folder:
+        whole, resumed = Line(), Line()
+        run(whole, Path(folder))
+        newest = max(Path(folder).glob("*/checkpoint-*.safetensors"))
+        content = bytearray(newest.read_bytes())
+        content[int(place * len(content))] ^= 1 << bit
+        newest.write_bytes(content)
+        run(resumed, Path(folder))
+        assert torch.equal(weights(whole), weights(resumed))
 
 
 def test_another_configuration_never_meets_old_weights(tmp_path, capsys):

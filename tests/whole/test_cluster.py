@@ -9,20 +9,21 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from whole.chain import HERE, MADE, ROOT, assert_same, chain, process_of, working_folder
 
 pytestmark = pytest.mark.slurm
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 JUDGE = "segment/unet_resnet18-real-100-seed0"
-MADE = "results/small"
+BEGUN = (
+    *("raw", "cases", "quarantine", "autoencoder"),
+    *("splits.parquet", "duplicates.parquet", "config.yaml"),
+)
 LIMIT_S = 590
 # The plugin asks ever more seldom while nothing is done, up to every three minutes.
 ASKS_OFTEN = """
@@ -65,21 +66,6 @@ def free_ports():
             except OSError:
                 continue
             return port
-
-
-def working_folder(path):
-    path.mkdir()
-    for name in ("stdiff", "workflow"):
-        (path / name).symlink_to(ROOT / name)
-    return path
-
-
-def chain(folder, *options, target=f"{MADE}/gain.json", snakemake=("-m", "snakemake")):
-    return [
-        *(sys.executable, *snakemake, "--snakefile", str(ROOT / "Snakefile")),
-        *("--directory", str(folder), "--configfile", str(HERE / "small.yaml"), "--cores", "2"),
-        *(*options, "--", target),
-    ]
 
 
 class Run:
@@ -139,50 +125,31 @@ class Run:
         return Path(self.log.name).read_text()[-4000:]
 
 
-def process_of(command, folder):
-    """The Python process that runs a command of ours in a folder."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().decode().split("\0")
-            ours = re.search(f"/stdiff {command}", " ".join(words[1:]))
-            if ours and (process / "cwd").resolve() == folder:
-                return process
-        except OSError:
-            continue
-    return None
-
-
-def test_a_disturbed_run_ends_as_an_undisturbed_one(cluster, tmp_path):
-    alone = working_folder(tmp_path / "alone")
-    begun = chain(alone, target=f"{MADE}/autoencoder")
-    subprocess.run(begun, check=True, capture_output=True, timeout=LIMIT_S)
-    shutil.copytree(alone, tmp_path / "cluster", symlinks=True)
-    # Side by side: on the cluster most time is spent waiting.
-    with subprocess.Popen(
-        chain(alone), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as local:
-        run = Run(tmp_path / "cluster", cluster)
-        try:
-            disturb(run)
-            assert run.master.wait(run.until_s - time.monotonic()) == 0, run.said()
-        finally:
-            run.master.kill()
-        assert local.wait(LIMIT_S) == 0
-    made = run.folder / MADE
+def test_a_disturbed_run_ends_as_an_undisturbed_one(cluster, undisturbed, tmp_path):
+    # Side by side with the undisturbed one: on the cluster most time is spent waiting.
+    folder = working_folder(tmp_path / "cluster")
+    for part in BEGUN:
+        copied(undisturbed.begun() / MADE / part, folder / MADE / part)
+    run = Run(folder, cluster)
+    try:
+        disturb(run)
+        assert run.master.wait(run.until_s - time.monotonic()) == 0, run.said()
+    finally:
+        run.master.kill()
     for rule in ("pretrain", "finetune/labels100", "shard/labels100-00000", JUDGE):
-        log = (made / f"logs/{rule}.log").read_text()
+        log = (folder / f"{MADE}/logs/{rule}.log").read_text()
         assert re.search(r"goes on at image [1-9]", log), log
-    states = re.findall(
-        "JobState=([A-Z]+)", (Path(cluster["CLUSTER"]) / "log/ended.txt").read_text()
-    )
+    ended = (Path(cluster["CLUSTER"]) / "log/ended.txt").read_text()
+    states = re.findall("JobState=([A-Z]+)", ended)
     assert states.count("CANCELLED") == 2 and states.count("TIMEOUT") == 1
-    same = [path for path in made.rglob("*.parquet") if not path.name.startswith(".")]
-    assert len(same) > 8
-    for path in [*same, made / "gain.json"]:
-        other = alone / path.relative_to(run.folder)
-        assert path.read_bytes() == other.read_bytes(), f"{path.relative_to(made)} differs"
-    nothing = subprocess.run(chain(run.folder, "-n"), capture_output=True, text=True, timeout=60)
+    assert_same(folder, undisturbed.ended())
+    nothing = subprocess.run(chain(folder, "-n"), capture_output=True, text=True, timeout=60)
     assert "Nothing to be done" in nothing.stdout + nothing.stderr
+
+
+def copied(path, to):
+    to.parent.mkdir(parents=True, exist_ok=True)
+    (shutil.copytree if path.is_dir() else shutil.copy2)(path, to)
 
 
 def disturb(run):

@@ -1,0 +1,171 @@
+"""Whatever happens to a run, the same command again makes the same tables and weights.
+
+`make faults`, or more of them: `make faults FAULTS=50`. A part of a
+run that is made is taken away, so that it must be made again, and while that is made it happens.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from whole.chain import MADE, assert_same, chain, process_of
+
+pytestmark = pytest.mark.faults
+
+FAULTS = int(os.environ.get("FAULTS", 5))
+LIMIT_S = 300
+# What is taken away, to be made again, and what is kept while it is made.
+PARTS = {
+    "pretrain": "state/pretrain",
+    "labels100/model": "state/finetune-100",
+    "labels100/images/00000.parquet": "labels100/images/.00000*",
+    "segment/unet_resnet18/mixed-100/seed0.parquet": "state/segment/*mixed*",
+}
+
+
+class Faulty:
+    """A run of which a part is to be made again."""
+
+    def __init__(self, folder, draw):
+        self.folder, self.draw = folder, draw
+        self.part = draw.choice(sorted(PARTS))
+        for name in (self.part, PARTS[self.part]):
+            for path in (folder / MADE).glob(name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def command(self):
+        """What makes the part."""
+        return chain(self.folder, target=self.part)
+
+    def start(self):
+        """Run it, until one of its commands has worked for a random while."""
+        # A pipe would not end before the commands that a killed Snakemake leaves behind.
+        with (self.folder.parent / "log").open("w") as log:
+            self.master = subprocess.Popen(self.command(), stdout=log, stderr=log)
+        while (worker := process_of("", self.folder)) is None:
+            assert self.master.poll() is None, self.said()
+            time.sleep(0.02)
+        time.sleep(self.draw.uniform(0, 8))
+        return process_of("", self.folder) or worker
+
+    def ended(self):
+        """Exit code of the run, when it has ended."""
+        return self.master.wait(LIMIT_S)
+
+    def said(self):
+        """All that was printed."""
+        return (self.folder.parent / "log").read_text()
+
+    def kept(self):
+        """Files of trainings and shards that are being made."""
+        made = self.folder / MADE
+        return [*made.glob("state/**/checkpoint-*"), *made.glob("labels100/images/.*/*/*.parquet")]
+
+
+def kill(process):
+    try:
+        os.kill(int(process.name), signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def damage(path, draw):
+    """Delete a file, cut it short, or flip one of its bits."""
+    content = bytearray(path.read_bytes())
+    how = draw.choice(["deleted", "cut short", "flipped"])
+    if how == "deleted":
+        path.unlink()
+    elif how == "cut short":
+        path.write_bytes(content[: draw.randrange(len(content))])
+    else:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+    return f"{path.name} {how}"
+
+
+def a_killed_command(run):
+    kill(run.start())
+    run.ended()
+    return run.part
+
+
+def a_killed_snakemake(run):
+    """What it started goes on by itself, and meets what the next one starts."""
+    run.start()
+    run.master.kill()
+    run.ended()
+    return run.part
+
+
+def a_damaged_state(run):
+    worker = run.start()
+    # As Slurm asks it to stop, so that a shard keeps what it has.
+    os.kill(int(worker.name), signal.SIGTERM)
+    run.ended()
+    return ", ".join(damage(path, run.draw) for path in run.kept()[-1:]) or "nothing was kept"
+
+
+def a_full_disk(run):
+    run.start()
+    ballast = run.folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(2**16))
+        except OSError:
+            run.ended()
+    ballast.unlink()
+    return run.part
+
+
+def a_damaged_table(run):
+    """Of an earlier step, which says so and how to mend it: by deleting it."""
+    tables = sorted((run.folder / MADE).glob("cases/*")) + [run.folder / MADE / "splits.parquet"]
+    table = run.draw.choice(tables)
+    what = damage(table, run.draw)
+    run.start()
+    if run.ended() and table.exists():
+        said = run.said()
+        assert re.search(rf"{table.name}\b.*(make|made) (it )?(again|anew)", said), said
+        table.unlink()
+    return what
+
+
+KINDS = (a_killed_command, a_killed_snakemake, a_damaged_state, a_full_disk, a_damaged_table)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with room for a run and little more; for root only, else a folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = (
+        not os.geteuid()
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", disk], check=False
+        ).returncode
+    )
+    yield disk, mounted
+    if mounted:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.parametrize("number", range(FAULTS))
+def test_after_a_fault_the_same_command_makes_the_same(undisturbed, small_disk, number):
+    disk, mounted = small_disk
+    happens = KINDS[number % len(KINDS)]
+    if happens is a_full_disk and not mounted:
+        pytest.skip("a small disk takes root")
+    folder = disk / "run"
+    shutil.copytree(undisturbed.ended(), folder, symlinks=True)
+    run = Faulty(folder, random.Random(number))
+    what = happens(run)
+    again = subprocess.run(run.command(), capture_output=True, text=True, timeout=LIMIT_S)
+    assert again.returncode == 0, f"{happens.__name__} ({what}): {again.stdout}{again.stderr}"
+    assert_same(folder, undisturbed.ended())
+    print(f"\n{number}: {happens.__name__.replace('_', ' ')} ({what}): the same again")
