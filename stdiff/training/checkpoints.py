@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
-from stdiff.files import InputError, sha256_bytes, write_text, written_whole
-
-Tensors = dict[str, torch.Tensor]
+from stdiff.files import InputError, sha256_bytes, write_text
+from stdiff.training.tensor_files import Damaged, Tensors, load_tensors, save_tensors
 
 
 class NotSaved(RuntimeError):
@@ -76,8 +72,7 @@ class CheckpointFolder:
         """
         here = {key: value.cpu().contiguous() for key, value in tensors.items()}
         try:
-            with written_whole(self.path / f"checkpoint-{images:012d}.safetensors") as aside:
-                save_file(here, aside, metadata={"content": _digest(here)})
+            save_tensors(self.path / f"checkpoint-{images:012d}.safetensors", here)
         except (SafetensorError, OSError) as error:
             size_mb = sum(value.nbytes for value in here.values()) / 2**20
             raise NotSaved(
@@ -95,29 +90,15 @@ class CheckpointFolder:
         """
         for file in self._newest_first():
             try:
-                with safe_open(file, "pt") as handle:
-                    tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-                    said = (handle.metadata() or {}).get("content")
-            except (SafetensorError, OSError) as error:
-                print(f"{file}: damaged ({error}); passed over")
-                continue
-            if said != _digest(tensors):
-                print(f"{file}: damaged (its tensors are not those that were saved); passed over")
+                tensors = load_tensors(file)
+            except Damaged as damage:
+                print(f"{damage}; passed over")
                 continue
             return int(file.stem.removeprefix("checkpoint-")), tensors
         return None
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-*.safetensors"), reverse=True)
-
-
-def _digest(tensors: Tensors) -> str:
-    """SHA-256 of names, types, shapes and values; a flipped bit does not make a file unreadable."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\n".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _text(identity: dict[str, str]) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from stdiff.diffusion.autoencoder import Autoencoder, encode
-from stdiff.files import sha256_bytes, written_whole
+from stdiff.files import sha256_bytes
 from stdiff.training import ranks
+from stdiff.training.tensor_files import Damaged, load_tensors, save_tensors
 
 
 def cached_latents(autoencoder: Autoencoder, images_NHW: np.ndarray, cache: Path) -> torch.Tensor:
@@ -26,9 +26,19 @@ def cached_latents(autoencoder: Autoencoder, images_NHW: np.ndarray, cache: Path
     )
     file = cache / f"{sha256_bytes(images_NHW.tobytes() + weights)[:24]}.safetensors"
     with ranks.first_goes_first():
-        if not file.exists():
+        if not _is_whole(file):
             mirrored = np.ascontiguousarray(images_NHW[:, :, ::-1])
             both = [encode(autoencoder, images).cpu() for images in (images_NHW, mirrored)]
-            with written_whole(file) as aside:
-                save_file({"latents": torch.stack(both, dim=1).contiguous()}, aside)
-    return load_file(file)["latents"]
+            save_tensors(file, {"latents": torch.stack(both, dim=1).contiguous()})
+    return load_tensors(file)["latents"]
+
+
+def _is_whole(file: Path) -> bool:
+    if not file.exists():
+        return False
+    try:
+        load_tensors(file)
+    except Damaged as damage:
+        print(f"{damage}; encoded again")
+        return False
+    return True

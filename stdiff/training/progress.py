@@ -14,7 +14,7 @@ from torch import nn
 from stdiff.config_training import StageConfig
 from stdiff.device import compute_device
 from stdiff.training import ranks
-from stdiff.training.checkpoints import Tensors
+from stdiff.training.tensor_files import Tensors
 
 # What a step computes with: tensors that all have the batch's images as their first axis.
 Batch = dict[str, torch.Tensor]

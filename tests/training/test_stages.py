@@ -37,6 +37,20 @@ def test_latents_are_encoded_once_and_never_meet_another_image(tmp_path, scenes,
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("damage", ["cut short", "flipped"])
+def test_damaged_latents_are_encoded_again(tmp_path, scenes, config, capsys, damage):
+    vae = build_autoencoder(config.model.autoencoder, scenes[0], 0)
+    first = cached_latents(vae, scenes[0], tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 4
+    file.write_bytes(content if damage == "flipped" else content[:-9])
+    assert torch.equal(cached_latents(vae, scenes[0], tmp_path), first)
+    assert "encoded again" in capsys.readouterr().out
+    cached_latents(vae, scenes[0], tmp_path)
+    assert capsys.readouterr().out == ""
+
+
 def finetune_stage(config, scenes, captions=("malignant",) * 4, told=None, gate=None, **changes):
     """A stage 2 of a model whose conditions change its output."""
     model = tiny_model(config)

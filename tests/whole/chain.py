@@ -39,6 +39,13 @@ def process_of(command, folder):
     return None
 
 
+def is_at_work(folder, log):
+    """Whether the command that writes a log has got on with its images."""
+    path = folder / MADE / "logs" / log
+    said = path.read_text() if path.exists() else ""
+    return re.search(r" [1-9]\d*/\d+ \[[^\r\n]*image/s", said) is not None
+
+
 def assert_same(folder, undisturbed):
     """All tables and weights of a run, and its gain, are those of the other one, byte for byte."""
     made = [f for kind in ("parquet", "safetensors") for f in (folder / MADE).rglob(f"*.{kind}")]

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from whole.chain import HERE, MADE, ROOT, assert_same, chain, process_of, working_folder
+from whole.chain import HERE, MADE, ROOT, assert_same, chain, is_at_work, process_of, working_folder
 
 pytestmark = pytest.mark.slurm
 
@@ -98,15 +98,11 @@ class Run:
 
         Returns the number of its Slurm job.
         """
-        self.wait_for(f"{command} at work", lambda: self._is_at_work(log))
+        self.wait_for(f"{command} at work", lambda: is_at_work(self.folder, log))
         process = self.wait_for(command, lambda: process_of(command, self.folder))
         os.kill(int(process.name), signal.SIGSTOP)
         variables = (process / "environ").read_bytes().decode().split("\0")
         return dict(v.split("=", 1) for v in variables if v)["SLURM_JOB_ID"]
-
-    def _is_at_work(self, log):
-        path = self.folder / MADE / "logs" / log
-        return path.exists() and re.search(r" [1-9]\d*/\d+ \[[^\r\n]*image/s", path.read_text())
 
     def state_of(self, job):
         """State of a Slurm job, such as PENDING."""

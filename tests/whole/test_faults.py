@@ -13,18 +13,21 @@ import subprocess
 import time
 
 import pytest
-from whole.chain import MADE, assert_same, chain, process_of
+from whole.chain import MADE, assert_same, chain, is_at_work, process_of
 
 pytestmark = pytest.mark.faults
 
 FAULTS = int(os.environ.get("FAULTS", 5))
 LIMIT_S = 300
-# What is taken away, to be made again, and what is kept while it is made.
+# What is taken away, to be made again; where its state is kept while it is made; its log.
 PARTS = {
-    "pretrain": "state/pretrain",
-    "labels100/model": "state/finetune-100",
-    "labels100/images/00000.parquet": "labels100/images/.00000*",
-    "segment/unet_resnet18/mixed-100/seed0.parquet": "state/segment/*mixed*",
+    "pretrain": ("state/pretrain", "pretrain.log"),
+    "labels100/model": ("state/finetune-100", "finetune/labels100.log"),
+    "labels100/images/00000.parquet": ("labels100/images/.00000*", "shard/labels100-00000.log"),
+    "segment/unet_resnet18/mixed-100/seed0.parquet": (
+        "state/segment/*mixed*",
+        "segment/unet_resnet18-mixed-100-seed0.log",
+    ),
 }
 
 
@@ -34,7 +37,9 @@ class Faulty:
     def __init__(self, folder, draw):
         self.folder, self.draw = folder, draw
         self.part = draw.choice(sorted(PARTS))
-        for name in (self.part, PARTS[self.part]):
+        self.state, self.log = PARTS[self.part]
+        (folder / MADE / "logs" / self.log).unlink()
+        for name in (self.part, self.state):
             for path in (folder / MADE).glob(name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -42,15 +47,18 @@ class Faulty:
         """What makes the part."""
         return chain(self.folder, target=self.part)
 
-    def start(self):
-        """Run it, until one of its commands has worked for a random while."""
+    def start(self, until_at_work=False):
+        """Run it, until one of its commands has run for a random while, or has begun its work."""
         # A pipe would not end before the commands that a killed Snakemake leaves behind.
         with (self.folder.parent / "log").open("w") as log:
             self.master = subprocess.Popen(self.command(), stdout=log, stderr=log)
         while (worker := process_of("", self.folder)) is None:
             assert self.master.poll() is None, self.said()
             time.sleep(0.02)
-        time.sleep(self.draw.uniform(0, 8))
+        while until_at_work and not is_at_work(self.folder, self.log):
+            assert self.master.poll() is None, self.said()
+            time.sleep(0.02)
+        time.sleep(self.draw.uniform(0, 1 if until_at_work else 8))
         return process_of("", self.folder) or worker
 
     def ended(self):
@@ -62,9 +70,9 @@ class Faulty:
         return (self.folder.parent / "log").read_text()
 
     def kept(self):
-        """Files of trainings and shards that are being made."""
-        made = self.folder / MADE
-        return [*made.glob("state/**/checkpoint-*"), *made.glob("labels100/images/.*/*/*.parquet")]
+        """Checkpoints and latents of a training, or parts of a shard."""
+        made = (self.folder / MADE).glob(f"{self.state}/*/*")
+        return sorted(f for f in made if f.suffix in (".safetensors", ".parquet"))
 
 
 def kill(process):
@@ -103,11 +111,14 @@ def a_killed_snakemake(run):
 
 
 def a_damaged_state(run):
-    worker = run.start()
+    worker = run.start(until_at_work=True)
     # As Slurm asks it to stop, so that a shard keeps what it has.
     os.kill(int(worker.name), signal.SIGTERM)
     run.ended()
-    return ", ".join(damage(path, run.draw) for path in run.kept()[-1:]) or "nothing was kept"
+    if not run.kept():
+        # It had all but ended.
+        return f"{run.part}, done"
+    return f"{run.part}, {damage(run.draw.choice(run.kept()), run.draw)}"
 
 
 def a_full_disk(run):

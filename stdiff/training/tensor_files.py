@@ -1,0 +1,54 @@
+"""Tensors in a file that says what it should hold: damage is seen, not trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from stdiff.files import written_whole
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Damaged(ValueError):
+    """A file of tensors that cannot be read, or holds others than were saved."""
+
+
+def save_tensors(path: Path, tensors: Tensors) -> None:
+    """Write tensors whole, as safetensors, with a digest of their content.
+
+    Raises:
+        SafetensorError, OSError: the disk is full, or the folder cannot be written to.
+    """
+    with written_whole(path) as aside:
+        save_file(tensors, aside, metadata={"content": _digest(tensors)})
+
+
+def load_tensors(path: Path) -> Tensors:
+    """Read what :func:`save_tensors` has written, on the CPU.
+
+    Raises:
+        Damaged: it cannot be read, or a bit of it has changed.
+    """
+    try:
+        with safe_open(path, "pt") as handle:
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            said = (handle.metadata() or {}).get("content")
+    except (SafetensorError, OSError) as error:
+        raise Damaged(f"{path}: damaged ({error})") from error
+    if said != _digest(tensors):
+        raise Damaged(f"{path}: damaged (its tensors are not those that were saved)")
+    return tensors
+
+
+def _digest(tensors: Tensors) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
