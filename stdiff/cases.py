@@ -177,7 +177,10 @@ def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
         found = pq.read_schema(path).names
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+        raise InputError(
+            f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
+            "what makes it again"
+        ) from error
     missing = [name for name in columns or SCHEMA.names if name not in found]
     if missing:
         raise InputError(

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stdiff.files import InputError
 from stdiff.label_budget import LabelBudget
@@ -32,9 +33,12 @@ def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
     if not path.exists():
         raise InputError(f"{path}: no such file; make it with `stdiff split`")
     try:
-        splits = pd.read_parquet(path)
+        splits = pq.read_table(path, page_checksum_verification=True).to_pandas()
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+        raise InputError(
+            f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
+            "what makes it again"
+        ) from error
     if missing := [name for name in _COLUMNS if name not in splits]:
         raise InputError(
             f"{path}: column(s) {', '.join(missing)} missing, found {', '.join(splits.columns)}; "

@@ -258,7 +258,10 @@ def _open(plan: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(plan, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{plan}: not a readable Parquet file ({error})") from error
+        raise InputError(
+            f"{plan}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
+            "what makes it again"
+        ) from error
     if not file.schema_arrow.equals(SCHEMA):
         raise InputError(
             f"{plan}: not a plan: found columns {', '.join(file.schema_arrow.names)}; "

@@ -36,7 +36,10 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
                 )
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+        raise InputError(
+            f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
+            "what makes it again"
+        ) from error
 
 
 def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

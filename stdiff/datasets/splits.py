@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stdiff.cases import read_cases
+from stdiff.cases import WRITING, read_cases
 from stdiff.datasets import leaks
 from stdiff.datasets.folds import draw_folds, published_folds
 from stdiff.datasets.groups import describe_groups, drawn_order
@@ -176,7 +176,8 @@ def _tell_moved(splits: pd.DataFrame, given: pd.Series) -> None:
 
 def _write(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
     with written_whole(path) as aside:
-        pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False), aside)
+        whole = pa.Table.from_pandas(table, schema, preserve_index=False)
+        pq.write_table(whole, aside, **WRITING)
 
 
 def _refuse_unknown(test_only: Collection[str], cases: pd.DataFrame) -> None:

@@ -142,7 +142,7 @@ def a_damaged_table(run):
     run.start()
     if run.ended() and table.exists():
         said = run.said()
-        assert re.search(rf"{table.name}\b.*(make|made) (it )?(again|anew)", said), said
+        assert re.search(rf"{table.name}\b.*(makes?|made) (it )?(again|anew)", said), said
         table.unlink()
     return what
 
