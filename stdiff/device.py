@@ -21,18 +21,18 @@ _CLAIMS: list[IO[str]] = []
 def compute_device() -> torch.device:
     """The GPU of this process, else the CPU.
 
-    Of several processes that train together each has its own. Where the scheduler leaves more than
-    one GPU to a process (`CUDA_VISIBLE_DEVICES`), it takes one that no other of ours has. Random
-    numbers are drawn on the CPU everywhere, so all start from the same noise.
+    Where the scheduler leaves more than one to it (`CUDA_VISIBLE_DEVICES`), it takes one that no
+    other process of ours has, whether they train together or not. Random numbers are drawn on the
+    CPU everywhere, so all start from the same noise.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     names = [
         str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())
     ]
-    return torch.device("cuda", claim(names) if len(names) > 1 else 0)
+    device = torch.device("cuda", claim(names) if len(names) > 1 else 0)
+    torch.cuda.set_device(device)
+    return device
 
 
 def claim(names: Sequence[str], folder: Path | None = None) -> int:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed
 
+from stdiff.device import compute_device
 from stdiff.files import InputError
 
 
@@ -24,6 +25,8 @@ class Lost(RuntimeError):
 def join() -> None:
     """Meet the other processes, if there are any; once in a process."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
+        # Before they meet: what they send each other lies on it.
+        compute_device()
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
