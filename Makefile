@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing is fetched at run time unless a config names it.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: env demo test test-slurm faults test-whole bench bench-generate ablation lint lock
+.PHONY: env demo test test-slurm faults bench bench-generate ablation lint lock
 
 env: $(READY)
 
@@ -33,10 +33,6 @@ test-slurm: $(READY)
 FAULTS ?= 5
 faults: $(READY)
 	FAULTS=$(FAULTS) pytest -m faults -rs -s
-
-# Both, compared with one undisturbed run.
-test-whole: $(READY)
-	FAULTS=$(FAULTS) pytest -m "slurm or faults" -rs
 
 # libgomp's threads spin while they wait; beside any other process that makes a step several times
 # slower. stdiff sets this itself, but a script that imports torch first comes too early.

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stdiff.files import InputError, decode_png, encode_png, written_whole
+from stdiff.files import InputError, decode_png, encode_png, unreadable_table, written_whole
 from stdiff.lexicon import CaptionError, Findings, render
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -177,10 +177,7 @@ def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
         found = pq.read_schema(path).names
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise InputError(
-            f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
-            "what makes it again"
-        ) from error
+        raise unreadable_table(path, error) from error
     missing = [name for name in columns or SCHEMA.names if name not in found]
     if missing:
         raise InputError(

@@ -120,6 +120,7 @@ def _split(o: argparse.Namespace) -> None:
 
 def _train(o: argparse.Namespace) -> int:
     from stdiff.config import load_config
+    from stdiff.training import ranks
     from stdiff.training.stages import (
         train_autoencoder,
         train_distill,
@@ -133,6 +134,7 @@ def _train(o: argparse.Namespace) -> int:
             print(f"stdiff: error: `train {stage}` needs --{option}", file=sys.stderr)
             return 2
     config = load_config(o.config)
+    ranks.start(config.training.num_processes)
     common = {"cases": o.cases, "splits": o.splits, "out": o.out, "state": o.state}
     common["stop_after_s"] = o.stop_after
     if o.stage == "autoencoder":

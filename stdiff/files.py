@@ -24,6 +24,14 @@ class InputError(ValueError):
     """Something the user gave is at fault; the message says what, where and how to mend it."""
 
 
+def unreadable_table(path: Path, error: Exception) -> InputError:
+    """What is said of a Parquet file that cannot be read."""
+    return InputError(
+        f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run what "
+        "makes it again"
+    )
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a name beside ``path`` to write a file or a folder under; rename it when done.

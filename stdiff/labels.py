@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stdiff.files import InputError
+from stdiff.files import InputError, unreadable_table
 from stdiff.label_budget import LabelBudget
 
 _COLUMNS = ("case_id", "fold", "role", "label_rank")
@@ -33,12 +33,10 @@ def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
     if not path.exists():
         raise InputError(f"{path}: no such file; make it with `stdiff split`")
     try:
-        splits = pq.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
-            "what makes it again"
-        ) from error
+        table = pq.read_table(path, page_checksum_verification=True)
+        splits = table.to_pandas(ignore_metadata=True)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise unreadable_table(path, error) from error
     if missing := [name for name in _COLUMNS if name not in splits]:
         raise InputError(
             f"{path}: column(s) {', '.join(missing)} missing, found {', '.join(splits.columns)}; "

@@ -18,7 +18,11 @@ def grown_mb(megabytes: int) -> Callable[..., int]:
 
 
 def grown_minutes(minutes: int) -> Callable[..., int]:
-    """Time limit of a job: ``minutes`` again at each attempt; a training goes on where it was."""
+    """Time limit of a job: ``minutes`` again at each attempt.
+
+    Not for trainings and shards, which go on where they were: they need no more, and beyond its
+    partition's limit a job waits for ever.
+    """
 
     def runtime_minutes(wildcards: object, attempt: int) -> int:
         return attempt * minutes

@@ -1,5 +1,6 @@
 """What a change of the configuration, the code or the data makes again, and what it leaves."""
 
+import copy
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 """
+DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
 ARMS = {"real": {"kind": "real"}, "mixed": {"kind": "mixed"}}
 
 
@@ -46,7 +48,7 @@ class Project:
 
     def snakemake(self, *options, **changes):
         """Run the workflow with a configuration that differs from the one the run has."""
-        values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+        values = copy.deepcopy(DEMO)
         values |= {"run": "stub", "phantom": None, "data_root": "data", "masks": {}}
         values["collections"] = {"busi": {"path": "raw"}}
         values["segmentation"] |= {"labels": [100], "seeds": 1, "arms": ARMS}
@@ -153,6 +155,8 @@ def test_an_edit_of_the_code_makes_what_it_changes(project, file, old, new, jobs
             {"corpus": {"gate": {"replacement_rounds": 1}}},
             {"replacements": 2, "replacement_shard": 2, "gate": 2, **CORPUS},
         ),
+        # Computed elsewhere, but the same.
+        ({"training": {**DEMO["training"], "num_processes": 2}}, {}),
         ({"sampler": {"steps": 3, "batch": 50}}, {"shard": 2, "gate": 2, **CORPUS}),
         ({"corpus": {"count": 500}}, {"shard": 3, "gate": 3, **CORPUS}),
         # What a plan is drawn from makes other masks.

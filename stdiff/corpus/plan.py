@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, write_cases
 from stdiff.conditions import parse_where
-from stdiff.files import InputError, sha256_bytes
+from stdiff.files import InputError, sha256_bytes, unreadable_table
 from stdiff.label_budget import LabelBudget
 from stdiff.labels import labelled_training_cases, lesion_free_training_cases, read_splits
 from stdiff.lexicon import VOCABULARY, render
@@ -258,10 +258,7 @@ def _open(plan: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(plan, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{plan}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
-            "what makes it again"
-        ) from error
+        raise unreadable_table(plan, error) from error
     if not file.schema_arrow.equals(SCHEMA):
         raise InputError(
             f"{plan}: not a plan: found columns {', '.join(file.schema_arrow.names)}; "

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from stdiff.cases import SCHEMA
 from stdiff.corpus.accepted import is_accepted
-from stdiff.files import InputError
+from stdiff.files import InputError, unreadable_table
 
 _ROWS_AT_ONCE = 256
 
@@ -36,10 +36,7 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
                 )
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run "
-            "what makes it again"
-        ) from error
+        raise unreadable_table(path, error) from error
 
 
 def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -110,8 +110,8 @@ def _train_in(
             # Nothing of the step that could not be shared is in the state.
             _save(folder, progress)
             raise Interrupted(
-                f"{purpose}: stopped at image {progress.images}: {lost}. State saved in "
-                f"{folder.path}; the same command goes on from there."
+                f"{purpose}: stopped at image {progress.images}: {lost}. The newest "
+                f"checkpoint is in {folder.path}; the same command goes on from there."
             ) from lost
     progress.use_average()
     if best:

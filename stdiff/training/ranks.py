@@ -1,4 +1,4 @@
-"""Several processes that train one model, started by `accelerate launch` or `torchrun`.
+"""Several processes that train one model, started by `stdiff train` itself or by `torchrun`.
 
 Each computes its part of every batch; losses and gradients are summed over all of them. What is
 drawn at random is drawn for the whole batch by each, so that their number changes nothing but the
@@ -8,6 +8,7 @@ order of sums. Started alone, there is one process and nothing is sent.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,17 @@ from stdiff.files import InputError
 
 class Lost(RuntimeError):
     """Another of the processes has ended, so that nothing can be shared any more."""
+
+
+def start(processes: int) -> None:
+    """Run this command in so many processes of this machine instead; returns if it is one of them.
+
+    The number stands in no command, so that another one makes nothing again.
+    """
+    if processes == 1 or "WORLD_SIZE" in os.environ:
+        return
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    os.execv(sys.executable, [sys.executable, *launcher, "-m", "stdiff.cli", *sys.argv[1:]])
 
 
 def join() -> None:

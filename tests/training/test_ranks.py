@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from test_loop import SETTINGS, Line, run, weights
 
@@ -126,12 +127,15 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
         assert "batch of 3 images cannot be shared by 2 processes; set batch to 2" in message
 
 
-def test_accelerate_launch_trains_a_stage(tmp_path, tables):
-    """The command line under two processes writes one model, that of one process."""
+def test_two_processes_write_the_model_of_one(tmp_path, tables):
+    """Started by accelerate, or by the command itself, as the configuration says."""
+    values = yaml.safe_load(tables["config"].read_text())
+    values["training"]["num_processes"] = 2
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(values))
 
-    def command(out):
+    def command(out, config=tables["config"]):
         return [
-            *("train", "autoencoder", "--config", tables["config"], "--cases", tables["cases"]),
+            *("train", "autoencoder", "--config", config, "--cases", tables["cases"]),
             *("--splits", tables["splits"], "--out", tmp_path / out),
             *("--state", tmp_path / f"state-{out}", "--threads", 1),
         ]
@@ -144,14 +148,18 @@ def test_accelerate_launch_trains_a_stage(tmp_path, tables):
     for arguments in (
         [sys.executable, "-m", "stdiff.cli", *command("alone")],
         [*launch, *command("pair")],
+        [sys.executable, "-m", "stdiff.cli", *command("own", tmp_path / "two.yaml")],
     ):
         done = subprocess.run(
             [str(a) for a in arguments], capture_output=True, text=True, timeout=240
         )
         assert done.returncode == 0, done.stderr
-    alone, pair = (
+    alone, *pairs = (
         load_file(tmp_path / out / "diffusion_pytorch_model.safetensors")
-        for out in ("alone", "pair")
+        for out in ("alone", "pair", "own")
     )
-    assert all(torch.allclose(alone[key], pair[key], atol=1e-5) for key in alone)
+    for pair in pairs:
+        assert all(torch.allclose(alone[key], pair[key], atol=1e-5) for key in alone)
+    # Two summed it up, so not to the last bit: there really were two.
+    assert any(not torch.equal(alone[key], pairs[1][key]) for key in alone)
     assert any(not torch.equal(alone[key], torch.zeros_like(alone[key])) for key in alone)

@@ -1,11 +1,5 @@
 # The stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
 # before it runs again, its state is not, so a stopped training goes on where it was.
-# A command that several processes work on.
-SHARED_OUT = (
-    f"torchrun --standalone --nproc-per-node {CONFIG.training.num_processes} -m stdiff.cli"
-    if CONFIG.training.num_processes > 1
-    else "stdiff"
-)
 WATCHED = CONFIG.training.finetune.watch_every_images is not None
 OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
@@ -27,7 +21,6 @@ rule autoencoder:
         runtime=240,
         gpu=CONFIG.training.num_processes,
     params:
-        stdiff=SHARED_OUT,
         code=code_of("stdiff.training.stages"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/autoencoder",
@@ -35,7 +28,7 @@ rule autoencoder:
         model=CONFIG.model.model_dump_json(include={"autoencoder", "checkpoint"}),
         seed=CONFIG.seed,
     shell:
-        "{params.stdiff} train autoencoder --config {input.config} --cases {input.tables}"
+        "stdiff train autoencoder --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --out {output} --state {params.state} --threads {threads}"
         " 2>&1 | tee -i {log}"
 
@@ -58,7 +51,6 @@ rule pretrain:
         runtime=1440,
         gpu=CONFIG.training.num_processes,
     params:
-        stdiff=SHARED_OUT,
         code=code_of("stdiff.training.stages"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/pretrain",
@@ -67,7 +59,7 @@ rule pretrain:
         model=lambda _: CONFIG.model.model_dump_json(exclude=OF_STAGE_2),
         seed=CONFIG.seed,
     shell:
-        "{params.stdiff} train pretrain --config {input.config} --cases {input.tables}"
+        "stdiff train pretrain --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --autoencoder {input.autoencoder} --out {output}"
         " --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
 
@@ -96,7 +88,6 @@ rule finetune:
         runtime=1440,
         gpu=CONFIG.training.num_processes,
     params:
-        stdiff=SHARED_OUT,
         code=code_of("stdiff.training.stages", "stdiff.evaluation.watching"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/finetune-{{labels}}",
@@ -107,7 +98,7 @@ rule finetune:
         ),
         seed=CONFIG.seed,
     shell:
-        "{params.stdiff} train finetune --config {input.config} --cases {input.tables}"
+        "stdiff train finetune --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --base {input.base} --labels {wildcards.labels}"
         " --out {output} --state {params.state} {params.judge} --threads {threads}"
         " 2>&1 | tee -i {log}"
@@ -133,7 +124,6 @@ if CONFIG.training.distill:
             runtime=1440,
             gpu=CONFIG.training.num_processes,
         params:
-            stdiff=SHARED_OUT,
             code=code_of("stdiff.training.stages"),
             fold=CONFIG.split.fold,
             state=f"{RUN}/state/distill-{{labels}}",
@@ -141,6 +131,6 @@ if CONFIG.training.distill:
             teacher=CONFIG.sampler.model_dump_json(),
             seed=CONFIG.seed,
         shell:
-            "{params.stdiff} train distill --config {input.config} --cases {input.tables}"
+            "stdiff train distill --config {input.config} --cases {input.tables}"
             " --splits {input.splits} --base {input.base} --labels {wildcards.labels}"
             " --out {output} --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
