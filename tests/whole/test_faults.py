@@ -1,7 +1,7 @@
 """Whatever happens to a run, the same command again makes the same tables and weights.
 
-`make faults`, or more of them: `make faults FAULTS=50`. A part of a run is taken away, so that it must
-be made again, and while that is made it happens.
+`make faults`, or more of them: `make faults FAULTS=50`. A part of a run is taken away, so
+that it must be made again, and while that is made it happens.
 """
 
 import os
