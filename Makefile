@@ -21,8 +21,9 @@ demo: $(READY)
 	snakemake --cores all --configfile config/demo.yaml
 	stdiff summary results/demo
 
+# On all cores, as each test takes one; eight of them take all the memory of a small machine.
 test: $(READY)
-	pytest
+	pytest -n logical --maxprocesses 8 --dist worksteal
 
 # The chain on a Slurm that is started on this machine, and disturbed; skipped where there is none to
 # start (Debian: apt-get install munge slurmctld slurmd slurm-client, as root).
