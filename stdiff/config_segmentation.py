@@ -22,6 +22,9 @@ NETWORKS = (
     *(f"monai.{name}" for name in ("UNet", "BasicUNet", "AttentionUnet", "SwinUNETR", "DynUNet")),
     *("CMUNet", "MGCC"),
 )
+# Trains and predicts by itself, with a package of its own.
+NNUNET = "nnUNet"
+_OF_NNUNET = {"epochs", "steps_per_epoch"}
 # What makes a network of those a segmenter.
 _FIXED = {
     *("activation", "aux_params", "classes", "deep_supervision", "encoder_weights"),
@@ -36,7 +39,8 @@ class SegmenterConfig(Section):
 
     network: str = Field(
         "Unet",
-        description=f"one of {', '.join(NETWORKS)}; or `module:factory` of your own: a function "
+        description=f"one of {', '.join(NETWORKS)}; `{NNUNET}`, which takes stdiff[nnunet] and is "
+        "trained its own way; or `module:factory` of your own: a function "
         "that makes a torch module, grey images (N, 1, H, W) to lesion logits (N, 1, H, W)",
     )
     encoder: str = Field(
@@ -45,14 +49,17 @@ class SegmenterConfig(Section):
         "own",
     )
     options: dict[str, bool | int | float | str | list[bool | int | float | str]] = Field(
-        {}, description="further arguments of the network, e.g. {channels: [16, 32, 64, 128, 256]}"
+        {},
+        description="further arguments of the network, e.g. {channels: [16, 32, 64, 128, 256]}; of "
+        f"{NNUNET} epochs (1000) and steps_per_epoch (250)",
     )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         own = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.network)
-        if self.network not in NETWORKS and not own:
-            nearest = difflib.get_close_matches(self.network, NETWORKS, n=3, cutoff=0.0)
+        known = (*NETWORKS, NNUNET)
+        if self.network not in known and not own:
+            nearest = difflib.get_close_matches(self.network, known, n=3, cutoff=0.0)
             raise ValueError(
                 f"network {self.network!r} is not known; did you mean {', '.join(nearest)}? One of "
                 f"your own is module:factory; e.g. network: {nearest[0]}"
@@ -63,7 +70,26 @@ class SegmenterConfig(Section):
                 "grey image, starts from random weights and gives one lesion logit a pixel; leave "
                 "them out, e.g. options: {}"
             )
+        if self.network == NNUNET:
+            wrong = {
+                name: value
+                for name, value in self.options.items()
+                if name not in _OF_NNUNET or type(value) is not int or value < 1
+            }
+            if wrong:
+                raise ValueError(
+                    f"options {wrong} of {NNUNET}: expected epochs and steps_per_epoch, whole "
+                    "numbers from 1, and nothing else; e.g. options: {epochs: 100}"
+                )
         return self
+
+    def takes(self, arm: ArmConfig) -> bool:
+        """Whether it can be trained on such an arm."""
+        if arm.kind == "unlabelled":
+            return self.network in SEMI_SUPERVISED
+        # nnU-Net draws all its cases alike, from the first step to the last.
+        weighs = arm.weighted or arm.synthetic_share is not None or arm.kind == "pretrained"
+        return self.network != NNUNET or not weighs
 
 
 class ArmConfig(Section):
@@ -174,7 +200,7 @@ class SegmentationConfig(Section):
                 "masks; e.g. segmenters: {mgcc: {network: MGCC}}"
             )
         first, judge = next(iter(self.segmenters.items()))
-        if judge.network.startswith("monai."):
+        if judge.network.startswith("monai.") or judge.network == NNUNET:
             raise ValueError(
                 f"segmenter {first} stands first and judges generated images by the features of "
                 f"its encoder, which {judge.network} does not give; e.g. segmenters: "
@@ -200,7 +226,7 @@ class SegmentationConfig(Section):
             (segmenter, arm)
             for segmenter, network in self.segmenters.items()
             for arm, about in self.arms.items()
-            if about.kind != "unlabelled" or network.network in SEMI_SUPERVISED
+            if network.takes(about)
         ]
 
 

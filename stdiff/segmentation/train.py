@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,13 +13,14 @@ from torch import nn
 
 from stdiff.cases import read_cases
 from stdiff.config import Config
-from stdiff.config_segmentation import SegmenterConfig
+from stdiff.config_segmentation import NNUNET, SegmenterConfig
 from stdiff.config_training import StageConfig
 from stdiff.files import InputError, written_whole
 from stdiff.labels import read_splits
 from stdiff.randomness import integer_seed
-from stdiff.segmentation.arms import Phase, parse_arm
+from stdiff.segmentation.arms import Arm, Phase, parse_arm
 from stdiff.segmentation.images import (
+    ArmImages,
     LabelledImages,
     annotated_lesions,
     images_of_arm,
@@ -26,6 +28,7 @@ from stdiff.segmentation.images import (
 )
 from stdiff.segmentation.metrics import case_dice, case_metrics
 from stdiff.segmentation.networks import build_segmenter, check_takes, save_segmenter, segment
+from stdiff.segmentation.nnunet import train_nnunet
 from stdiff.segmentation.stage import SegmenterStage
 from stdiff.training.loop import train
 from stdiff.training.watch import Look, Watch, better_segmenter
@@ -97,34 +100,23 @@ def segment_arm(
     images = {role: labelled_images(rows, size_px) for role, rows in lesions.items()}
     seen = images_of_arm(chosen, table, roles, corpus, size_px)
 
-    purpose = f"segmenter {segmenter} {seed}"
-    network = build_segmenter(recipe, integer_seed(config.seed, f"{purpose} weights"))
-    check_takes(network, recipe, size_px)
-    if seen.unlabelled_NHW is not None and not hasattr(network, "all_logits"):
+    if not recipe.takes(chosen.config):
         raise InputError(
-            f"segmenter {segmenter} cannot use the unlabelled images of arm {arm}: it has no "
-            "auxiliary outputs; train it on another arm, or take network: MGCC"
+            f"segmenter {segmenter} cannot be trained on arm {arm}: only MGCC takes images without "
+            "masks, and nnUNet draws all its images alike (no pretrained, weighted or "
+            "synthetic_share); choose another arm or segmenter"
         )
-    *before, last = chosen.phases
-    identity = {"segmenter": recipe.model_dump_json(), **seen.identity}
-    for phase in (*before, last):
-        part = settings_of(phase, settings)
-        train(
-            SegmenterStage(network, phase, seen, part.images),
-            part,
-            seed=config.seed,
-            purpose=f"{purpose} {phase.name}" if before else purpose,
-            state=state / phase.name,
-            identity=identity
-            | {"phases": repr(chosen.phases), "training": settings.model_dump_json()},
-            watch=_watch(network, images["validation"], settings.validate_every_images)
-            if phase == last and settings.validate_every_images
-            else None,
-        )
-
     known = {"labels": seen.labelled_cases, "images": seen.unlabelled_cases}
-    if settings.validate_every_images:
-        known["chosen_on"] = tuple(lesions["validation"]["case_id"])
+    purpose = f"segmenter {segmenter} {seed}"
+    if recipe.network == NNUNET:
+        network, masks_of = train_nnunet(
+            config, recipe, purpose, seen, images.get("validation"), state
+        )
+    else:
+        network = _train_network(config, recipe, chosen, purpose, seen, images, state)
+        masks_of = partial(segment, network)
+        if settings.validate_every_images:
+            known["chosen_on"] = tuple(lesions["validation"]["case_id"])
     save_segmenter(network, weights, known)
     described = {
         "segmenter": segmenter,
@@ -138,7 +130,7 @@ def segment_arm(
             [
                 rows[_DESCRIBED].assign(role=role, **described),
                 case_metrics(
-                    segment(network, images[role].images_NHW),
+                    masks_of(images[role].images_NHW),
                     images[role].masks_NHW,
                     rows["pixel_spacing_mm"].to_numpy(float, na_value=np.nan),
                 ),
@@ -149,6 +141,38 @@ def segment_arm(
     ]
     with written_whole(out) as aside:
         pd.concat(parts, ignore_index=True).to_parquet(aside, index=False)
+
+
+def _train_network(
+    config: Config,
+    recipe: SegmenterConfig,
+    arm: Arm,
+    purpose: str,
+    seen: ArmImages,
+    images: dict[str, LabelledImages],
+    state: Path,
+) -> nn.Module:
+    """A network, trained by our own recipe in all phases of the arm."""
+    settings = config.segmentation.training
+    network = build_segmenter(recipe, integer_seed(config.seed, f"{purpose} weights"))
+    check_takes(network, recipe, config.image.size_px)
+    *before, last = arm.phases
+    identity = {"segmenter": recipe.model_dump_json(), **seen.identity}
+    for phase in (*before, last):
+        part = settings_of(phase, settings)
+        train(
+            SegmenterStage(network, phase, seen, part.images),
+            part,
+            seed=config.seed,
+            purpose=f"{purpose} {phase.name}" if before else purpose,
+            state=state / phase.name,
+            identity=identity
+            | {"phases": repr(arm.phases), "training": settings.model_dump_json()},
+            watch=_watch(network, images["validation"], settings.validate_every_images)
+            if phase == last and settings.validate_every_images
+            else None,
+        )
+    return network
 
 
 def settings_of(phase: Phase, settings: _Settings) -> _Settings:

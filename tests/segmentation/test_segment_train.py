@@ -5,126 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawn_cases import SIZE_PX, configuration, drawn_row, run
 from safetensors import safe_open
 
-from stdiff.cases import SCHEMA, case_row, png_cell, write_cases
+from stdiff.cases import SCHEMA, png_cell, write_cases
 from stdiff.cli import main
-from stdiff.config import dump_config, parse_config
+from stdiff.config import dump_config
 from stdiff.files import InputError
 from stdiff.segmentation.networks import load_segmenter, segment
 from stdiff.segmentation.stage import SegmenterStage, soft_dice
-from stdiff.segmentation.train import segment_arm, segmenter_config
+from stdiff.segmentation.train import segmenter_config
 
-SIZE_PX = 32
-STAGE = {"images": 64, "batch": 8}
-
-
-ARMS = {
-    "real": {"kind": "real"},
-    "mixed": {"kind": "mixed"},
-    "few": {"kind": "mixed", "ratio": 0.5},
-    "many": {"kind": "mixed", "ratio": 4},
-    "weighted": {"kind": "mixed", "weighted": True},
-    "pretrained": {"kind": "pretrained"},
-    "synthetic": {"kind": "synthetic"},
-    "unlabelled": {"kind": "unlabelled"},
-    "rest": {"kind": "unlabelled", "unlabelled": ["training"]},
-    "both": {"kind": "unlabelled", "unlabelled": ["corpus", "training"]},
-}
-
-
-SEGMENTERS = {
-    "unet_resnet18": {},
-    "mgcc": {"network": "MGCC", "options": {"channels": [4, 8, 8, 8, 16]}},
-}
-
-
-def configuration(images=16, **training):
-    return parse_config(
-        {
-            "run": "t",
-            "collections": {"busi": {"path": "x"}},
-            "image": {"size_px": SIZE_PX},
-            "training": {"autoencoder": STAGE, "pretrain": STAGE, "finetune": STAGE},
-            "corpus": {"count": 200},
-            "segmentation": {
-                "labels": [50, 100],
-                "arms": ARMS,
-                "segmenters": SEGMENTERS,
-                "training": {"batch": 8, "images": images, "warmup_images": 0, "ema_decay": 0}
-                | training,
-            },
-        }
-    )
-
-
-def drawn_row(case_id, index, size_px=SIZE_PX, **values):
-    """A dark disc in a grey, noisy field, and its mask."""
-    rng = np.random.default_rng(index)
-    y, x = np.mgrid[:size_px, :size_px]
-    centre_y, centre_x = rng.uniform(0.35, 0.65, 2) * size_px
-    disc = np.hypot(y - centre_y, x - centre_x) < rng.uniform(0.15, 0.25) * size_px
-    image = np.where(disc, 40, 140) + rng.normal(0, 10, disc.shape)
-    return case_row(
-        case_id=case_id,
-        image=png_cell(image.clip(0, 255).astype(np.uint8), "image"),
-        mask=png_cell(disc.astype(np.uint8) * 255, "mask"),
-        height_px=size_px,
-        width_px=size_px,
-        lesion_count=1,
-        **{"collection": "busi", "pathology": "benign", "group_id": case_id} | values,
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory):
-    """8 training cases, 2 for validation, 5 test lesions, two without; a corpus of 6."""
-    folder = tmp_path_factory.mktemp("tables")
-    rows = [drawn_row(f"busi/{i:02d}", i) for i in range(15)]
-    empty = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
-    rows.append(drawn_row("busi/normal", 50) | {"lesion_count": 0, "mask": png_cell(empty, "m")})
-    rows.append(drawn_row("busi/unlabelled", 51) | {"lesion_count": None, "mask": None})
-    write_cases(rows, folder / "cases.parquet")
-    made = [drawn_row(f"c/{i}", 100 + i, sample_index=i) for i in range(6)]
-    write_cases(made, folder / "corpus.parquet")
-    write_cases([drawn_row("c/0", 1, size_px=16)], folder / "small.parquet")
-    ids = [row["case_id"] for row in rows]
-    pd.DataFrame(
-        {
-            "case_id": ids,
-            "collection": "busi",
-            "group_id": [f"cluster{i // 2}" for i in range(len(ids))],
-            "fold": 0,
-            "role": ["train"] * 8 + ["validation"] * 2 + ["test"] * 7,
-            "label_rank": [i / 8 for i in range(8)] + [None] * 9,
-            "label_conflict": False,
-        }
-    ).to_parquet(folder / "splits.parquet")
-    return folder
-
-
-def run(tables, out, config=None, *, arm="real-100", corpus=("corpus.parquet",), **changes):
-    options = {
-        "segmenter": "unet_resnet18",
-        "arm": arm,
-        "seed": 0,
-        "cases": [tables / "cases.parquet"],
-        "splits": tables / "splits.parquet",
-        "corpus": [tables / name for name in corpus],
-        "out": out / "cases.parquet",
-        "weights": out / "weights.safetensors",
-        "state": out / "state",
-    }
-    segment_arm(config or configuration(), **(options | changes))
-    return pd.read_parquet(out / "cases.parquet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_eight_drawings_are_learnt(tables, tmp_path):
@@ -328,8 +220,8 @@ def test_weights_need_the_verdict_of_the_gate(tables, tmp_path):
         run(tables, tmp_path, arm="weighted-50")
 
 
-def test_a_network_with_one_output_cannot_use_unlabelled_images(tables, tmp_path):
-    with pytest.raises(InputError, match="segmenter unet_resnet18 cannot use the unlabelled"):
+def test_a_segmenter_that_cannot_be_trained_on_an_arm(tables, tmp_path):
+    with pytest.raises(InputError, match="unet_resnet18 cannot be trained on arm unlabelled-50"):
         run(tables, tmp_path, arm="unlabelled-50")
     with pytest.raises(InputError, match="no training image is left without a label at 100 %"):
         run(tables, tmp_path, arm="rest-100")
