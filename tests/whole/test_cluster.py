@@ -96,12 +96,13 @@ class Run:
         return found
 
     def paused(self, command, log):
-        """Stop the process of a command that is at work: it holds still as if it hung.
+        """Stop the process of a command once it is at work: it holds still as if it hung.
 
-        Returns the number of its Slurm job.
+        Returns the number of its Slurm job; None while it is not at work.
         """
-        self.wait_for(f"{command} at work", lambda: is_at_work(self.folder, log))
-        process = self.wait_for(command, lambda: process_of(command, self.folder))
+        process = is_at_work(self.folder, log) and process_of(command, self.folder)
+        if not process:
+            return None
         os.kill(int(process.name), signal.SIGSTOP)
         variables = (process / "environ").read_bytes().decode().split("\0")
         return dict(v.split("=", 1) for v in variables if v)["SLURM_JOB_ID"]
@@ -110,6 +111,15 @@ class Run:
         """State of a Slurm job, such as PENDING."""
         (state,) = self.slurm("squeue", "--noheader", "--jobs", job, "--format", "%T")
         return state
+
+    def cancel(self, job):
+        self.slurm("scancel", job)
+
+    def requeue(self, job):
+        self.slurm("scontrol", "requeue", job)
+        self.wait_for("a requeued job", lambda: self.state_of(job) == "PENDING")
+        # Not two minutes later.
+        self.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def slurm(self, *command):
         done = subprocess.run(
@@ -152,12 +162,23 @@ def copied(path, to):
 
 def disturb(run):
     """One job hangs, a training and a shard are cancelled, one goes back into the queue."""
-    # The segmenter that judges the images, which is needed last.
-    run.paused("segment .*--arm real", f"{JUDGE}.log")
-    run.slurm("scancel", run.paused("train pretrain", "pretrain.log"))
-    requeued = run.paused("train finetune", "finetune/labels100.log")
-    run.slurm("scontrol", "requeue", requeued)
-    run.wait_for("a requeued job", lambda: run.state_of(requeued) == "PENDING")
-    # Not two minutes later.
-    run.slurm("scontrol", "update", f"JobId={requeued}", "StartTime=now")
-    run.slurm("scancel", run.paused("generate .*00000.parquet", "shard/labels100-00000.log"))
+    disturbances = [
+        # The segmenter that judges the images, which is needed last.
+        ("segment .*--arm real", f"{JUDGE}.log", lambda job: None),
+        ("train pretrain", "pretrain.log", run.cancel),
+        ("train finetune", "finetune/labels100.log", run.requeue),
+        ("generate .*00000.parquet", "shard/labels100-00000.log", run.cancel),
+    ]
+
+    def next_at_work():
+        for disturbance in disturbances:
+            if job := run.paused(*disturbance[:2]):
+                return disturbance, job
+        return None
+
+    while disturbances:
+        # In the order that the cluster takes them, which is not always the same.
+        names = ", ".join(command for command, *_ in disturbances)
+        disturbance, job = run.wait_for(f"one of {names}", next_at_work)
+        disturbances.remove(disturbance)
+        disturbance[2](job)
