@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing is fetched at run time unless a config names it.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: env demo test test-slurm faults bench bench-generate ablation lint lock
+.PHONY: env demo test test-slurm faults disturb bench bench-generate ablation lint lock
 
 env: $(READY)
 
@@ -34,6 +34,10 @@ test-slurm: $(READY)
 FAULTS ?= 5
 faults: $(READY)
 	FAULTS=$(FAULTS) pytest -m faults -rs -s
+
+# Both of these, which then compare with one and the same undisturbed run.
+disturb: $(READY)
+	FAULTS=$(FAULTS) timeout 900 pytest -m "slurm or faults" -rs -s
 
 # libgomp's threads spin while they wait; beside any other process that makes a step several times
 # slower. stdiff sets this itself, but a script that imports torch first comes too early.
