@@ -234,5 +234,11 @@ class EvaluationConfig(Section):
     """Fidelity, control and gain."""
 
     bootstrap_draws: int = Field(10_000, ge=100, description="draws of the bootstrap intervals")
+    images: int = Field(
+        10_000,
+        ge=10,
+        description="generated images that fidelity, control and memorisation are of, at most: "
+        "evenly spread over the accepted ones of a corpus",
+    )
     kid_subset_size: int = Field(100, ge=10, description="images in one KID subset; at most N")
     kid_subsets: int = Field(100, ge=2, description="number of KID subsets")

@@ -6,7 +6,7 @@ A table that was never gated (real cases, a corpus made elsewhere) is taken whol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ import pandas as pd
 
 from stdiff.cases import read_cases
 from stdiff.files import InputError
+
+# What downstream steps choose rows by.
+LISTED = ["case_id", "sample_index", "pathology", "birads"]
 
 
 @dataclass(frozen=True)
@@ -37,32 +40,64 @@ def is_accepted(gate: dict[str, Any] | None) -> bool:
 
 def count_gate(cells: Sequence[dict[str, Any] | None]) -> GateCount:
     """Count the ``gate`` cells of a corpus; the most frequent reason first."""
-    reasons = Counter(reason for cell in cells if cell is not None for reason in cell["reasons"])
     return GateCount(
         made=len(cells),
         accepted=sum(map(is_accepted, cells)),
-        rejected_for=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        rejected_for=_most_frequent_first(_reasons(cells)),
     )
 
 
-def read_accepted(corpus: Sequence[Path]) -> tuple[pd.DataFrame, GateCount]:
-    """The accepted rows of a corpus, and how many there were.
+@dataclass(frozen=True)
+class Accepted:
+    """The accepted images of a corpus; their pixels are read only when they are asked for."""
+
+    listed: pd.DataFrame  # columns LISTED, and where the row stands: number of its shard, and in it
+    count: GateCount
+    shards: tuple[Path, ...]
+
+    def rows(self, listed: pd.DataFrame) -> pd.DataFrame:
+        """Whole case rows of these listed ones, in their order; one shard is held at a time."""
+        parts = []
+        for shard, of_shard in listed.groupby("shard"):
+            whole = read_cases(self.shards[shard])
+            parts.append(whole.iloc[of_shard["row"]].set_index(of_shard.index))
+        return pd.concat(parts).loc[listed.index].reset_index(drop=True)
+
+
+def list_accepted(corpus: Sequence[Path]) -> Accepted:
+    """The accepted images of a corpus, in the order of its shards.
 
     Raises:
         InputError: a table that cannot be read, no row at all, or none that was accepted.
     """
-    rows = read_cases(corpus) if corpus else None
-    if rows is None or rows.empty:
+    made, reasons, parts = 0, Counter(), []
+    for number, path in enumerate(corpus):
+        rows = read_cases(path, [*LISTED, "gate"])
+        made, accepted = made + len(rows), rows["gate"].map(is_accepted).astype(bool)
+        reasons.update(_reasons(rows["gate"]))
+        parts.append(
+            rows[LISTED].assign(shard=number, row=range(len(rows))).loc[accepted.to_numpy()]
+        )
+    if not made:
         raise InputError(
             f"the corpus ({len(corpus)} files) holds no image; name the shards that `stdiff "
             "generate` or `stdiff gate apply` wrote"
         )
-    count = count_gate(list(rows["gate"]))
-    if not count.accepted:
+    listed = pd.concat(parts, ignore_index=True)
+    count = GateCount(made, len(listed), _most_frequent_first(reasons))
+    if listed.empty:
         raise InputError(
-            f"the gate accepted none of the corpus' {count.made} images (rejected for "
+            f"the gate accepted none of the corpus' {made} images (rejected for "
             + ", ".join(f"{reason}: {n}" for reason, n in count.rejected_for.items())
             + "); train the generator for longer, or turn the scores off that reject them, e.g. "
             f"corpus: {{gate: {{{next(iter(count.rejected_for))}: null}}}}"
         )
-    return rows[rows["gate"].map(is_accepted)].reset_index(drop=True), count
+    return Accepted(listed, count, tuple(corpus))
+
+
+def _reasons(cells: Iterable[dict[str, Any] | None]) -> Counter[str]:
+    return Counter(reason for cell in cells if cell is not None for reason in cell["reasons"])
+
+
+def _most_frequent_first(reasons: Counter[str]) -> dict[str, int]:
+    return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))

@@ -148,23 +148,28 @@ def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
         InputError: the *plan* cannot be read.
     """
     problems: list[str] = []
-    made_by: dict[int, Path] = {}
+    # Of the plan's rows an array, as a corpus may have ten million of them; of others a dictionary.
+    stands_in, others_stand_in = np.full(count_plan(plan), -1, np.int32), {}
     shards_of: dict[str, dict[str, int]] = {column: {} for column in MADE_WITH}
-    for path in map(Path, shards):
+    for number, path in enumerate(map(Path, shards)):
         found, rows = _verify_one(path, plan)
         problems += found
         for index in (row["sample_index"] for row in rows):
-            if (other := made_by.setdefault(index, path)) != path:
-                problems.append(f"{path}: row {index} also stands in {other}")
+            of_plan = index is not None and 0 <= index < len(stands_in)
+            before = stands_in[index] if of_plan else others_stand_in.get(index, -1)
+            if before == -1:
+                (stands_in if of_plan else others_stand_in)[index] = number
+            elif before != number:
+                problems.append(f"{path}: row {index} also stands in {shards[before]}")
         for column, shards_with in shards_of.items():
             for value in {str(row[column]) for row in rows}:
                 shards_with[value] = shards_with.get(value, 0) + 1
     problems += [
         f"row {index} replaces row {index - ROUND}, which is in no shard"
-        for index in sorted(made_by.keys() - {None})
-        if index >= ROUND and index - ROUND not in made_by
+        for index in sorted(others_stand_in.keys() - {None})
+        if index >= ROUND and not _stands(index - ROUND, stands_in, others_stand_in)
     ]
-    problems += _missing_rows(set(made_by), count_plan(plan))
+    problems += _missing_rows(stands_in)
     for column, shards_with in shards_of.items():
         if len(shards_with) > 1:
             counts = ", ".join(f"{value} in {n} shard(s)" for value, n in shards_with.items())
@@ -277,9 +282,13 @@ def _image_problems(row: dict[str, Any]) -> Iterator[str]:
         yield f"image is {size}, the row says {(row['height_px'], row['width_px'])}"
 
 
-def _missing_rows(made: set[int], count: int) -> list[str]:
-    missing = [index for index in range(count) if index not in made]
-    if not missing:
+def _stands(index: int, stands_in: np.ndarray, others_stand_in: dict[int, int]) -> bool:
+    return index in others_stand_in or (index < len(stands_in) and stands_in[index] != -1)
+
+
+def _missing_rows(stands_in: np.ndarray) -> list[str]:
+    missing = np.flatnonzero(stands_in == -1)
+    if not len(missing):
         return []
     shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-    return [f"{len(missing)} of the plan's {count} rows are in no shard: {shown}"]
+    return [f"{len(missing)} of the plan's {len(stands_in)} rows are in no shard: {shown}"]

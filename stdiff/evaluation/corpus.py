@@ -6,9 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config
-from stdiff.corpus.accepted import read_accepted
+from stdiff.corpus.accepted import list_accepted
 from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
@@ -34,8 +37,8 @@ def evaluate_corpus(
     """Write the measurements of a corpus as JSON.
 
     Keys: ``encoder``, ``labels``, ``generated`` (number of images), ``accepted`` (those of
-    them that the gate accepted), and of the accepted ones ``fidelity`` (list of records),
-    ``control``, ``memorisation``.
+    them that the gate accepted), ``evaluated`` (of these at most ``evaluation.images``), and of
+    these ``fidelity`` (list of records), ``control``, ``memorisation``.
 
     Args:
         config: The run.
@@ -62,7 +65,8 @@ def evaluate_corpus(
     test = annotated_lesions(table, roles)
     training = labelled_training_cases(table, roles, ALL_LABELS)
     seen = training_cases(table, roles)
-    generated, gate = read_accepted(corpus)
+    accepted = list_accepted(corpus)
+    generated = accepted.rows(_spread(accepted.listed, config.evaluation.images))
     test_images, generated_images, training_images = (
         labelled_images(rows, size_px) for rows in (test, generated, training)
     )
@@ -70,8 +74,9 @@ def evaluate_corpus(
     result = {
         "encoder": encoder,
         "labels": str(labels),
-        "generated": gate.made,
-        "accepted": gate.accepted,
+        "generated": accepted.count.made,
+        "accepted": accepted.count.accepted,
+        "evaluated": len(generated),
         "fidelity": evaluate_fidelity(
             image_features(network, generated_images.images_NHW),
             image_features(network, training_images.images_NHW),
@@ -98,3 +103,10 @@ def evaluate_corpus(
         ),
     }
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def _spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """At most ``count`` rows, evenly spread from the first to the last."""
+    if len(rows) <= count:
+        return rows
+    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]

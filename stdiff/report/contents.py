@@ -208,6 +208,7 @@ def _corpus(
             "encoder": measured["encoder"],
             "generated": measured["generated"],
             "accepted": measured["accepted"],
+            "evaluated": measured["evaluated"],
             "fidelity": records_table(measured["fidelity"], leave_out=["encoder"]),
             "control": nested_tables(measured["control"]),
             "memorisation": nested_tables(measured["memorisation"]),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stdiff.cases import images_of
-from stdiff.corpus.accepted import read_accepted
+from stdiff.corpus.accepted import list_accepted
 from stdiff.files import InputError, sha256_bytes
 from stdiff.labels import cases_with_role, labelled_training_cases, training_cases
 from stdiff.segmentation.arms import Arm
@@ -197,7 +197,8 @@ def _accepted_rows(
             f"arm {arm} takes images of a corpus, but no corpus is given; name its shards, or "
             "choose an arm of kind real"
         )
-    accepted, count = read_accepted(corpus)
+    found = list_accepted(corpus)
+    accepted, count = found.listed, found.count
     if target:
         accepted = accepted[classes_of(accepted, target) >= 0]
     accepted = accepted.sort_values(["sample_index", "case_id"], ignore_index=True)
@@ -210,7 +211,7 @@ def _accepted_rows(
             f"{-(-wanted * count.made // len(accepted))}, or lower "
             f"segmentation.arms.{arm.name}.ratio"
         )
-    return accepted.head(wanted)
+    return found.rows(accepted.head(wanted))
 
 
 def _weighted(

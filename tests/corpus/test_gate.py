@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stdiff.cases import case_row, png_cell, read_cases, read_rows, write_cases
 from stdiff.config_corpus import QualityGateConfig
 from stdiff.config_generator import GateConfig
-from stdiff.corpus.accepted import count_gate, read_accepted
+from stdiff.corpus.accepted import count_gate, list_accepted
 from stdiff.corpus.gate import REJECTED, Measures, calibrate, judged, scores_of, terms_met
 from stdiff.datasets.descriptors import derived_terms
 from stdiff.files import InputError
@@ -163,8 +163,11 @@ def test_rejected_rows_are_left_out_and_counted(tmp_path):
     write_cases([row(3)], tmp_path / "own.parquet")  # of another maker, never gated
     write_cases([], tmp_path / "r1.parquet")  # nothing to replace
     names = ("0", "own", "r1")
-    accepted, count = read_accepted([tmp_path / f"{name}.parquet" for name in names])
-    assert list(accepted["case_id"]) == ["c/1", "c/3"]
+    accepted = list_accepted([tmp_path / f"{name}.parquet" for name in names])
+    count = accepted.count
+    assert list(accepted.listed["case_id"]) == ["c/1", "c/3"]
+    of_gate, never_gated = accepted.rows(accepted.listed)["gate"]
+    assert of_gate["seam"] == 0.5 and never_gated is None
     assert (count.made, count.accepted) == (4, 2)
     assert list(count.rejected_for.items()) == [("seam", 2), ("mask_dice", 1)]
     assert str(count) == "2 of 4 accepted; rejected for seam 2, mask_dice 1"
@@ -173,14 +176,27 @@ def test_rejected_rows_are_left_out_and_counted(tmp_path):
     assert count_gate([]).made == 0
 
 
+def test_of_a_corpus_only_the_shards_that_are_needed_are_read_whole(tmp_path):
+    shards = [tmp_path / f"{name}.parquet" for name in "abc"]
+    for number, shard in enumerate(shards):
+        write_cases([row(3 * number + k) for k in range(3)], shard)
+    accepted = list_accepted(shards)
+    shards[1].unlink()
+    wanted = accepted.listed.iloc[[7, 0, 6, 2]]
+    rows = accepted.rows(wanted)
+    assert rows["case_id"].tolist() == ["c/7", "c/0", "c/6", "c/2"]
+    whole = read_cases([shards[0], shards[2]]).set_index("case_id")
+    assert rows.set_index("case_id").equals(whole.loc[rows["case_id"]])
+
+
 def test_a_corpus_with_nothing_accepted_is_refused_with_the_reasons(tmp_path):
     cell = judged(scores(seam=2.0), calibrate([scores(seam=1.0)], OFF | {"seam": 0.1}))
     cell |= {"nearest_by_embedding": "a", "nearest_by_correlation": "b"}
     write_cases([row(k) | {"gate": cell} for k in range(3)], tmp_path / "0.parquet")
     with pytest.raises(InputError, match=r"none of the corpus' 3 .*seam: 3.*gate: \{seam: null\}"):
-        read_accepted([tmp_path / "0.parquet"])
+        list_accepted([tmp_path / "0.parquet"])
     with pytest.raises(InputError, match="holds no image"):
-        read_accepted([])
+        list_accepted([])
 
 
 def test_the_configuration_names_every_score_and_no_other():

@@ -199,6 +199,20 @@ def test_a_corpus_is_measured(run_folder):
     assert result["memorisation"]["training_images"] == 30
 
 
+def test_of_a_large_corpus_images_from_its_beginning_to_its_end_are_measured(run_folder):
+    settings = SETTINGS.model_copy(update={"images": 12})
+    few = CONFIG.model_copy(update={"evaluation": settings})
+    shards = ["shard0.parquet", "shard1.parquet"]
+    result = evaluate(run_folder, shards, few)
+    assert (result["generated"], result["accepted"], result["evaluated"]) == (20, 20, 12)
+    assert [r["n_a"] for r in result["fidelity"]] == [12, 12, 15]
+    kept = [row for name in shards for row in read_rows(run_folder / name)]
+    chosen = [kept[k] for k in np.linspace(0, 19, 12).round().astype(int)]
+    write_cases(chosen, run_folder / "chosen.parquet")
+    alone = evaluate(run_folder, ["chosen.parquet"])
+    assert alone | {"generated": 20, "accepted": 20} == result
+
+
 def test_only_accepted_images_are_measured(run_folder):
     shards = ["shard0.parquet", "shard1.parquet"]
     expected = evaluate(run_folder, shards)

@@ -154,6 +154,7 @@ def write_corpus(run, percent):
         "labels": f"{percent} %",
         "generated": 20,
         "accepted": 16,
+        "evaluated": 12,
         "fidelity": evaluate_fidelity(
             features[0], features[1], groups[1], features[2], groups[2],
             encoder="an encoder of this test", settings=config.evaluation, seed=0,
@@ -343,7 +344,7 @@ def test_measurements_of_the_corpora_equal_the_json(finished, page):
 
 def test_what_the_gate_rejected_is_told_by_reason(page):
     assert page.text.count("16 of 20 generated images were accepted") == len(PERCENTS)
-    assert "16 accepted images of 20; features of" in page.text
+    assert "12 of 16 accepted images, 20 were generated; features of" in page.text
     assert "together reject 12.5 %" in page.text
     assert "for the tail of: mask Dice; seam, ratio of slopes." in page.text
     rows = {row["reason"]: row for row in page.table("reason", "rejected", "images")}
