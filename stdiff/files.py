@@ -19,6 +19,9 @@ from PIL import Image
 # Larger than any scanner's frame, small enough that a decompression bomb cannot fill memory.
 MAX_PIXELS = 64_000_000
 
+# The hashes of a folder's files stand in it under this name.
+SUMS = "sha256.txt"
+
 
 class InputError(ValueError):
     """Something the user gave is at fault; the message says what, where and how to mend it."""
@@ -104,6 +107,28 @@ def sha256_folder(path: Path) -> str:
     for file in sorted(p for p in files if p.suffix != ".jsonl" and not p.name.startswith(".")):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write hashes of the files of a folder into it, as ``sha256sum --check sha256.txt`` reads."""
+    files = sorted(p for p in Path(folder).rglob("*") if p.is_file())
+    lines = (f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
+    write_text(Path(folder) / SUMS, "".join(lines))
+
+
+def differing_files(folder: Path) -> list[str]:
+    """Files of a folder that are no longer what :func:`write_sums` saw, or are gone.
+
+    None where no sums were written.
+    """
+    sums = Path(folder) / SUMS
+    lines = sums.read_text(encoding="utf-8", errors="replace") if sums.is_file() else ""
+    said = (line.partition("  ")[::2] for line in lines.splitlines())
+    return [
+        name
+        for sha256, name in said
+        if not (path := Path(folder) / name).is_file() or sha256_file(path) != sha256
+    ]
 
 
 def encode_png(grey_HW: np.ndarray) -> bytes:

@@ -17,12 +17,13 @@ from stdiff.classification.stage import ClassifierStage, prepared
 from stdiff.config import Config
 from stdiff.config_classification import ClassificationConfig
 from stdiff.device import compute_device
-from stdiff.files import InputError, written_whole
+from stdiff.files import InputError
 from stdiff.labels import read_splits
 from stdiff.randomness import integer_seed
 from stdiff.segmentation.arms import parse_arm
 from stdiff.segmentation.images import annotated_lesions, images_of_arm, of_known_class
 from stdiff.segmentation.networks import save_segmenter
+from stdiff.segmentation.per_case import write_per_case
 from stdiff.segmentation.train import settings_of
 from stdiff.targets import CLASSES, Target, classes_of
 from stdiff.training.loop import train
@@ -124,8 +125,7 @@ def classify_arm(
         )
         for role, rows in lesions.items()
     ]
-    with written_whole(out) as aside:
-        pd.concat(parts, ignore_index=True).to_parquet(aside, index=False)
+    write_per_case(pd.concat(parts, ignore_index=True), out)
 
 
 def section_of(config: Config) -> ClassificationConfig:

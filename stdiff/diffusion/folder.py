@@ -3,8 +3,8 @@
 Plain diffusers opens it (``StableDiffusionPipeline`` after stage 1,
 ``StableDiffusionControlNetPipeline`` after stage 2). Beside the parts lie ``stdiff.json`` (image
 size, gate, what it was trained on), ``empty_caption.safetensors`` (the embedding that stage 1
-knows as "no caption"), ``lora/`` where adapters were trained, and a README that says what the model
-is not for.
+knows as "no caption"), ``lora/`` where adapters were trained, a README that says what the model
+is not for, and the hashes of all of it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from stdiff.diffusion.decoupling import gate_attention
 from stdiff.diffusion.model import DiffusionModel, add_adapters
 from stdiff.diffusion.parts import (
     ModelFolderError,
+    check_files,
     load_autoencoder,
     load_part,
     quiet_diffusers,
 )
-from stdiff.files import write_text, written_whole
+from stdiff.files import write_sums, write_text, written_whole
 
 _README = """# An ST-Diff model
 
@@ -75,13 +76,15 @@ def save_model(model: DiffusionModel, folder: Path, extra_files: dict[str, Path]
         write_text(aside / "README.md", _README)
         for name, file in extra_files.items():
             (aside / name).write_bytes(Path(file).read_bytes())
+        write_sums(aside)
 
 
 def load_model(folder: Path) -> DiffusionModel:
     """Read a model folder.
 
     Raises:
-        ModelFolderError: not a folder of ours, a part missing, or weights as pickle files only.
+        ModelFolderError: not a folder of ours, a part missing or damaged, or weights as pickle
+            files only.
     """
     folder = Path(folder)
     if not (folder / "stdiff.json").is_file():
@@ -92,6 +95,7 @@ def load_model(folder: Path) -> DiffusionModel:
             f"{folder}: not an stdiff model folder (no stdiff.json; found {found or 'nothing'}); "
             "give the output of `stdiff train pretrain` or `stdiff train finetune`"
         )
+    check_files(folder)
     about = json.loads((folder / "stdiff.json").read_text(encoding="utf-8"))
     has_controlnet = (folder / "controlnet").is_dir()
     unet = load_part(UNet2DConditionModel, folder, "unet")

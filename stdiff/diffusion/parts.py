@@ -12,11 +12,25 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 
-from stdiff.files import InputError
+from stdiff.files import SUMS, InputError, differing_files
 
 
 class ModelFolderError(InputError):
     """A folder does not hold the model that was asked for."""
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a model folder of which a file is not the one that was written.
+
+    Raises:
+        ModelFolderError: naming the files.
+    """
+    if differing := differing_files(folder):
+        raise ModelFolderError(
+            f"{folder}: {', '.join(differing)} is not the file that was written there; copy it "
+            f"anew, or delete the folder and run what makes it again. If you have changed it on "
+            f"purpose, delete {SUMS}."
+        )
 
 
 def load_part(cls: Any, folder: Path, name: str) -> Any:
@@ -46,8 +60,9 @@ def load_autoencoder(folder: Path) -> AutoencoderTiny | AutoencoderKL:
     """An autoencoder of either class, as its ``config.json`` says.
 
     Raises:
-        ModelFolderError: there is none.
+        ModelFolderError: there is none, or it is damaged.
     """
+    check_files(folder)
     config = folder / "config.json"
     if not config.is_file():
         raise ModelFolderError(

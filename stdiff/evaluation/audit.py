@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import safe_open
 
 from stdiff.cases import read_cases
 from stdiff.config import Config
@@ -26,6 +25,7 @@ from stdiff.labels import (
     read_splits,
     training_cases,
 )
+from stdiff.training.tensor_files import Damaged, about_tensors
 
 _LISTED = 5
 
@@ -116,11 +116,10 @@ def known_cases(run: Path, config: Config) -> Iterator[Known]:
         for corpus_part in config.corpus.parts:
             yield from _shard(run, f"{home}/corpus/{corpus_part}.parquet", budget)
         for weights in sorted(run.glob(f"*/*/*-{budget.slug}/seed*.safetensors")):
-            with safe_open(weights, "pt") as file:
-                if not file.keys():
-                    continue  # a hole
-                said = json.loads(_said(weights, file.metadata() or {}, "known"))
-            known = {how: set(ids) for how, ids in said.items()}
+            about = _about(weights)
+            if about.get("hole"):
+                continue
+            known = {how: set(ids) for how, ids in _said(weights, about, "known").items()}
             yield Known(str(weights.relative_to(run)), budget, **known)
 
 
@@ -132,6 +131,13 @@ def _said(part: Path, about: Mapping[str, Any], key: str) -> Any:
             "version: remove it and make it again"
         )
     return about[key]
+
+
+def _about(tensors: Path) -> dict[str, Any]:
+    try:
+        return about_tensors(tensors)
+    except Damaged as damage:
+        raise InputError(f"{damage}; delete it and run what makes it again") from damage
 
 
 def _model(run: Path, name: str, budget: LabelBudget | None, key: str) -> Iterator[Known]:
@@ -150,8 +156,8 @@ def _prior(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:
 
 def _gate(run: Path, home: str, budget: LabelBudget) -> Iterator[Known]:
     if (run / home / "gate.json").is_file():
-        with safe_open(run / home / "gate_reference.safetensors", "pt") as file:
-            images = set(json.loads(file.metadata()["case_ids"]))
+        reference = run / home / "gate_reference.safetensors"
+        images = set(_said(reference, _about(reference), "case_ids"))
         gate = run / home / "gate.json"
         chosen_on = set(_said(gate, read_json(gate), "held_out_cases"))
         yield Known(f"{home}/gate.json", budget, images, chosen_on=chosen_on)

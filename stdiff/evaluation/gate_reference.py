@@ -5,20 +5,18 @@ Made once a label budget and kept in a file, since every shard of a corpus is co
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from stdiff.corpus.gate import Nearest
 from stdiff.evaluation.memorisation import most_correlated, standardised
-from stdiff.files import InputError, written_whole
+from stdiff.files import InputError
 from stdiff.segmentation.networks import image_features
+from stdiff.training.tensor_files import Damaged, about_tensors, load_tensors, save_tensors
 
 _BLOCK = 1024
 
@@ -75,8 +73,7 @@ class GateReference:
             "scale": self.scale_D,
             "pictures": self.pictures_MHW,
         }
-        with written_whole(path) as aside:
-            save_file(tensors, aside, {"case_ids": json.dumps(self.case_ids)})
+        save_tensors(path, tensors, {"case_ids": self.case_ids})
 
     @classmethod
     def load(cls, path: Path) -> GateReference:
@@ -86,13 +83,12 @@ class GateReference:
             InputError: missing, damaged or another file.
         """
         try:
-            with safe_open(path, "pt") as file:
-                case_ids = json.loads(file.metadata()["case_ids"])
-                tensors = [file.get_tensor(name) for name in ("features", "scale", "pictures")]
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+            found, case_ids = load_tensors(path), about_tensors(path)["case_ids"]
+            tensors = [found[name] for name in ("features", "scale", "pictures")]
+        except (Damaged, KeyError) as error:
             raise InputError(
-                f"{path}: not the training images of a gate ({error}); make it with `stdiff gate "
-                "calibrate`"
+                f"{path}: not the training images of a gate ({error}); delete it and run what "
+                "makes it again (`stdiff gate calibrate`)"
             ) from error
         return cls(case_ids, *tensors)
 

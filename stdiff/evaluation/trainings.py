@@ -11,6 +11,7 @@ import pandas as pd
 
 from stdiff.files import InputError
 from stdiff.segmentation.arms import HOLE
+from stdiff.segmentation.per_case import read_per_case
 
 
 def read_trainings(tables: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -21,7 +22,7 @@ def read_trainings(tables: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     if absent := [str(path) for path in tables if not Path(path).is_file()]:
         raise InputError(f"no such per-case table: {', '.join(absent)}; make it (`stdiff segment`)")
-    read = [pd.read_parquet(path) for path in tables]
+    read = [read_per_case(path) for path in tables]
     holes = [table for table in read if "reason" in table]
     whole = [table for table in read if "reason" not in table]
     if not whole:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import save_file
 
-from stdiff.files import InputError, written_whole
+from stdiff.files import InputError
+from stdiff.segmentation.per_case import write_per_case
 from stdiff.stopping import Interrupted
 from stdiff.training.checkpoints import NotSaved
+from stdiff.training.tensor_files import save_tensors
 
 
 def or_leave_hole(
@@ -39,10 +40,8 @@ def or_leave_hole(
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, InputError):
             traceback.print_exc()
-    with written_whole(weights) as aside:
-        save_file({}, aside)
-    with written_whole(out) as aside:
-        pd.DataFrame([named | {"reason": reason}]).to_parquet(aside, index=False)
+    save_tensors(weights, {}, {"hole": True})
+    write_per_case(pd.DataFrame([named | {"reason": reason}]), out)
     print(
         f"stdiff: {', '.join(f'{key} {value}' for key, value in named.items())} failed and is left "
         f"out of the benchmark: {reason}\n"

@@ -6,20 +6,18 @@ else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from stdiff.config_segmentation import SegmenterConfig
-from stdiff.files import InputError, written_whole
+from stdiff.files import InputError
 from stdiff.segmentation.factories import build_network
+from stdiff.training.tensor_files import Damaged, load_tensors, save_tensors
 
 _STRIDE_PX = 32  # encoders halve the image five times
 _BATCH = 32
@@ -115,30 +113,28 @@ def save_segmenter(network: nn.Module, path: Path, seen: Mapping[str, Sequence[s
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
-    with written_whole(path) as aside:
-        # One entry: the order of several differs from file to file.
-        save_file(weights, aside, {"known": json.dumps({how: list(seen[how]) for how in seen})})
+    save_tensors(path, weights, {"known": {how: list(seen[how]) for how in seen}})
 
 
 def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:
     """The network of ``config`` with weights written by :func:`save_segmenter`.
 
     Raises:
-        InputError: no such file, not safetensors, or the weights of another network.
+        InputError: no such file, damaged, or the weights of another network.
     """
     network = build_segmenter(config)
     try:
-        weights = load_file(path)
+        weights = load_tensors(path)
         if not weights:
             raise InputError(
                 f"{path}: that training failed; the table beside it says why (`reason`). Delete "
                 "both once that is mended, and make them again"
             )
         network.load_state_dict(weights)
-    except (OSError, SafetensorError) as error:
+    except Damaged as damage:
         raise InputError(
-            f"{path}: not readable as safetensors ({error}); make it with `stdiff segment`"
-        ) from error
+            f"{damage}; delete it and run what makes it again (`stdiff segment`)"
+        ) from damage
     except RuntimeError as error:
         raise InputError(
             f"{path}: not the weights of {config.network} with encoder {config.encoder} "

@@ -15,7 +15,7 @@ from stdiff.cases import read_cases
 from stdiff.config import Config
 from stdiff.config_segmentation import NNUNET, SegmenterConfig
 from stdiff.config_training import StageConfig
-from stdiff.files import InputError, written_whole
+from stdiff.files import InputError
 from stdiff.labels import read_splits
 from stdiff.randomness import integer_seed
 from stdiff.segmentation.arms import Arm, Phase, parse_arm
@@ -29,6 +29,7 @@ from stdiff.segmentation.images import (
 from stdiff.segmentation.metrics import case_dice, case_metrics
 from stdiff.segmentation.networks import build_segmenter, check_takes, save_segmenter, segment
 from stdiff.segmentation.nnunet import train_nnunet
+from stdiff.segmentation.per_case import write_per_case
 from stdiff.segmentation.stage import SegmenterStage
 from stdiff.training.loop import train
 from stdiff.training.watch import Look, Watch, better_segmenter
@@ -139,8 +140,7 @@ def segment_arm(
         )
         for role, rows in lesions.items()
     ]
-    with written_whole(out) as aside:
-        pd.concat(parts, ignore_index=True).to_parquet(aside, index=False)
+    write_per_case(pd.concat(parts, ignore_index=True), out)
 
 
 def _train_network(

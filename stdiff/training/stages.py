@@ -22,7 +22,7 @@ from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.folder import check_model_matches, load_model, save_model
 from stdiff.diffusion.model import DiffusionModel, add_adapters, new_model
 from stdiff.diffusion.parts import ModelFolderError, load_autoencoder
-from stdiff.files import InputError, sha256_folder, write_text, written_whole
+from stdiff.files import InputError, sha256_folder, write_sums, write_text, written_whole
 from stdiff.label_budget import LabelBudget
 from stdiff.labels import labelled_training_cases, read_splits, training_cases
 from stdiff.randomness import integer_seed
@@ -57,6 +57,7 @@ def train_autoencoder(
         if ranks.is_first():
             with written_whole(out) as aside:
                 load_checkpoint(config.model.checkpoint).autoencoder.save_pretrained(aside)
+                write_sums(aside)
         return
     rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
     images_NHW = images_of(rows["image"])
@@ -79,6 +80,7 @@ def train_autoencoder(
         shutil.copyfile(log, aside / "autoencoder.jsonl")
         seen = {"autoencoder_cases": list(rows["case_id"])}
         write_text(aside / "stdiff.json", json.dumps(seen, indent=1) + "\n")
+        write_sums(aside)
 
 
 def train_pretrain(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,14 +21,21 @@ class Damaged(ValueError):
     """A file of tensors that cannot be read, or holds others than were saved."""
 
 
-def save_tensors(path: Path, tensors: Tensors) -> None:
+def save_tensors(path: Path, tensors: Tensors, about: Mapping[str, Any] | None = None) -> None:
     """Write tensors whole, as safetensors, with a digest of their content.
+
+    Args:
+        path: file to write.
+        tensors: on the CPU, contiguous.
+        about: what is said of them, which :func:`about_tensors` reads.
 
     Raises:
         SafetensorError, OSError: the disk is full, or the folder cannot be written to.
     """
     with written_whole(path) as aside:
-        save_file(tensors, aside, metadata={"content": _digest(tensors)})
+        # One entry: the order of several differs from file to file.
+        said = {**(about or {}), "sha256": _digest(tensors)}
+        save_file(tensors, aside, metadata={"content": json.dumps(said, sort_keys=True)})
 
 
 def load_tensors(path: Path) -> Tensors:
@@ -37,12 +47,24 @@ def load_tensors(path: Path) -> Tensors:
     try:
         with safe_open(path, "pt") as handle:
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-            said = (handle.metadata() or {}).get("content")
     except (SafetensorError, OSError) as error:
         raise Damaged(f"{path}: damaged ({error})") from error
-    if said != _digest(tensors):
+    if about_tensors(path).get("sha256") != _digest(tensors):
         raise Damaged(f"{path}: damaged (its tensors are not those that were saved)")
     return tensors
+
+
+def about_tensors(path: Path) -> dict[str, Any]:
+    """What :func:`save_tensors` was told of them; nothing, if another wrote the file.
+
+    Raises:
+        Damaged: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as handle:
+            return json.loads((handle.metadata() or {}).get("content", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise Damaged(f"{path}: damaged ({error})") from error
 
 
 def _digest(tensors: Tensors) -> str:

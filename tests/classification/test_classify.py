@@ -1,18 +1,16 @@
 """A classifier learns what is in the images, on the arms of the segmenters."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import safe_open
 
 from stdiff.cases import case_row, png_cell, write_cases
 from stdiff.classification.train import build_classifier, classify_arm
 from stdiff.config import ConfigError, parse_config
 from stdiff.files import InputError
 from stdiff.targets import classes_of
+from stdiff.training.tensor_files import about_tensors
 
 SIZE_PX = 32
 STAGE = {"images": 64, "batch": 8}
@@ -120,8 +118,8 @@ def test_dark_lesions_are_told_from_bright_ones(folder, tmp_path):
     truth = rows["truth"] == "malignant"
     assert rows.loc[truth, "p_malignant"].min() > rows.loc[~truth, "p_malignant"].max()
     assert rows["training_real"].unique().tolist() == [8]
-    with safe_open(tmp_path / "w.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["known"])["labels"] == [f"busi/{i:02d}" for i in range(8)]
+    known = about_tensors(tmp_path / "w.safetensors")["known"]
+    assert known["labels"] == [f"busi/{i:02d}" for i in range(8)]
 
 
 def test_a_synthetic_arm_learns_the_corpus(folder, tmp_path):

@@ -222,6 +222,7 @@ def test_an_embedder_that_misses_the_latents_is_refused(checkpoint):
 def test_adapters_of_another_model_are_refused(checkpoint, folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
+    (copy / "sha256.txt").unlink()
     shutil.rmtree(copy / "lora")
     with pytest.raises(ModelFolderError, match="lora.*is missing"):
         load_model(copy)

@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -192,11 +193,36 @@ def test_a_model_of_another_configuration_is_refused_by_key(folder):
     assert "image.size_px: the folder has 32, the configuration 64" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["unet/diffusion_pytorch_model.safetensors", "stdiff.json", "scheduler/scheduler_config.json"],
+)
+def test_a_changed_bit_of_any_file_is_seen(folder, tmp_path, file):
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    content = bytearray((copy / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / file).write_bytes(content)
+    with pytest.raises(ModelFolderError, match=rf"model: {file} is not the file .* makes it again"):
+        load_model(copy)
+    (copy / file).unlink()
+    with pytest.raises(ModelFolderError, match=f"{file} is not the file|no {file}"):
+        load_model(copy)
+
+
+def test_other_tools_can_check_the_folder(folder):
+    done = subprocess.run(["sha256sum", "--check", "--quiet", "sha256.txt"], cwd=folder)
+    assert done.returncode == 0
+
+
 def test_pickle_weights_are_refused(folder, tmp_path):
     import shutil
 
     copy = tmp_path / "model"
     shutil.copytree(folder, copy)
+    (copy / "sha256.txt").unlink()
     weights = next((copy / "unet").glob("*.safetensors"))
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ModelFolderError, match="only pickle files"):
@@ -210,6 +236,7 @@ def test_folders_that_are_no_model_are_refused(folder, tmp_path):
 
     copy = tmp_path / "model"
     shutil.copytree(folder, copy)
+    (copy / "sha256.txt").unlink()
     shutil.rmtree(copy / "text_encoder")
     with pytest.raises(ModelFolderError, match="text_encoder"):
         load_model(copy)

@@ -17,6 +17,7 @@ from stdiff.evaluation.audit import Known, audit_run, problems_of
 from stdiff.files import InputError
 from stdiff.label_budget import ALL_LABELS, LabelBudget
 from stdiff.segmentation.networks import save_segmenter
+from stdiff.training.tensor_files import save_tensors
 
 CASES = [f"busi/{i:02d}" for i in range(20)]
 TRAIN, VALIDATION, TEST = CASES[:10], CASES[10:14], CASES[14:]
@@ -115,7 +116,7 @@ def says(name, **values):
 
 
 def write_gate(run, ids):
-    save_file({}, run / "labels4cases/gate_reference.safetensors", {"case_ids": json.dumps(ids)})
+    save_tensors(run / "labels4cases/gate_reference.safetensors", {}, {"case_ids": ids})
 
 
 def write_shard(run, origins, backgrounds):

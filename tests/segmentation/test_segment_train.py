@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 from drawn_cases import SIZE_PX, configuration, drawn_row, run
-from safetensors import safe_open
 
 from stdiff.cases import SCHEMA, png_cell, write_cases
 from stdiff.cli import main
@@ -15,6 +14,7 @@ from stdiff.files import InputError
 from stdiff.segmentation.networks import load_segmenter, segment
 from stdiff.segmentation.stage import SegmenterStage, soft_dice
 from stdiff.segmentation.train import segmenter_config
+from stdiff.training.tensor_files import about_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -249,9 +249,7 @@ def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
 def test_weights_name_the_real_cases_they_know(tables, tmp_path, arm, labels, images):
     segmenter = "mgcc" if arm.startswith("both") else "unet_resnet18"
     run(tables, tmp_path, configuration(validate_every_images=8), arm=arm, segmenter=segmenter)
-    with safe_open(tmp_path / "weights.safetensors", "pt") as file:
-        said = json.loads(file.metadata()["known"])
-    assert said == {
+    assert about_tensors(tmp_path / "weights.safetensors")["known"] == {
         "labels": [f"busi/{i:02d}" for i in labels],
         "images": [f"busi/{i:02d}" for i in images],
         "chosen_on": ["busi/08", "busi/09"],

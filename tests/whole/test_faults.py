@@ -19,14 +19,25 @@ pytestmark = pytest.mark.faults
 
 FAULTS = int(os.environ.get("FAULTS", 5))
 LIMIT_S = 300
-# What is taken away, to be made again; where its state is kept while it is made; its log.
+# What is taken away, to be made again: where its state is kept while it is made, its log, and what
+# of earlier steps it is made from.
+TABLES = ("cases/busi.parquet", "splits.parquet")
 PARTS = {
-    "pretrain": ("state/pretrain", "pretrain.log"),
-    "labels100/model": ("state/finetune-100", "finetune/labels100.log"),
-    "labels100/images/00000.parquet": ("labels100/images/.00000*", "shard/labels100-00000.log"),
+    "pretrain": ("state/pretrain", "pretrain.log", (*TABLES, "autoencoder")),
+    "labels100/model": (
+        "state/finetune-100",
+        "finetune/labels100.log",
+        (*TABLES, "pretrain"),
+    ),
+    "labels100/images/00000.parquet": (
+        "labels100/images/.00000*",
+        "shard/labels100-00000.log",
+        ("labels100/model", "labels100/plan/00000.parquet"),
+    ),
     "segment/unet_resnet18/mixed-100/seed0.parquet": (
         "state/segment/*mixed*",
         "segment/unet_resnet18-mixed-100-seed0.log",
+        (*TABLES, "labels100/corpus/00000.parquet"),
     ),
 }
 
@@ -37,7 +48,7 @@ class Faulty:
     def __init__(self, folder, draw):
         self.folder, self.draw = folder, draw
         self.part = draw.choice(sorted(PARTS))
-        self.state, self.log = PARTS[self.part]
+        self.state, self.log, self.made_from = PARTS[self.part]
         (folder / MADE / "logs" / self.log).unlink()
         for name in (self.part, self.state):
             for path in (folder / MADE).glob(name):
@@ -75,9 +86,9 @@ class Faulty:
         return sorted(f for f in made if f.suffix in (".safetensors", ".parquet"))
 
 
-def kill(process):
+def kill(process, by=signal.SIGKILL):
     try:
-        os.kill(int(process.name), signal.SIGKILL)
+        os.kill(int(process.name), by)
     except ProcessLookupError:
         return
 
@@ -113,7 +124,7 @@ def a_killed_snakemake(run):
 def a_damaged_state(run):
     worker = run.start(until_at_work=True)
     # As Slurm asks it to stop, so that a shard keeps what it has.
-    os.kill(int(worker.name), signal.SIGTERM)
+    kill(worker, by=signal.SIGTERM)
     run.ended()
     if not run.kept():
         # It had all but ended.
@@ -134,20 +145,26 @@ def a_full_disk(run):
     return run.part
 
 
-def a_damaged_table(run):
-    """Of an earlier step, which says so and how to mend it: by deleting it."""
-    tables = sorted((run.folder / MADE).glob("cases/*")) + [run.folder / MADE / "splits.parquet"]
-    table = run.draw.choice(tables)
-    what = damage(table, run.draw)
+def an_earlier_step_damaged(run):
+    """Its table or a file of its model, which says so and how to mend it: by deleting it."""
+    made = run.folder / MADE / run.draw.choice(run.made_from)
+    files = sorted(f for f in made.rglob("*") if f.suffix in (".safetensors", ".json"))
+    what = damage(run.draw.choice(files or [made]), run.draw)
     run.start()
-    if run.ended() and table.exists():
+    if run.ended() and made.exists():
         said = run.said()
-        assert re.search(rf"{table.name}\b.*(makes?|made) (it )?(again|anew)", said), said
-        table.unlink()
-    return what
+        assert re.search(rf"{made.name}\b.*(makes?|made) (it )?(again|anew|with)", said), said
+        shutil.rmtree(made) if made.is_dir() else made.unlink()
+    return f"{made.name}, {what}" if files else what
 
 
-KINDS = (a_killed_command, a_killed_snakemake, a_damaged_state, a_full_disk, a_damaged_table)
+KINDS = (
+    a_killed_command,
+    a_killed_snakemake,
+    a_damaged_state,
+    a_full_disk,
+    an_earlier_step_damaged,
+)
 
 
 @pytest.fixture
