@@ -3,6 +3,7 @@
 import subprocess
 import time
 
+import pyarrow.parquet as pq
 import pytest
 from whole.chain import MADE, chain, working_folder
 
@@ -26,6 +27,8 @@ class Undisturbed:
     def ended(self):
         """Its folder when all is made."""
         assert self.process.wait(600) == 0
+        for table in (self.folder / MADE / "segment").rglob("*.parquet"):
+            assert "dice" in pq.read_schema(table).names, f"{table}: that training failed"
         return self.folder
 
 
