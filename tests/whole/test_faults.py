@@ -184,7 +184,7 @@ def small_disk(tmp_path):
     mounted = (
         not os.geteuid()
         and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", disk], check=False
+            ["mount", "-t", "tmpfs", "-o", "size=700m", "tmpfs", disk], check=False
         ).returncode
     )
     yield disk, mounted
