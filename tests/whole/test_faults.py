@@ -177,14 +177,16 @@ KINDS = (
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(undisturbed, tmp_path):
     """A folder with room for a run and little more; for root only, else a folder."""
     disk = tmp_path / "disk"
     disk.mkdir()
+    taken = sum(f.stat().st_size for f in undisturbed.ended().rglob("*") if f.is_file())
+    options = f"size={taken // 2**20 + 200}m"
     mounted = (
         not os.geteuid()
         and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=700m", "tmpfs", disk], check=False
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=False
         ).returncode
     )
     yield disk, mounted
