@@ -17,7 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stdiff.files import InputError, decode_png, encode_png, unreadable_table, written_whole
+from stdiff.files import (
+    InputError,
+    UnusableFile,
+    decode_png,
+    encode_png,
+    unreadable_table,
+    written_whole,
+)
 from stdiff.lexicon import CaptionError, Findings, render
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -173,14 +180,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
     if not path.exists():
-        raise InputError(f"{path}: no such case table; make it with `stdiff harmonize`")
+        raise UnusableFile(f"{path}: no such case table; make it with `stdiff harmonize`")
     try:
         found = pq.read_schema(path).names
     except (pa.ArrowException, ValueError, OSError) as error:
         raise unreadable_table(path, error) from error
     missing = [name for name in columns or SCHEMA.names if name not in found]
     if missing:
-        raise InputError(
+        raise UnusableFile(
             f"{path}: not a case table: column(s) {', '.join(missing)} missing, "
             f"found {', '.join(found)}"
         )
@@ -194,7 +201,7 @@ def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
         )
         table.validate(full=True)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise InputError(
+        raise UnusableFile(
             f"{path}: damaged, or a column is not of the case table's type ({error}); make it again"
         ) from error
     return table

@@ -27,9 +27,13 @@ class InputError(ValueError):
     """Something the user gave is at fault; the message says what, where and how to mend it."""
 
 
-def unreadable_table(path: Path, error: Exception) -> InputError:
+class UnusableFile(InputError):
+    """A file that should be of an earlier step is damaged, or is another; it can be made again."""
+
+
+def unreadable_table(path: Path, error: Exception) -> UnusableFile:
     """What is said of a Parquet file that cannot be read."""
-    return InputError(
+    return UnusableFile(
         f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run what "
         "makes it again"
     )

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stdiff.files import InputError, unreadable_table
+from stdiff.files import InputError, UnusableFile, unreadable_table
 from stdiff.label_budget import LabelBudget
 
 _COLUMNS = ("case_id", "fold", "role", "label_rank")
@@ -31,14 +31,14 @@ def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such file; make it with `stdiff split`")
+        raise UnusableFile(f"{path}: no such file; make it with `stdiff split`")
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         splits = table.to_pandas(ignore_metadata=True)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise unreadable_table(path, error) from error
     if missing := [name for name in _COLUMNS if name not in splits]:
-        raise InputError(
+        raise UnusableFile(
             f"{path}: column(s) {', '.join(missing)} missing, found {', '.join(splits.columns)}; "
             "make it with `stdiff split`"
         )

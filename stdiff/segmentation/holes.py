@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from stdiff.files import InputError
+from stdiff.files import InputError, UnusableFile
 from stdiff.segmentation.per_case import write_per_case
 from stdiff.stopping import Interrupted
 from stdiff.training.checkpoints import NotSaved
@@ -22,8 +22,8 @@ def or_leave_hole(
 ) -> None:
     """Run a training; where it fails, write why in place of its table, and empty weights.
 
-    What a second try may mend is no hole and is raised: a full disk, a file that cannot be read,
-    a signal to stop.
+    What a second try may mend is no hole and is raised: a full disk, a damaged file, a signal to
+    stop.
 
     Args:
         training: Writes ``out`` and ``weights``.
@@ -34,7 +34,7 @@ def or_leave_hole(
     try:
         training()
         return
-    except (Interrupted, NotSaved, OSError):
+    except (Interrupted, NotSaved, OSError, UnusableFile):
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

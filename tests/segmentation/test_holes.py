@@ -9,7 +9,7 @@ from stdiff.config import load_config
 from stdiff.config_segmentation import ArmConfig, SegmenterConfig
 from stdiff.evaluation.gain import evaluate_gain, gain_table_text
 from stdiff.evaluation.trainings import read_trainings
-from stdiff.files import InputError
+from stdiff.files import InputError, UnusableFile
 from stdiff.label_budget import ALL_LABELS
 from stdiff.segmentation.arms import HOLE, Arm
 from stdiff.segmentation.holes import or_leave_hole
@@ -53,7 +53,15 @@ def test_a_failure_leaves_its_reason_and_no_weights(tmp_path, capsys, error, rea
         load_segmenter(SegmenterConfig(), out.with_suffix(".w"))
 
 
-@pytest.mark.parametrize("error", [NotSaved("full"), OSError("no space"), Interrupted("stop")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotSaved("full"),
+        OSError("no space"),
+        Interrupted("stop"),
+        UnusableFile("damaged"),
+    ],
+)
 def test_what_a_second_try_may_mend_leaves_nothing(tmp_path, error):
     with pytest.raises(type(error)):
         attempt(tmp_path, error)

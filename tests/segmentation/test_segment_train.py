@@ -1,4 +1,5 @@
 import json
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -227,13 +228,28 @@ def test_a_segmenter_that_cannot_be_trained_on_an_arm(tables, tmp_path):
         run(tables, tmp_path, arm="rest-100")
 
 
-def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
+def command_of(tables, tmp_path, arm):
     (tmp_path / "c.yaml").write_text(dump_config(configuration()))
     command = ["segment", "--config", tmp_path / "c.yaml", "--cases", tables / "cases.parquet"]
     command += ["--splits", tables / "splits.parquet", "--segmenter", "unet_resnet18"]
-    command += ["--arm", "many-100", "--corpus", tables / "corpus.parquet", "--seed", 1]
+    command += ["--arm", arm, "--corpus", tables / "corpus.parquet", "--seed", 1]
     command += ["--state", tmp_path / "state", "--weights", tmp_path / "w", "--out", tmp_path / "t"]
-    command = [str(part) for part in command]
+    return [str(part) for part in command]
+
+
+@pytest.mark.parametrize("name", ["cases", "splits", "corpus"])
+def test_a_damaged_file_is_no_hole(tables, tmp_path, name, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(tables, copy)
+    file = copy / f"{name}.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert main([*command_of(copy, tmp_path, "mixed-100"), "--leave-hole"]) == 1
+    assert f"{name}.parquet" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists() and not (tmp_path / "w").exists()
+
+
+def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
+    command = command_of(tables, tmp_path, "many-100")
     assert main(command) == 1
     assert not (tmp_path / "t").exists()
     assert main([*command, "--leave-hole"]) == 0

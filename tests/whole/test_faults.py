@@ -84,7 +84,8 @@ class Faulty:
 
     def kept(self):
         """Checkpoints and latents of a training, or parts of a shard."""
-        made = (self.folder / MADE).glob(f"{self.state}/*/*")
+        states = (self.folder / MADE).glob(self.state)
+        made = (f for state in states for f in state.rglob("*"))
         return sorted(f for f in made if f.suffix in (".safetensors", ".parquet"))
 
 
@@ -182,7 +183,7 @@ def small_disk(undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     taken = sum(f.stat().st_size for f in undisturbed.ended().rglob("*") if f.is_file())
-    options = f"size={taken // 2**20 + 200}m"
+    options = f"size={taken // 2**20 + 500}m"
     mounted = (
         not os.geteuid()
         and not subprocess.run(
