@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from stdiff.cases import read_cases
-from stdiff.files import InputError
+from stdiff.corpus.shard_list import SHARD_LIST
+from stdiff.files import InputError, UnusableFile
 
 # What downstream steps choose rows by.
 LISTED = ["case_id", "sample_index", "pathology", "birads"]
@@ -70,6 +71,7 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
     Raises:
         InputError: a table that cannot be read, no row at all, or none that was accepted.
     """
+    _refuse_missing(corpus)
     made, reasons, parts = 0, Counter(), []
     for number, path in enumerate(corpus):
         rows = read_cases(path, [*LISTED, "gate"])
@@ -93,6 +95,18 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
             f"corpus: {{gate: {{{next(iter(count.rejected_for))}: null}}}}"
         )
     return Accepted(listed, count, tuple(corpus))
+
+
+def _refuse_missing(corpus: Sequence[Path]) -> None:
+    """Say how to have shards made again: a workflow looks for them once their list is gone."""
+    absent = [Path(shard) for shard in corpus if not Path(shard).is_file()]
+    if not absent:
+        return
+    found = f"{len(absent)} shard(s) that are not there, e.g. {absent[0].name}"
+    shards = absent[0].parent / SHARD_LIST
+    if shards.is_file():
+        raise UnusableFile(f"{shards}: names {found}; delete it and run what makes it again")
+    raise UnusableFile(f"{absent[0].parent}: asked for {found}; make them with `stdiff generate`")
 
 
 def _reasons(cells: Iterable[dict[str, Any] | None]) -> Counter[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from stdiff.files import InputError, write_text
 
+# Its name, in the folder of the shards.
+SHARD_LIST = "shards.txt"
 _LISTED = 5
 
 

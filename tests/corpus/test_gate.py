@@ -1,5 +1,7 @@
 """Thresholds and verdicts, whatever the scores are measured with."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +12,9 @@ from stdiff.config_corpus import QualityGateConfig
 from stdiff.config_generator import GateConfig
 from stdiff.corpus.accepted import count_gate, list_accepted
 from stdiff.corpus.gate import REJECTED, Measures, calibrate, judged, scores_of, terms_met
+from stdiff.corpus.shard_list import write_shard_list
 from stdiff.datasets.descriptors import derived_terms
-from stdiff.files import InputError
+from stdiff.files import InputError, UnusableFile
 from stdiff.lexicon import Findings
 
 SIZE = 32
@@ -187,6 +190,19 @@ def test_of_a_corpus_only_the_shards_that_are_needed_are_read_whole(tmp_path):
     assert rows["case_id"].tolist() == ["c/7", "c/0", "c/6", "c/2"]
     whole = read_cases([shards[0], shards[2]]).set_index("case_id")
     assert rows.set_index("case_id").equals(whole.loc[rows["case_id"]])
+
+
+def test_missing_shards_are_refused_with_the_mend(tmp_path):
+    for number in range(2):
+        write_cases([row(number)], tmp_path / f"0000{number}.parquet")
+    write_shard_list(tmp_path, ["00000", "00001"], tmp_path / "shards.txt")
+    shards = [Path(line) for line in (tmp_path / "shards.txt").read_text().splitlines()]
+    shards[1].unlink()
+    with pytest.raises(UnusableFile, match=r"shards.txt: names 1 .* 00001.parquet; delete it"):
+        list_accepted(shards)
+    (tmp_path / "shards.txt").unlink()
+    with pytest.raises(UnusableFile, match="00001.parquet; make them with"):
+        list_accepted(shards)
 
 
 def test_a_corpus_with_nothing_accepted_is_refused_with_the_reasons(tmp_path):
