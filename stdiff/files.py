@@ -107,16 +107,24 @@ def sha256_folder(path: Path) -> str:
     Logs (``*.jsonl``) and hidden files are left out: speed and time of day are no content.
     """
     digest = hashlib.sha256()
-    files = (p for p in Path(path).rglob("*") if p.is_file())
-    for file in sorted(p for p in files if p.suffix != ".jsonl" and not p.name.startswith(".")):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    for name in _content(path):
+        digest.update(f"{name}\0{sha256_file(Path(path) / name)}\n".encode())
     return digest.hexdigest()
 
 
+def _content(folder: Path) -> list[str]:
+    """Names of the files of a folder, but for logs and hidden ones."""
+    files = (p for p in sorted(Path(folder).rglob("*")) if p.is_file())
+    kept = (p for p in files if p.suffix != ".jsonl" and not p.name.startswith("."))
+    return [p.relative_to(folder).as_posix() for p in kept]
+
+
 def write_sums(folder: Path) -> None:
-    """Write hashes of the files of a folder into it, as ``sha256sum --check sha256.txt`` reads."""
-    files = sorted(p for p in Path(folder).rglob("*") if p.is_file())
-    lines = (f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
+    """Write hashes of the files of a folder into it, as ``sha256sum --check sha256.txt`` reads.
+
+    Of the same files as :func:`sha256_folder`, whose result they are part of.
+    """
+    lines = (f"{sha256_file(Path(folder) / name)}  {name}\n" for name in _content(folder))
     write_text(Path(folder) / SUMS, "".join(lines))
 
 

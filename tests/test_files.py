@@ -19,11 +19,13 @@ from stdiff.files import (
     MAX_PIXELS,
     InputError,
     decode_png,
+    differing_files,
     encode_png,
     read_image,
     sha256_bytes,
     sha256_file,
     sha256_folder,
+    write_sums,
     write_text,
     written_whole,
 )
@@ -196,3 +198,15 @@ def test_colour_is_kept_by_read_and_greyed_by_decode(tmp_path):
     Image.new("RGB", (3, 2), (255, 0, 0)).save(path)
     assert read_image(path).mode == "RGB"
     assert decode_png(path.read_bytes()).tolist() == [[76] * 3] * 2
+
+
+def test_sums_are_of_content_and_not_of_logs(tmp_path):
+    for name, log in (("a", "12 images/s"), ("b", "13 images/s")):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "w").write_text("weights")
+        (tmp_path / name / "train.jsonl").write_text(log)
+        write_sums(tmp_path / name)
+    assert sha256_folder(tmp_path / "a") == sha256_folder(tmp_path / "b")
+    assert differing_files(tmp_path / "a") == []
+    (tmp_path / "a" / "unet" / "w").write_text("Weights")
+    assert differing_files(tmp_path / "a") == ["unet/w"]
