@@ -37,7 +37,7 @@ faults: $(READY)
 
 # Both of these, which then compare with one and the same undisturbed run.
 disturb: $(READY)
-	FAULTS=$(FAULTS) timeout 900 pytest -m "slurm or faults" -rs -s
+	FAULTS=$(FAULTS) timeout 700 pytest -m "slurm or faults" -rs -s
 
 # libgomp's threads spin while they wait; beside any other process that makes a step several times
 # slower. stdiff sets this itself, but a script that imports torch first comes too early.
