@@ -34,6 +34,15 @@ def tables(tmp_path_factory) -> dict[str, Path]:
     return write_tables(tmp_path_factory.mktemp("tables"), tiny_config())
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For trainings that are compared bit for bit, whatever a command has set before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def model(config) -> DiffusionModel:
     return tiny_model(config)

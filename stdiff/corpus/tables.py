@@ -70,7 +70,7 @@ def spread_rows(
     """
     counts = count_rows(paths)
     total = sum(counts)
-    chosen = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    chosen = set(evenly_spread(total, count).tolist())
     first = 0
     for path, rows in zip(paths, counts, strict=True):
         if chosen.intersection(range(first, first + rows)):
@@ -78,6 +78,11 @@ def spread_rows(
                 if number in chosen:
                     yield row
         first += rows
+
+
+def evenly_spread(total: int, count: int) -> np.ndarray:
+    """Numbers of at most ``count`` of ``total`` rows, from the first to the last."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def is_synthetic(row: dict[str, Any]) -> bool:

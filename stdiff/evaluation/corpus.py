@@ -6,12 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from stdiff.cases import images_of, read_cases
 from stdiff.config import Config
 from stdiff.corpus.accepted import list_accepted
+from stdiff.corpus.tables import evenly_spread
 from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
@@ -66,7 +64,8 @@ def evaluate_corpus(
     training = labelled_training_cases(table, roles, ALL_LABELS)
     seen = training_cases(table, roles)
     accepted = list_accepted(corpus)
-    generated = accepted.rows(_spread(accepted.listed, config.evaluation.images))
+    looked_at = evenly_spread(len(accepted.listed), config.evaluation.images)
+    generated = accepted.rows(accepted.listed.iloc[looked_at])
     test_images, generated_images, training_images = (
         labelled_images(rows, size_px) for rows in (test, generated, training)
     )
@@ -103,10 +102,3 @@ def evaluate_corpus(
         ),
     }
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
-
-
-def _spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """At most ``count`` rows, evenly spread from the first to the last."""
-    if len(rows) <= count:
-        return rows
-    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]

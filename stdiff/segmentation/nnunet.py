@@ -21,6 +21,7 @@ from torch import nn
 
 from stdiff.config import Config
 from stdiff.config_segmentation import SegmenterConfig
+from stdiff.corpus.exporting.nnunet import about_dataset
 from stdiff.device import compute_device
 from stdiff.files import InputError, write_text
 from stdiff.segmentation.images import ArmImages, LabelledImages
@@ -61,7 +62,7 @@ def train_nnunet(
         The network, and what makes masks (N, H, W) uint8 of images (N, H, W) uint8.
 
     Raises:
-        InputError: nnU-Net is not installed, or fails to take the images.
+        InputError: nnU-Net is not installed.
         Interrupted: on SIGTERM or SIGINT.
     """
     version = _installed()
@@ -153,12 +154,7 @@ def _write_raw(folder: Path, seen: ArmImages, validation: LabelledImages | None)
     """A raw dataset of nnU-Net, with the split into what it learns from and what it looks at."""
     parts = {"real": seen.real, "synthetic": seen.synthetic, "validation": validation}
     names = {part: _write_pairs(folder, part, of) for part, of in parts.items() if of is not None}
-    about = {
-        "channel_names": {"0": "ultrasound"},
-        "labels": {"background": 0, "lesion": 1},
-        "numTraining": sum(map(len, names.values())),
-        "file_ending": ".png",
-    }
+    about = about_dataset(sum(map(len, names.values())))
     write_text(folder / "dataset.json", json.dumps(about))
     val = names.pop("validation", [])
     if val:

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from stdiff.cases import case_row, png_cell, write_cases
 from stdiff.classification.train import build_classifier, classify_arm
@@ -11,6 +10,8 @@ from stdiff.config import ConfigError, parse_config
 from stdiff.files import InputError
 from stdiff.targets import classes_of
 from stdiff.training.tensor_files import about_tensors
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE_PX = 32
 STAGE = {"images": 64, "batch": 8}
@@ -60,14 +61,6 @@ def drawn_row(case_id, index, malignant, **values):
         lesion_count=1,
         **values,
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

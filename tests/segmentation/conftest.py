@@ -1,18 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from drawn_cases import SIZE_PX, drawn_row
 
 from stdiff.cases import png_cell, write_cases
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

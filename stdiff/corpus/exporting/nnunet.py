@@ -55,16 +55,20 @@ def write(choice: Choice, folder: Path) -> None:
         _write_json(folder / "splits_final.json", [training])
     _write_json(
         folder / "dataset.json",
-        {
-            # An unknown channel is normalised to mean 0 and SD 1 image by image, as it should be.
-            "channel_names": {"0": "ultrasound"},
-            "labels": {"background": 0, "lesion": 1},
-            "numTraining": number,
-            "file_ending": ".png",
-            "description": notice.what(),
-            "licence": " ".join(notice.licences()),
-        },
+        about_dataset(number)
+        | {"description": notice.what(), "licence": " ".join(notice.licences())},
     )
+
+
+def about_dataset(training: int) -> dict[str, Any]:
+    """What ``dataset.json`` must say of a dataset with so many training cases."""
+    return {
+        # An unknown channel is normalised to mean 0 and SD 1 image by image, as it should be.
+        "channel_names": {"0": "ultrasound"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": training,
+        "file_ending": ".png",
+    }
 
 
 def _write_json(path: Path, value: Any) -> None:
