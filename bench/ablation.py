@@ -16,24 +16,23 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import yaml
-from sklearn.metrics import balanced_accuracy_score
 
 from stdiff import options
 from stdiff.cases import images_of, read_cases
 from stdiff.config import parse_config
 from stdiff.config_generator import GateConfig
+from stdiff.corpus.gate import SEEN_TERMS
 from stdiff.corpus.plan import write_plan
-from stdiff.datasets.descriptors import describe
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.pipeline import Generator
+from stdiff.evaluation.adherence import balanced_accuracy, told_terms
 from stdiff.evaluation.fidelity import kid
 from stdiff.files import sha256_bytes, write_text
 from stdiff.labels import read_splits
 from stdiff.randomness import generator, integer_seed
-from stdiff.segmentation.images import annotated_lesions, labelled_images
+from stdiff.segmentation.images import LabelledImages, annotated_lesions, labelled_images
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import image_features, load_segmenter, segment
 from stdiff.segmentation.train import segmenter_config
@@ -43,7 +42,6 @@ ROOT = Path(__file__).parents[1]
 SEGMENTER = "unet_resnet18"
 # Nothing is chosen on validation images, so that all models are trained alike.
 LAST_WEIGHTS = {"training": {"finetune": {"watch_every_images": None}}}
-MEASURED = ("echo_pattern", "posterior_features")
 
 
 def merged(base, change):
@@ -95,19 +93,10 @@ def generated(model, plan, seed, sampler, free=False):
     return np.concatenate(images)
 
 
-def measured_terms(images, masks):
-    """Echo pattern and posterior features by image analysis, None where they cannot be told."""
-    found = [describe(i, m > 0).terms for i, m in zip(images, masks, strict=True)]
-    return pd.DataFrame([{name: terms.get(name) for name in MEASURED} for terms in found])
-
-
-def adherence(asked, found):
-    """Balanced accuracy of each feature, where it was asked for and could be told."""
-    scores = {}
-    for name in MEASURED:
-        told = asked[name].notna().to_numpy() & found[name].notna().to_numpy()
-        scores[name] = balanced_accuracy_score(asked[name][told], found[name][told])
-    return scores
+def adherence(rows, images, masks):
+    """Balanced accuracy of each feature that is seen in the image."""
+    told = told_terms(rows, LabelledImages(images, masks), rows["case_id"].to_numpy())
+    return {name: balanced_accuracy(told[name]) for name in SEEN_TERMS}
 
 
 def judged(config, run):
@@ -140,7 +129,7 @@ def measure(config, model_folder, plan, run, seed):
     return {
         "kid": distance,
         "mask_dice": float(dice),
-        **adherence(plan, measured_terms(images, masks)),
+        **adherence(plan, images, masks),
         "background_change_grey": float(change),
     }
 
@@ -149,8 +138,10 @@ def ceiling(config, run):
     """What real test images give, where that makes sense."""
     network, test, images = judged(config, run)
     dice = case_metrics(segment(network, images.images_NHW), images.masks_NHW)["dice"].mean()
-    found = measured_terms(images.images_NHW, images.masks_NHW)
-    return {"mask_dice": float(dice), **adherence(test, found)}
+    return {
+        "mask_dice": float(dice),
+        **adherence(test, images.images_NHW, images.masks_NHW),
+    }
 
 
 def table_of(results, real):

@@ -49,14 +49,9 @@ def evaluate_control(
         ``dice_low``, ``dice_high`` and ``excluded_both_empty``; and ``by_mask_origin``,
         ``by_pathology`` and ``ceiling_by_pathology``, such records by value.
     """
-    origins = generated["mask_origin"].fillna("unknown").to_numpy(dtype=str)
-    # What was done to a mask of the bank follows its case_id.
-    origins = np.array([origin.partition(";")[0] for origin in origins], dtype=str)
-    groups = np.where(
-        np.char.find(origins, ":") >= 0, origins, generated["case_id"].to_numpy(dtype=str)
-    )
+    origins = mask_origins(generated)
     made = _dice(network, generated_images).assign(
-        group_id=groups,
+        group_id=mask_groups(generated),
         mask_origin=[origin.partition(":")[0] for origin in origins],
         pathology=generated["pathology"].to_numpy(),
     )
@@ -74,6 +69,21 @@ def evaluate_control(
         "by_pathology": {name: record(rows) for name, rows in made.groupby("pathology")},
         "ceiling_by_pathology": {name: record(rows) for name, rows in real.groupby("pathology")},
     }
+
+
+def mask_origins(generated: pd.DataFrame) -> np.ndarray:
+    """Where the mask of each row (N,) comes from: of the bank ``bank:<case_id>`` and no more."""
+    origins = generated["mask_origin"].fillna("unknown").to_numpy(dtype=str)
+    # What was done to a mask of the bank follows its case_id.
+    return np.array([origin.partition(";")[0] for origin in origins], dtype=str)
+
+
+def mask_groups(generated: pd.DataFrame) -> np.ndarray:
+    """Group of each row (N,): images of one real mask are one, every other image is its own."""
+    origins = mask_origins(generated)
+    return np.where(
+        np.char.find(origins, ":") >= 0, origins, generated["case_id"].to_numpy(dtype=str)
+    )
 
 
 def _dice(network: nn.Module, images: LabelledImages) -> pd.DataFrame:

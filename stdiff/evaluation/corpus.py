@@ -1,4 +1,4 @@
-"""Everything measured on one synthetic corpus: fidelity, control, memorisation."""
+"""Everything measured on one synthetic corpus: fidelity, control, adherence, memorisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from stdiff.cases import images_of, read_cases
 from stdiff.config import Config
 from stdiff.corpus.accepted import list_accepted
 from stdiff.corpus.tables import evenly_spread
-from stdiff.evaluation.control import evaluate_control
+from stdiff.evaluation.adherence import evaluate_adherence
+from stdiff.evaluation.control import evaluate_control, mask_groups
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.files import write_text
@@ -36,7 +37,7 @@ def evaluate_corpus(
 
     Keys: ``encoder``, ``labels``, ``generated`` (number of images), ``accepted`` (those of
     them that the gate accepted), ``evaluated`` (of these at most ``evaluation.images``), and of
-    these ``fidelity`` (list of records), ``control``, ``memorisation``.
+    these ``fidelity`` (list of records), ``control``, ``adherence``, ``memorisation``.
 
     Args:
         config: The run.
@@ -90,6 +91,15 @@ def evaluate_corpus(
             network,
             generated,
             generated_images,
+            test,
+            test_images,
+            settings=config.evaluation,
+            seed=config.seed,
+        ),
+        "adherence": evaluate_adherence(
+            generated,
+            generated_images,
+            mask_groups(generated),
             test,
             test_images,
             settings=config.evaluation,

@@ -211,6 +211,7 @@ def _corpus(
             "evaluated": measured["evaluated"],
             "fidelity": records_table(measured["fidelity"], leave_out=["encoder"]),
             "control": nested_tables(measured["control"]),
+            "adherence": nested_tables(measured["adherence"]),
             "memorisation": nested_tables(measured["memorisation"]),
         }
     if shards and real is not None:

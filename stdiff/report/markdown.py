@@ -10,7 +10,7 @@ from stdiff.report.tables import Table, nested_tables, records_table, steps_tabl
 
 
 def results_markdown(run: Path) -> str:
-    """Dice by arm, gains, fidelity, control, memorisation, seconds and memory of a finished run.
+    """Dice by arm, gains, what was measured on each corpus, seconds and memory of a finished run.
 
     Raises:
         InputError: ``run`` is not a finished run.
@@ -35,8 +35,12 @@ def results_markdown(run: Path) -> str:
         corpus = f"corpus of the generator with {labels} of the labels"
         fidelity = records_table(measured["fidelity"], leave_out=["encoder"])
         parts.append((f"Fidelity, {corpus} (features: {measured['encoder']})", fidelity))
-        for name in ("control", "memorisation"):
-            title = {"control": "Mask Dice", "memorisation": "Memorisation"}[name]
+        titles = {
+            "control": "Mask Dice",
+            "adherence": "Terms asked for and found",
+            "memorisation": "Memorisation",
+        }
+        for name, title in titles.items():
             parts += [
                 (", ".join(filter(None, (title, corpus, sub))), table)
                 for sub, table in nested_tables(measured[name])

@@ -196,6 +196,11 @@ def test_a_corpus_is_measured(run_folder):
         20,
         10,
     )
+    # Nobody described these lesions.
+    assert (result["adherence"]["echo_pattern"]["images"], result["adherence"]["by_term"]) == (
+        0,
+        {},
+    )
     assert result["memorisation"]["training_images"] == 30
 
 

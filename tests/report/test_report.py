@@ -164,6 +164,12 @@ def write_corpus(run, percent):
             "ceiling": record | {"dice_mean": 0.6543},
             "by_pathology": {"benign": record | {"dice_low": None, "dice_high": None}},
         },
+        "adherence": {
+            "echo_pattern": {"images": 9, "balanced_accuracy": 0.4321, "chance": 0.2},
+            "posterior_features": {"images": 0, "balanced_accuracy": None, "chance": None},
+            "ceiling": {"echo_pattern": {"images": 5, "balanced_accuracy": 0.7891, "chance": 0.2}},
+            "by_term": {"echo_pattern: anechoic": {"images": 4, "found": 0.6543}},
+        },
         "memorisation": evaluate_memorisation(*images),
     }  # fmt: skip
     (home / "evaluation.json").write_text(json.dumps(evaluation))
@@ -337,6 +343,10 @@ def test_measurements_of_the_corpora_equal_the_json(finished, page):
     assert first["Dice [95 %]"] == "0.612 [0.500, 0.700]"
     assert ceiling["Dice [95 %]"] == "0.654 [0.500, 0.700]"
     assert {"by pathology"} <= {word.strip() for word in page.words}
+    assert page.table("", "balanced accuracy")[0]["balanced accuracy"] == "0.432"
+    assert page.table("", "found") == [
+        {"": "echo pattern: anechoic", "images": "4", "found": "0.654"}
+    ]
     to_training = page.table("", "median correlation")[0]
     expected = measured["memorisation"]["generated_to_training"]["p50"]
     assert numbers(to_training["median correlation"]) == pytest.approx([expected], abs=5.1e-4)
