@@ -4,8 +4,10 @@ The stock pipeline is `StableDiffusionControlNetPipeline`, opened from the very 
 and called as its documentation says: 50 steps, guidance 7.5. Both get the same masks, captions and
 batches. All variants take turns, batch by batch, so a busy machine slows them alike; speeds are
 ratios of one turn. Quality is that of all images of a variant: KID to real test images with the
-jackknife's interval, and mask Dice by a segmenter that saw real images only, with an interval over
-images. Masks are drawn anew (`--seed`): no setting was chosen on them.
+jackknife's interval; mask Dice by a segmenter that saw real images only, with an interval over
+images; and how often echo pattern and posterior features are those of the caption (balanced
+accuracy, bootstrap interval over images). Masks are drawn anew (`--seed`): no setting was chosen on
+them.
 
     make bench-generate DATA=FOLDER        makes the run first
     python bench/generate.py --run results/busi_cpu
@@ -27,15 +29,18 @@ from scipy import stats
 from stdiff.cases import images_of, read_cases
 from stdiff.config import parse_config
 from stdiff.config_generator import SamplerConfig
+from stdiff.corpus.gate import SEEN_TERMS
 from stdiff.corpus.plan import write_plan
 from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import to_grey
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.pipeline import Generator
+from stdiff.evaluation.adherence import balanced_record, told_terms
 from stdiff.label_budget import LabelBudget
 from stdiff.labels import read_splits
+from stdiff.randomness import generator as random_generator
 from stdiff.segmentation.arms import real_arm
-from stdiff.segmentation.images import annotated_lesions, labelled_images
+from stdiff.segmentation.images import LabelledImages, annotated_lesions, labelled_images
 from stdiff.segmentation.metrics import case_metrics
 from stdiff.segmentation.networks import image_features, load_segmenter, segment
 from stdiff.segmentation.train import segmenter_config
@@ -110,7 +115,7 @@ def captions_anew(folder, **settings):
 def variants(folder, distilled):
     """What is compared: the stock pipeline, then ours with one way more to be fast in each row."""
     generator = Generator.load(folder)
-    always = {"guidance_from": 0.0}
+    always, told = {"guidance_from": 0.0}, {"early_text_guidance": 1.0}
     fast = {"precision": "bfloat16"}
     found = [
         Variant("stock pipeline, 50 steps, guidance 7.5", stock(folder, generator, 7.5)),
@@ -119,8 +124,10 @@ def variants(folder, distilled):
         Variant("10 steps", ours(generator, steps=10, **always)),
         Variant("10 steps, UniPC", ours(generator, steps=10, solver="unipc", **always)),
         Variant("6 steps", ours(generator, **always)),
-        Variant("6 steps, guided late", ours(generator)),
-        Variant("6 steps, guided late, decoded in bfloat16: the default", ours(generator, **fast)),
+        Variant("6 steps, mask guided late", ours(generator, **told)),
+        Variant("6 steps, mask guided late, decoded in bfloat16", ours(generator, **told, **fast)),
+        Variant("... and caption throughout: the default", ours(generator, **fast)),
+        Variant("... 4 steps", ours(generator, steps=4, **fast)),
         Variant("... condition embedded at every step", condition_anew(folder, **fast)),
         Variant("... captions embedded at every batch", captions_anew(folder, **fast)),
         Variant("... in batches of 5", in_batches(ours(generator, **fast), 5)),
@@ -169,7 +176,7 @@ def kid_with_error(generated, real):
 
 
 def quality(run, config, segmenter):
-    """A function of images and masks: KID and mask Dice, each with half an interval."""
+    """A function of images and their rows of the plan: cells of a table."""
     weights = run / f"segment/{segmenter}/{real_arm(config)}-100/seed0.safetensors"
     network = load_segmenter(segmenter_config(config, segmenter), weights)
     table = read_cases(sorted((run / "cases").glob("*.parquet")))
@@ -177,15 +184,26 @@ def quality(run, config, segmenter):
     real = labelled_images(test, config.image.size_px)
     features = image_features(network, real.images_NHW)
 
-    def measured(images, masks):
+    def measured(images, plan):
+        masks = images_of(plan["mask"])
         kid, error = kid_with_error(image_features(network, images), features)
         dice = case_metrics(segment(network, images), masks)["dice"].dropna()
-        return kid, 1.96 * error, dice.mean(), 1.96 * stats.sem(dice)
+        cells = [
+            f"{kid:.2f} ± {1.96 * error:.2f}",
+            f"{dice.mean():.3f} ± {1.96 * stats.sem(dice):.3f}",
+        ]
+        told = told_terms(plan, LabelledImages(images, masks), plan["case_id"].to_numpy())
+        for name in SEEN_TERMS:
+            draws, rng = config.evaluation.bootstrap_draws, random_generator(config.seed, "bench")
+            met = balanced_record(told[name], draws, rng)
+            values = (met[f"balanced_accuracy{end}"] for end in ("", "_low", "_high"))
+            cells.append("{:.2f} ({:.2f}–{:.2f})".format(*values))
+        return cells
 
     return measured
 
 
-def line(variant, first, measured, masks):
+def line(variant, first, measured, plan):
     """One row of the table: speeds as medians, ratios turn by turn."""
     ratios = [a / b for a, b in zip(first.seconds, variant.seconds, strict=True)]
     cells = [
@@ -193,13 +211,11 @@ def line(variant, first, measured, masks):
         f"{1000 * statistics.median(variant.seconds) / len(variant.images[0]):.0f}",
         f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})",
     ]
-    kid, kid_half, dice, dice_half = measured(np.concatenate(variant.images), masks)
-    cells += [f"{kid:.2f} ± {kid_half:.2f}", f"{dice:.3f} ± {dice_half:.3f}"]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cells + measured(np.concatenate(variant.images), plan))} |"
 
 
 def planned(run, config, count, seed):
-    """Masks, captions and seeds of a plan of the run's kind, drawn with a benchmark's own seed."""
+    """Rows of a plan of the run's kind, drawn with a benchmark's own seed."""
     plan = run / "benchmarks" / f"plan-{count}-{seed}.parquet"
     if not plan.exists():
         write_plan(
@@ -211,8 +227,7 @@ def planned(run, config, count, seed):
             seed=seed,
             fold=config.split.fold,
         )
-    rows = read_cases([plan])
-    return images_of(rows["mask"]), list(rows["caption"]), list(rows["seed"])
+    return read_cases([plan])
 
 
 def main():
@@ -227,16 +242,18 @@ def main():
     o = parser.parse_args()
     config = parse_config(yaml.safe_load((o.run / "config.yaml").read_text()))
     folder = o.model or o.run / "labels100" / "model"
-    masks, captions, _ = planned(o.run, config, o.images, o.seed)
+    plan = planned(o.run, config, o.images, o.seed)
+    masks, captions = images_of(plan["mask"]), list(plan["caption"])
     compared = variants(folder, o.distilled)
     if o.only:
         compared = [compared[i] for i in [0, *o.only]]
     take_turns(compared, masks, captions, o.batch, o.seed)
     measured = quality(o.run, config, next(iter(config.segmentation.segmenters)))
-    print("| | ms an image | times the stock pipeline (range) | KID | mask Dice |")
-    print("|---|---|---|---|---|")
+    columns = ["ms an image", "times the stock pipeline (range)", "KID", "mask Dice", *SEEN_TERMS]
+    print(f"| | {' | '.join(columns).replace('_', ' ')} |")
+    print("|---" * (len(columns) + 1) + "|")
     for variant in compared:
-        print(line(variant, compared[0], measured, masks), flush=True)
+        print(line(variant, compared[0], measured, plan), flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def main():
     o = parser.parse_args()
     config = parse_config(yaml.safe_load((o.run / "config.yaml").read_text()))
     generator = Generator.load(o.model or o.run / "labels100" / "model")
-    masks, captions, seeds = planned(o.run, config, o.images, o.seed)
+    plan = planned(o.run, config, o.images, o.seed)
+    masks, captions, seeds = images_of(plan["mask"]), list(plan["caption"]), list(plan["seed"])
     tables, splits = sorted((o.run / "cases").glob("*.parquet")), o.run / "splits.parquet"
     free = images_of(lesion_free_cells(tables, splits, ALL_LABELS, config.split.fold))
     around = free[np.random.default_rng(o.seed).integers(len(free), size=o.images)]

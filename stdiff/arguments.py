@@ -168,7 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--target", required=True, choices=get_args(Target))
     _downstream_options(p)
 
-    p = step("evaluate", "fidelity, mask Dice and memorisation of a corpus")
+    p = step("evaluate", "fidelity, mask Dice, terms and memorisation of a corpus")
     options.config_file(p)
     options.data(p)
     p.add_argument("--corpus", type=Path, nargs="+", required=True, help="shards")

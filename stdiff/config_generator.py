@@ -227,8 +227,14 @@ class SamplerConfig(Section):
         0.5,
         ge=0,
         lt=1,
-        description="share of the steps that pass before guidance begins; until then mask and "
-        "caption are only told, which costs less",
+        description="share of the steps that pass before guidance by these two begins; until then "
+        "the mask is only told, which costs less",
+    )
+    early_text_guidance: float = Field(
+        5.0,
+        ge=0,
+        description="scale of the caption in the steps before; 1 tells it only, which costs less: "
+        "images are made a third faster, and show less of what captions ask for",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",

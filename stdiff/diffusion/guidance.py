@@ -76,17 +76,22 @@ class Conditions:
         self._networks, self._gate_B1HW, self._embedded_BCHW = networks, gate_B1HW, embedded_BCHW
         self._caption_BLD, self._empty_BLD = caption_BLD, empty_BLD
 
-    def guided(self, z_BCHW: torch.Tensor, t: torch.Tensor, sampler: SamplerConfig) -> torch.Tensor:
+    def guided(
+        self, z_BCHW: torch.Tensor, t: torch.Tensor, *, mask_scale: float, text_scale: float
+    ) -> torch.Tensor:
         """Prediction guided away from stage 1, with a scale for the mask and one for the caption.
 
         v = v₀ + s_mask (v_mask - v₀) + s_text (v_mask,text - v_mask), v₀ being stage 1 itself: no
-        ControlNet, no caption. With equal scales the middle branch cancels and is not computed.
+        ControlNet, no caption. With equal scales the middle branch cancels, with a mask scale of 1
+        the first: what cancels is not computed.
         """
-        mask_scale, text_scale = sampler.mask_guidance, sampler.text_guidance
-        if mask_scale == text_scale == 1:
-            return self.told(z_BCHW, t)
-        base = denoise_as_stage_1(self._networks.unet, z_BCHW, t, self._empty_BLD)
         full = self.told(z_BCHW, t)
+        if mask_scale == text_scale == 1:
+            return full
+        if mask_scale == 1:
+            mask = self._conditioned(z_BCHW, t, self._empty_BLD)
+            return mask + text_scale * (full - mask)
+        base = denoise_as_stage_1(self._networks.unet, z_BCHW, t, self._empty_BLD)
         if mask_scale == text_scale:
             return base + mask_scale * (full - base)
         mask = self._conditioned(z_BCHW, t, self._empty_BLD)
@@ -127,10 +132,10 @@ def denoise(
     """Latents after every step from ``z_BCHW`` on, which is noise."""
     first_guided = math.ceil(sampler.guidance_from * len(solver.timesteps))
     for number, t in enumerate(solver.timesteps):
+        mask_scale, text_scale = sampler.mask_guidance, sampler.text_guidance
         if number < first_guided:
-            predicted = conditions.told(z_BCHW, t)
-        else:
-            predicted = conditions.guided(z_BCHW, t, sampler)
+            mask_scale, text_scale = 1.0, sampler.early_text_guidance
+        predicted = conditions.guided(z_BCHW, t, mask_scale=mask_scale, text_scale=text_scale)
         z_BCHW = solver.step(predicted.float(), t, z_BCHW).prev_sample
         if background is not None:
             z_BCHW = background.put_back(z_BCHW, *signal_and_noise(solver, number + 1))

@@ -55,7 +55,9 @@ def evaluate_adherence(
     real = told_terms(test, test_images, test["group_id"].to_numpy())
 
     def record(told: pd.DataFrame) -> dict[str, Any]:
-        return _record(told, settings.bootstrap_draws, generator(seed, "adherence interval"))
+        return balanced_record(
+            told, settings.bootstrap_draws, generator(seed, "adherence interval")
+        )
 
     terms = {}
     for name in SEEN_TERMS:
@@ -103,7 +105,8 @@ def balanced_accuracy(told: pd.DataFrame) -> float:
     return float(told.groupby("asked")["met"].mean().mean())
 
 
-def _record(told: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict[str, Any]:
+def balanced_record(told: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The record that :func:`evaluate_adherence` gives of one feature's rows."""
     terms = told["asked"].nunique()
     low, high = _interval(told, draws, rng)
     return {

@@ -23,9 +23,9 @@ def masks():
     return np.stack([lesion_scene(seed, 32)[1] for seed in range(2)])
 
 
-def images(generator, masks, **changes):
+def images(generator, masks, captions=CAPTIONS, **changes):
     sampler = SamplerConfig.model_validate(SAMPLER.model_dump() | changes)
-    return generator.generate(masks, CAPTIONS, [1, 2], sampler).astype(int)
+    return generator.generate(masks, captions, [1, 2], sampler).astype(int)
 
 
 @torch.inference_mode()
@@ -41,8 +41,8 @@ def test_what_is_computed_once_equals_what_is_computed_at_every_step(generator, 
     base = denoise_as_stage_1(model.unet, z, t, model.empty_1LD)
     ours = Denoisers(model, compiled=False).conditioned(masks, CAPTIONS)
     assert torch.equal(ours.told(z, t), told)
-    sampler = SamplerConfig(mask_guidance=3, text_guidance=3)
-    assert torch.equal(ours.guided(z, t, sampler), base + 3 * (told - base))
+    guided = ours.guided(z, t, mask_scale=3, text_scale=3)
+    assert torch.equal(guided, base + 3 * (told - base))
     # The model itself keeps its embedder.
     assert torch.equal(
         model.controlnet(z, t, caption, controlnet_cond=picture, return_dict=False)[1],
@@ -50,31 +50,54 @@ def test_what_is_computed_once_equals_what_is_computed_at_every_step(generator, 
     )
 
 
-def test_guidance_begins_where_it_is_asked_to(generator, masks, monkeypatch):
+def test_guidance_of_the_mask_begins_where_it_is_asked_to(generator, masks, monkeypatch):
     from stdiff.diffusion import guidance
 
-    guided, calls = guidance.Conditions.guided, []
+    guided, scales = guidance.Conditions.guided, []
 
-    def counted(self, z, t, sampler):
-        calls.append(int(t))
-        return guided(self, z, t, sampler)
+    def noted(self, z, t, *, mask_scale, text_scale):
+        scales.append((mask_scale, text_scale))
+        return guided(self, z, t, mask_scale=mask_scale, text_scale=text_scale)
 
-    monkeypatch.setattr(guidance.Conditions, "guided", counted)
-    steps = {}
-    for start in (0.0, 0.5, 0.6, 0.99):
-        calls.clear()
+    monkeypatch.setattr(guidance.Conditions, "guided", noted)
+    for start, early in ((0.0, 0), (0.5, 2), (0.6, 3), (0.99, 4)):
+        scales.clear()
         images(generator, masks, guidance_from=start)
-        steps[start] = list(calls)
-    assert [len(steps[start]) for start in (0.0, 0.5, 0.6, 0.99)] == [4, 2, 1, 0]
-    # The later steps are the less noisy ones.
-    assert steps[0.5] == steps[0.0][2:]
+        # The later steps are the less noisy ones.
+        assert scales == [(1.0, 5.0)] * early + [(2.0, 2.0)] * (4 - early)
 
 
-def test_late_guidance_of_scale_1_is_no_guidance(generator, masks):
-    late = images(generator, masks, guidance_from=0.5, mask_guidance=1, text_guidance=1)
-    always = images(generator, masks, mask_guidance=1, text_guidance=1)
+@torch.inference_mode()
+def test_branches_that_cancel_need_not_be_computed(generator, masks):
+    model = generator.model
+    shape = (2, model.unet.config.in_channels, model.latent_px, model.latent_px)
+    z, t = torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.tensor(300)
+    ours = Denoisers(model, compiled=False).conditioned(masks, CAPTIONS)
+    almost = 1 + 1e-7  # all three branches are computed
+    for mask, text in ((1, 3), (1, 0), (2, 2)):
+        short = ours.guided(z, t, mask_scale=mask, text_scale=text)
+        long = ours.guided(z, t, mask_scale=mask * almost, text_scale=text)
+        assert torch.allclose(short, long, atol=1e-5)
+    assert torch.equal(ours.guided(z, t, mask_scale=1, text_scale=1), ours.told(z, t))
+
+
+def test_early_guidance_is_of_the_caption_alone(generator, masks):
+    scales = (1, 200)  # an untrained caption changes little
+    told, pushed = (images(generator, masks, early_text_guidance=s) for s in scales)
+    assert np.abs(told - pushed).max() > 1
+    # Without a caption there is nothing to push by.
+    empty = [images(generator, masks, [""] * 2, early_text_guidance=s) for s in scales]
+    assert np.abs(empty[0] - empty[1]).max() <= 1
+
+
+def test_guidance_of_scale_1_is_no_guidance(generator, masks):
+    plain = {"mask_guidance": 1, "text_guidance": 1, "early_text_guidance": 1}
+    late = images(generator, masks, guidance_from=0.5, **plain)
+    always = images(generator, masks, guidance_from=0, **plain)
     assert np.abs(late - always).max() <= 1
-    assert np.abs(images(generator, masks, mask_guidance=4, text_guidance=4) - always).max() > 1
+    for scale in ("mask_guidance", "text_guidance"):
+        pushed = images(generator, masks, guidance_from=0.5, **plain | {scale: 4})
+        assert np.abs(pushed - always).max() > 1
 
 
 def test_solvers_agree_when_they_take_many_steps(generator, masks):

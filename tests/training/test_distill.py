@@ -69,7 +69,7 @@ def batch_of(stage):
 
 
 def test_a_teacher_of_one_unguided_step_has_nothing_to_teach():
-    unguided = {"mask_guidance": 1, "text_guidance": 1}
+    unguided = {"mask_guidance": 1, "text_guidance": 1, "early_text_guidance": 1}
     alike, guided, slow = (
         stage_of(1, **settings)
         for settings in (
