@@ -147,6 +147,24 @@ def test_one_image_from_a_mask_and_a_text(folder, tmp_path, capsys):
     assert not (tmp_path / "w.png").exists()
 
 
+def test_images_with_chosen_features_need_no_corpus(folder, tables, tmp_path):
+    asked = "pathology=malignant, margin=spiculated, posterior_features=shadowing"
+    masks, shard = tmp_path / "masks.parquet", tmp_path / "chosen.parquet"
+    sample = ("masks", "sample", "--size", 32, "--count", 3, "--where", asked, "--out", masks)
+    assert run(*sample) == 0
+    assert run(*shard_command(folder, tables, 0, shard, masks)) == 0
+    rows = read_cases(shard)
+    assert rows["image"].notna().all() and len(rows) == 3
+    assert set(rows["posterior_features"]) == {"shadowing"}
+    assert rows["caption"].str.contains("spiculated margin.*posterior shadowing").all()
+    for done in (
+        ("corpus", "show", shard, "--out", tmp_path / "sheet.png"),
+        ("export", shard, "--as", "folders", "--to", tmp_path / "chosen"),
+    ):
+        assert run(*done) == 0
+    assert len(list((tmp_path / "chosen" / "images").iterdir())) == 3
+
+
 def test_the_images_of_a_shard_are_those_of_its_masks(folder, tables, tmp_path):
     assert run(*shard_command(folder, tables, 0, tmp_path / "0.parquet")) == 0
     planned = images_of(read_cases(folder / "plan.parquet")["mask"])
