@@ -148,7 +148,7 @@ def test_one_image_from_a_mask_and_a_text(folder, tmp_path, capsys):
 
 
 def test_images_with_chosen_features_need_no_corpus(folder, tables, tmp_path):
-    asked = "pathology=malignant, margin=spiculated, posterior_features=shadowing"
+    asked = "pathology=malignant, orientation=not parallel, posterior_features=shadowing"
     masks, shard = tmp_path / "masks.parquet", tmp_path / "chosen.parquet"
     sample = ("masks", "sample", "--size", 32, "--count", 3, "--where", asked, "--out", masks)
     assert run(*sample) == 0
@@ -156,7 +156,7 @@ def test_images_with_chosen_features_need_no_corpus(folder, tables, tmp_path):
     rows = read_cases(shard)
     assert rows["image"].notna().all() and len(rows) == 3
     assert set(rows["posterior_features"]) == {"shadowing"}
-    assert rows["caption"].str.contains("spiculated margin.*posterior shadowing").all()
+    assert rows["caption"].str.contains("not parallel.*posterior shadowing").all()
     for done in (
         ("corpus", "show", shard, "--out", tmp_path / "sheet.png"),
         ("export", shard, "--as", "folders", "--to", tmp_path / "chosen"),
