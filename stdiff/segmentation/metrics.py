@@ -8,6 +8,7 @@ there, and as NaN leaves the mean, HD95 would *improve* when lesions are missed.
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from stdiff.files import InputError
 # IoU of a predicted with a true lesion from which on it is found: that of PI-CAI (Saha et al. 2024,
 # Lancet Oncol. 25:879-887).
 _FOUND = 0.1
+
+# MONAI 1.5 itself passes an argument that it has deprecated.
+warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
 
 
 def case_metrics(
