@@ -84,6 +84,7 @@ def test_images_of_one_mask_are_no_evidence_of_their_own():
     assert single["balanced_accuracy"] == paired["balanced_accuracy"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains:UserWarning", "ignore:A single label")
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(*[st.sampled_from(list(GREY))] * 2), min_size=1, max_size=8))
 def test_accuracy_is_the_mean_of_the_shares_by_term(pairs):
