@@ -17,7 +17,7 @@ import pandas as pd
 from stdiff.config_segmentation import EvaluationConfig
 from stdiff.corpus.gate import SEEN_TERMS
 from stdiff.datasets.descriptors import derived_terms
-from stdiff.evaluation.statistics import drawn_means, group_bootstrap
+from stdiff.evaluation.statistics import drawn_means, group_bootstrap, known
 from stdiff.randomness import generator
 from stdiff.segmentation.images import LabelledImages
 
@@ -70,9 +70,9 @@ def evaluate_adherence(
             terms[f"{name}: {asked}"] = {
                 "images": len(told),
                 "found": float(told["met"].mean()),
-                "found_low": _known(low),
-                "found_high": _known(high),
-                "found_in_real": _known(real_shares.get(asked, math.nan)),
+                "found_low": known(low),
+                "found_high": known(high),
+                "found_in_real": known(real_shares.get(asked, math.nan)),
             }
     return {
         **{name: record(made[name]) for name in SEEN_TERMS},
@@ -112,9 +112,9 @@ def balanced_record(told: pd.DataFrame, draws: int, rng: np.random.Generator) ->
     return {
         "images": len(told),
         "groups": told["group_id"].nunique(),
-        "balanced_accuracy": _known(balanced_accuracy(told)),
-        "balanced_accuracy_low": _known(low),
-        "balanced_accuracy_high": _known(high),
+        "balanced_accuracy": known(balanced_accuracy(told)),
+        "balanced_accuracy_low": known(low),
+        "balanced_accuracy_high": known(high),
         "chance": 1 / terms if terms else None,
     }
 
@@ -133,8 +133,3 @@ def _interval(told: pd.DataFrame, draws: int, rng: np.random.Generator) -> tuple
     shares = np.divide(met_share, asked_share, out=np.zeros_like(met_share), where=drawn)
     low, high = np.percentile(shares.sum(axis=1) / drawn.sum(axis=1), [2.5, 97.5])
     return float(low), float(high)
-
-
-def _known(value: float) -> float | None:
-    """JSON knows no NaN: null where there is no value."""
-    return None if math.isnan(value) else float(value)

@@ -7,7 +7,6 @@ ceiling; a figure above it means easy, stereotyped lesions, not better images.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 from torch import nn
 
 from stdiff.config_segmentation import EvaluationConfig
-from stdiff.evaluation.statistics import group_bootstrap
+from stdiff.evaluation.statistics import group_bootstrap, known
 from stdiff.randomness import generator
 from stdiff.segmentation.images import LabelledImages
 from stdiff.segmentation.metrics import case_metrics
@@ -97,7 +96,7 @@ def _mean_dice(rows: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict
     return {
         "images": len(counted),
         "groups": counted["group_id"].nunique(),
-        # JSON knows no NaN: null where there is no interval (one group) or no image.
-        **{name: None if math.isnan(value) else float(value) for name, value in dice.items()},
+        # Null where there is no interval (one group) or no image.
+        **{name: known(value) for name, value in dice.items()},
         "excluded_both_empty": len(rows) - len(counted),
     }

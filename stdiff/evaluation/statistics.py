@@ -63,6 +63,11 @@ def drawn_groups(groups: np.ndarray, draws: int, rng: np.random.Generator) -> np
     return rng.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(float)
 
 
+def known(value: float) -> float | None:
+    """JSON knows no NaN: null where there is no value."""
+    return None if math.isnan(value) else float(value)
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
     """P values adjusted for their number (Holm 1979, Scand. J. Statist. 6:65-70)."""
     order = np.argsort(p_values)

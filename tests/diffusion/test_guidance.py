@@ -53,17 +53,19 @@ def test_what_is_computed_once_equals_what_is_computed_at_every_step(generator, 
 def test_guidance_of_the_mask_begins_where_it_is_asked_to(generator, masks, monkeypatch):
     from stdiff.diffusion import guidance
 
-    guided, scales = guidance.Conditions.guided, []
+    guided, scales, times = guidance.Conditions.guided, [], []
 
     def noted(self, z, t, *, mask_scale, text_scale):
         scales.append((mask_scale, text_scale))
+        times.append(int(t))
         return guided(self, z, t, mask_scale=mask_scale, text_scale=text_scale)
 
     monkeypatch.setattr(guidance.Conditions, "guided", noted)
     for start, early in ((0.0, 0), (0.5, 2), (0.6, 3), (0.99, 4)):
-        scales.clear()
+        scales.clear(), times.clear()
         images(generator, masks, guidance_from=start)
         # The later steps are the less noisy ones.
+        assert times == sorted(times, reverse=True)
         assert scales == [(1.0, 5.0)] * early + [(2.0, 2.0)] * (4 - early)
 
 

@@ -197,10 +197,8 @@ def test_a_corpus_is_measured(run_folder):
         10,
     )
     # Nobody described these lesions.
-    assert (result["adherence"]["echo_pattern"]["images"], result["adherence"]["by_term"]) == (
-        0,
-        {},
-    )
+    adherence = result["adherence"]
+    assert (adherence["echo_pattern"]["images"], adherence["by_term"]) == (0, {})
     assert result["memorisation"]["training_images"] == 30
 
 
