@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from stdiff.segmentation.convmixer import CHANNELS, Decoder, Encoder, mixers, skip_gates
 
 _GROUPS, _LAYERS = 3, 3
+_CONSISTENCY = 7.0
 _NOISE = 0.3
 _DROPOUT = 0.3
 _KEPT_ATTENTION = (0.7, 0.9)
@@ -21,10 +23,25 @@ class MGCC(nn.Module):
 
     The auxiliary decoders see what enters the first, the second and the third group of ConvMixer
     layers, in training disturbed; they serve the loss only.
+
+    Args:
+        channels: Of the five levels.
+        consistency_weight: What the agreement of the outputs on unlabelled images weighs in the
+            loss at the end of its rise; 7 is the authors', whose trainings are long.
+
+    Raises:
+        ValueError: the weight is not a number from 0.
     """
 
-    def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(
+        self, channels: Sequence[int] = CHANNELS, consistency_weight: float = _CONSISTENCY
+    ) -> None:
         super().__init__()
+        if not 0 <= consistency_weight < math.inf:
+            raise ValueError(
+                f"consistency_weight is {consistency_weight}; expected a number from 0"
+            )
+        self.consistency_weight = consistency_weight
         self.encoder = Encoder(channels)
         self.groups = nn.ModuleList(mixers(channels[-1], _LAYERS) for _ in range(_GROUPS))
         self.gates = skip_gates(channels)

@@ -15,8 +15,8 @@ from stdiff.segmentation.images import ArmImages, LabelledImages
 from stdiff.segmentation.networks import all_lesion_logits
 from stdiff.training.progress import Batch
 
-_CONSISTENCY = 7.0  # its largest weight
-_RAMP = 0.75  # of the training, until the weight is the largest (the authors': 30,000 of 40,000)
+# Of the training, until the consistency weighs most (the authors': 30,000 of 40,000 steps).
+_RAMP = 0.75
 
 
 class SegmenterStage:
@@ -71,7 +71,8 @@ class SegmenterStage:
         loss, figures = sum(losses) / len(losses), {"soft_dice": overlaps[0]}
         if "unlabelled" in batch:
             consistency = _consistency([logits[labelled:] for logits in outputs])
-            weight = _CONSISTENCY * ramp_up(self.seen.images / (_RAMP * self.training_images))
+            risen = ramp_up(self.seen.images / (_RAMP * self.training_images))
+            weight = self.modules["network"].consistency_weight * risen
             loss, figures["consistency"] = loss + weight * consistency, consistency
         return loss, figures
 

@@ -118,8 +118,9 @@ def test_weights_stand_with_the_synthetic_images_they_belong_to():
 class Twins(torch.nn.Module):
     """A main and two auxiliary outputs that differ by constants."""
 
-    def __init__(self):
+    def __init__(self, consistency_weight=7.0):
         super().__init__()
+        self.consistency_weight = consistency_weight
         self.scale = torch.nn.Parameter(torch.ones(()))
 
     def all_logits(self, grey_N1HW):
@@ -129,9 +130,10 @@ class Twins(torch.nn.Module):
         return self.all_logits(grey_N1HW)[0]
 
 
-def test_unlabelled_images_ask_the_outputs_to_agree():
+@pytest.mark.parametrize("largest", [0.0, 0.5, 7.0])
+def test_unlabelled_images_ask_the_outputs_to_agree(largest):
     unlabelled = np.full((5, 4, 4), 7, np.uint8)
-    stage = stage_of(0.0, flat(1, 8), unlabelled=unlabelled, network=Twins())
+    stage = stage_of(0.0, flat(1, 8), unlabelled=unlabelled, network=Twins(largest))
     batch = stage.draw(np.arange(8), torch.Generator().manual_seed(0))
     assert batch["unlabelled"].shape == (8, 1, 4, 4)
     loss, figures = stage.loss(batch)
@@ -140,8 +142,9 @@ def test_unlabelled_images_ask_the_outputs_to_agree():
     assert figures["consistency"].item() == pytest.approx(expected.item(), rel=1e-5)
     without = {k: v for k, v in batch.items() if k != "unlabelled"}
     supervised, _ = stage.loss(without)
-    weight = 7 * ramp_up(8 / 75)
-    assert (loss - supervised).item() == pytest.approx(weight * expected.item(), rel=1e-5)
+    weight = largest * ramp_up(8 / 75)
+    weighed = (loss - supervised).item()
+    assert weighed == pytest.approx(weight * expected.item(), rel=1e-5, abs=1e-7)
 
 
 def test_a_weight_of_nought_takes_an_image_out_of_the_loss():

@@ -73,6 +73,12 @@ def configured(name):
     return SegmenterConfig(network=name, encoder=encoder, options=narrow)
 
 
+def weighing(weight):
+    return SegmenterConfig(
+        network="MGCC", options=NARROW["options"] | {"consistency_weight": weight}
+    )
+
+
 @pytest.mark.parametrize("name", [*NETWORKS, "my_nets:net"])
 def test_every_network(name, own, tmp_path):
     """What a segmenter must do to be one."""
@@ -134,6 +140,8 @@ def test_only_networks_with_auxiliary_outputs_are_called_semi_supervised(own):
     small = [n for n in NETWORKS if n in ("Unet", "CMUNet", "MGCC", "monai.BasicUNet")]
     able = [n for n in small if hasattr(build_segmenter(configured(n)), "all_logits")]
     assert able == list(SEMI_SUPERVISED)
+    assert build_segmenter(configured("MGCC")).consistency_weight == 7
+    assert build_segmenter(weighing(0.5)).consistency_weight == 0.5
 
 
 @pytest.fixture
@@ -296,6 +304,9 @@ def test_features_of_our_own_networks():
         (SegmenterConfig(encoder="resnet19"), "resnet18"),
         (SegmenterConfig(network="Linknet", encoder="mit_b0"), "cannot be built"),
         (SegmenterConfig(encoder="tu-nonexistent"), "cannot be built"),
+        (weighing(-1), "consistency_weight is -1"),
+        (weighing(float("nan")), "consistency_weight is nan"),
+        (weighing("much"), "cannot be built"),
         (SegmenterConfig(network="monai.DynUNet", options={"strides": []}), "; leave options out"),
     ],
 )
