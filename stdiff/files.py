@@ -80,14 +80,28 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of the run.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it is missing or damaged; or, later, a key is asked for that it lacks.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; is the run finished?")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); make it again") from error
+        return _Record(path, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a record in JSON ({error}); make it again") from error
+
+
+class _Record(dict[str, Any]):
+    """What a JSON file says."""
+
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(
+            f"{self._path}: says nothing of {key!r}; it is of another version of stdiff: remove it "
+            "and make it again"
+        )
 
 
 def sha256_bytes(data: bytes) -> str:

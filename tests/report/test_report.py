@@ -509,12 +509,23 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     write_report(run, out)
     before = (out / "index.html").read_bytes()
     (run / "gain.json").unlink()
-    (run / "gain.json").write_text("{")
-    with pytest.raises(InputError, match=r"gain\.json: not JSON"):
-        write_report(run, out)
+    for damaged in ("{", "null", "[1]"):
+        (run / "gain.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"gain\.json: not a record in JSON"):
+            write_report(run, out)
     assert (out / "index.html").read_bytes() == before
     assert len(list((out / "figures").iterdir())) == 14
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_another_version_measured_is_named(run, tmp_path):
+    path = run / "labels25" / "evaluation.json"
+    measured = json.loads(path.read_text())
+    del measured["adherence"]
+    path.write_text(json.dumps(measured))
+    message = r"labels25/evaluation\.json: says nothing of 'adherence'.*make it again"
+    with pytest.raises(InputError, match=message):
+        write_report(run, tmp_path / "out")
 
 
 def test_other_folders_are_never_replaced(run, tmp_path):
