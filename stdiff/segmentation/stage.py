@@ -59,21 +59,25 @@ class SegmenterStage:
         return batch
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Supervised loss, plus the weighted consistency where there are unlabelled images."""
-        labelled = len(batch["images"])
-        seen_N1HW = torch.cat([batch["images"], *_present(batch, "unlabelled")])
+        """Supervised loss, plus the weighted consistency where there are unlabelled images.
+
+        Labelled and unlabelled images pass through the network by themselves. Where batch
+        normalisation takes its statistics of both together, as the authors' code does, the loss of
+        the labelled ones leads to a worse network, also without any weight of the consistency
+        (docs/results.md).
+        """
+        network, unlabelled = self.modules["network"], batch.get("unlabelled")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._dropout_seed)
-            outputs = all_lesion_logits(self.modules["network"], seen_N1HW)
-        losses, overlaps = zip(
-            *(_supervised(logits[:labelled], batch) for logits in outputs), strict=True
-        )
+            outputs = all_lesion_logits(network, batch["images"])
+            others = [] if unlabelled is None else all_lesion_logits(network, unlabelled)
+        losses, overlaps = zip(*(_supervised(logits, batch) for logits in outputs), strict=True)
         loss, figures = sum(losses) / len(losses), {"soft_dice": overlaps[0]}
-        if "unlabelled" in batch:
-            consistency = _consistency([logits[labelled:] for logits in outputs])
+        if others:
+            consistency = _consistency(others)
             risen = ramp_up(self.seen.images / (_RAMP * self.training_images))
-            weight = self.modules["network"].consistency_weight * risen
-            loss, figures["consistency"] = loss + weight * consistency, consistency
+            loss = loss + network.consistency_weight * risen * consistency
+            figures["consistency"] = consistency
         return loss, figures
 
     def batch(
@@ -137,10 +141,6 @@ def _consistency(outputs: list[torch.Tensor]) -> torch.Tensor:
     """Mean squared difference of the auxiliary outputs' probabilities to the main one's."""
     main, *others = (logits.sigmoid() for logits in outputs)
     return sum(((main - other) ** 2).mean() for other in others) / len(others)
-
-
-def _present(batch: Batch, name: str) -> list[torch.Tensor]:
-    return [batch[name]] if name in batch else []
 
 
 class _Counter(nn.Module):

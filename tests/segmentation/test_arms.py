@@ -11,6 +11,7 @@ from stdiff.label_budget import ALL_LABELS, LabelBudget
 from stdiff.segmentation.arms import Arm, Phase, parse_arm, real_arm
 from stdiff.segmentation.augmentation import acoustic_shadows, augment, deform, regrade
 from stdiff.segmentation.images import ArmImages, LabelledImages
+from stdiff.segmentation.mgcc import MGCC
 from stdiff.segmentation.stage import SegmenterStage, ramp_up
 
 STAGE = {"images": 64, "batch": 8}
@@ -145,6 +146,18 @@ def test_unlabelled_images_ask_the_outputs_to_agree(largest):
     weight = largest * ramp_up(8 / 75)
     weighed = (loss - supervised).item()
     assert weighed == pytest.approx(weight * expected.item(), rel=1e-5, abs=1e-7)
+
+
+def test_unlabelled_images_do_not_change_what_is_asked_of_labelled_ones():
+    network = MGCC([4, 8, 8, 8, 16], consistency_weight=0).train()
+    drawn = np.random.default_rng(0).integers(0, 256, (8, 32, 32), np.uint8)
+    real = LabelledImages(drawn, 255 * (drawn > 128).astype(np.uint8))
+    stage = stage_of(0.0, real, unlabelled=drawn // 4, network=network)
+    batch = stage.draw(np.arange(8), torch.Generator().manual_seed(0))
+    with_them, figures = stage.loss(batch)
+    assert figures["consistency"] > 0
+    del batch["unlabelled"]
+    assert with_them.item() == stage.loss(batch)[0].item()
 
 
 def test_a_weight_of_nought_takes_an_image_out_of_the_loss():
