@@ -85,7 +85,7 @@ class SegmenterConfig(Section):
 
     def takes(self, arm: ArmConfig) -> bool:
         """Whether it can be trained on such an arm."""
-        if arm.kind == "unlabelled":
+        if arm.without_masks:
             return self.network in SEMI_SUPERVISED
         # nnU-Net draws all its cases alike, from the first step to the last.
         weighs = arm.weighted or arm.synthetic_share is not None or arm.kind == "pretrained"
@@ -117,11 +117,11 @@ class ArmConfig(Section):
         description="mixed: share of synthetic images in every batch; null = ratio / (1 + ratio), "
         "or a half of the whole corpus",
     )
-    unlabelled: tuple[Literal["corpus", "training"], ...] = Field(
-        ("corpus",),
+    unlabelled: tuple[Literal["corpus", "training"], ...] | None = Field(
+        None,
         min_length=1,
-        description="unlabelled: images of the corpus, real training images beyond the label "
-        "budget, or both",
+        description="unlabelled: images of the corpus (null), real training images beyond the "
+        "label budget, or both; mixed: such images beside the labelled ones (null = none)",
     )
     weighted: bool = Field(
         False,
@@ -136,16 +136,21 @@ class ArmConfig(Section):
         return 0.5 if self.ratio is None else self.ratio / (1 + self.ratio)
 
     @property
+    def without_masks(self) -> tuple[str, ...]:
+        """Where images that are seen without their masks come from; none for most arms."""
+        return self.unlabelled or (("corpus",) if self.kind == "unlabelled" else ())
+
+    @property
     def uses_corpus(self) -> bool:
         """Whether a corpus is needed."""
-        return self.kind != "real" and (self.kind != "unlabelled" or "corpus" in self.unlabelled)
+        return self.kind not in ("real", "unlabelled") or "corpus" in self.without_masks
 
     @model_validator(mode="after")
     def _keys_of_its_kind(self) -> Self:
         has_effect = {
             "ratio": self.uses_corpus,
             "synthetic_share": self.kind == "mixed",
-            "unlabelled": self.kind == "unlabelled",
+            "unlabelled": self.kind in ("unlabelled", "mixed"),
             "weighted": self.kind in ("mixed", "pretrained", "synthetic"),
         }
         for name, effective in has_effect.items():
@@ -193,11 +198,11 @@ class SegmentationConfig(Section):
                 "no arm is of kind real; the gain needs one to be measured against; "
                 "e.g. arms: {real: {kind: real}, mixed: {kind: mixed}}"
             )
-        alone = [name for name, arm in self.arms.items() if arm.kind == "unlabelled"]
+        alone = [name for name, arm in self.arms.items() if arm.without_masks]
         if alone and not any(s.network in SEMI_SUPERVISED for s in self.segmenters.values()):
             raise ValueError(
-                f"arm {alone[0]} is of kind unlabelled, but no segmenter can use images without "
-                "masks; e.g. segmenters: {mgcc: {network: MGCC}}"
+                f"arm {alone[0]} takes images without masks, but no segmenter can use "
+                "them; e.g. segmenters: {mgcc: {network: MGCC}}"
             )
         first, judge = next(iter(self.segmenters.items()))
         if judge.network.startswith("monai.") or judge.network == NNUNET:

@@ -156,8 +156,20 @@ MISTAKES = [
     (
         "segmentation.arms",
         {"real": {"kind": "real"}, "semi": {"kind": "unlabelled"}},
-        ["arm semi is of kind unlabelled"],
+        ["arm semi takes images without masks"],
         "segmenters: {mgcc: {network: MGCC}}",
+    ),
+    (
+        "segmentation.arms",
+        {"real": {"kind": "real"}, "semi": {"kind": "mixed", "unlabelled": ["training"]}},
+        ["arm semi takes images without masks"],
+        "segmenters: {mgcc: {network: MGCC}}",
+    ),
+    (
+        "segmentation.arms",
+        {"real": {"kind": "real", "unlabelled": ["training"]}},
+        ["unlabelled ('training',) has no effect in an arm of kind real"],
+        "{kind: real}",
     ),
     ("segmentation.arms.real", 5, ["segmentation.arms.real: 5"], "real: {kind: mixed}"),
     (

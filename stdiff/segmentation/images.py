@@ -73,7 +73,8 @@ class ArmImages:
         synthetic = len(self.synthetic) if self.synthetic else 0
         return {
             "training_real": len(self.real),
-            "training_synthetic": synthetic + self.unlabelled_synthetic,
+            # Those of an arm that sees them both ways are the same.
+            "training_synthetic": max(synthetic, self.unlabelled_synthetic),
             "training_real_unlabelled": unlabelled - self.unlabelled_synthetic,
         }
 
@@ -109,33 +110,32 @@ def images_of_arm(
     synthetic = None
     if arm.config.uses_corpus:
         synthetic = _accepted_rows(arm, corpus, len(real), target)
-    if arm.config.kind != "unlabelled":
-        of_real = () if arm.config.kind == "synthetic" else tuple(labelled["case_id"])
-        weighted = _weighted(synthetic, arm, size_px, target)
-        return ArmImages(real, weighted, None, labelled_cases=of_real)
-    parts, beyond = [], ()
-    if synthetic is not None:
-        parts.append(synthetic)
-    if "training" in arm.config.unlabelled:
-        train = training_cases(cases, splits)
-        train = train[~train["case_id"].isin(labelled["case_id"])]
-        parts.append(train)
-        beyond = tuple(train["case_id"])
-    rows = pd.concat(parts, ignore_index=True)
+    beyond = training_cases(cases, splits)
+    beyond = beyond[~beyond["case_id"].isin(labelled["case_id"])]
+    beyond = beyond if "training" in arm.config.without_masks else beyond.iloc[:0]
+    unmasked = synthetic if "corpus" in arm.config.without_masks else None
+    return ArmImages(
+        real,
+        None if arm.config.kind == "unlabelled" else _weighted(synthetic, arm, size_px, target),
+        _without_masks(arm, [rows for rows in (unmasked, beyond) if rows is not None], size_px),
+        0 if unmasked is None else len(unmasked),
+        () if arm.config.kind == "synthetic" else tuple(labelled["case_id"]),
+        tuple(beyond["case_id"]),
+    )
+
+
+def _without_masks(arm: Arm, tables: Sequence[pd.DataFrame], size_px: int) -> np.ndarray | None:
+    """Images (N, H, W) uint8 of the rows; None for an arm that takes none."""
+    if not arm.config.without_masks:
+        return None
+    rows = pd.concat(tables, ignore_index=True)
     if rows.empty:
         raise InputError(
             f"arm {arm}: no training image is left without a label at {arm.labels}; name "
             "the corpus too, e.g. unlabelled: [corpus, training], or take fewer labels"
         )
     _refuse_other_sizes(rows, size_px)
-    return ArmImages(
-        real,
-        None,
-        images_of(rows["image"]),
-        0 if synthetic is None else len(synthetic),
-        tuple(labelled["case_id"]),
-        beyond,
-    )
+    return images_of(rows["image"])
 
 
 def labelled_images(

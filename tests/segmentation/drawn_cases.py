@@ -22,6 +22,8 @@ ARMS = {
     "unlabelled": {"kind": "unlabelled"},
     "rest": {"kind": "unlabelled", "unlabelled": ["training"]},
     "both": {"kind": "unlabelled", "unlabelled": ["corpus", "training"]},
+    "mixed_rest": {"kind": "mixed", "unlabelled": ["training"]},
+    "mixed_both": {"kind": "mixed", "ratio": 0.5, "unlabelled": ["corpus", "training"]},
 }
 
 

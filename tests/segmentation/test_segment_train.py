@@ -119,14 +119,19 @@ def test_arms_take_what_they_say(tables, tmp_path, arm, synthetic, unlabelled):
 
 @pytest.mark.parametrize(
     ("arm", "synthetic", "unlabelled"),
-    [("real-50", 0, 0), ("unlabelled-50", 6, 0), ("rest-50", 0, 4), ("both-50", 6, 4)],
+    [
+        *[("real-50", 0, 0), ("unlabelled-50", 6, 0), ("rest-50", 0, 4), ("both-50", 6, 4)],
+        *[("mixed-50", 6, 0), ("mixed_rest-50", 6, 4), ("mixed_both-50", 2, 4)],
+    ],
 )
 def test_unlabelled_images_of_every_origin(tables, tmp_path, arm, synthetic, unlabelled):
     row = run(tables, tmp_path, arm=arm, segmenter="mgcc").iloc[0]
     assert (row["training_real"], row["training_synthetic"]) == (4, synthetic)
     assert row["training_real_unlabelled"] == unlabelled
     log = [json.loads(x) for f in (tmp_path / "state").rglob("*.jsonl") for x in f.open()]
-    assert log and all(("consistency" in entry) is (arm != "real-50") for entry in log)
+    assert log and all(
+        ("consistency" in entry) is (arm not in ("real-50", "mixed-50")) for entry in log
+    )
 
 
 def test_masks_of_unlabelled_images_are_not_seen(tables, tmp_path):

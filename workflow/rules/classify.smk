@@ -4,7 +4,7 @@ CLASSIFIER_TABLES = [
     f"{RUN}/classify/{target}/{arm}-{labels}/seed{seed}.parquet"
     for target in (CONFIG.classification.targets if CONFIG.classification else [])
     for arm, about in CONFIG.segmentation.arms.items()
-    if about.kind != "unlabelled"
+    if not about.without_masks
     for labels in BUDGETS
     for seed in range(CONFIG.segmentation.seeds)
 ]
