@@ -277,9 +277,11 @@ def _gain(o: argparse.Namespace) -> None:
 
 def _auc(o: argparse.Namespace) -> None:
     from stdiff.config import load_config
-    from stdiff.evaluation.auc import evaluate_auc
+    from stdiff.evaluation.auc import auc_table_text, evaluate_auc
+    from stdiff.files import read_json
 
     evaluate_auc(o.tables, o.out, config=load_config(o.config))
+    print(auc_table_text(read_json(o.out)))
 
 
 def _audit(o: argparse.Namespace) -> None:

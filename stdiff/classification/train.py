@@ -81,10 +81,16 @@ def classify_arm(
 
     Raises:
         InputError: see :func:`stdiff.segmentation.images.images_of_arm`; or no section
-            ``classification``, an unknown network, or no test lesion of two classes.
+            ``classification``, an unknown network, an arm with unlabelled images, or
+            no test lesion of two classes.
     """
     settings = section_of(config)
     chosen = parse_arm(arm, config)
+    if chosen.config.without_masks:
+        raise InputError(
+            f"arm {arm} sees images without masks, which only a semi-supervised segmenter can use; "
+            "choose another arm for a classifier"
+        )
     table, roles = read_cases(cases), read_splits(splits, config.split.fold)
     lesions = {"test": of_known_class(annotated_lesions(table, roles), target, "test lesion")}
     if config.split.validation:

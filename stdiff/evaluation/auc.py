@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stdiff.config import Config
-from stdiff.evaluation.statistics import drawn_groups, holm
+from stdiff.evaluation.statistics import drawn_groups, holm, interval_text
 from stdiff.evaluation.trainings import json_records, read_trainings
 from stdiff.files import InputError, write_text
+from stdiff.label_budget import LabelBudget
 from stdiff.randomness import generator
 from stdiff.segmentation.arms import real_arm
 from stdiff.targets import CLASSES
@@ -76,6 +78,27 @@ def evaluate_auc(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
+def auc_table_text(result: dict[str, Any]) -> str:
+    """The JSON of :func:`evaluate_auc`, parsed, as a plain-text table: one line an arm."""
+    gain_of = {_line_key(record): record for record in result["gains"]}
+    lines = [
+        f"{'target':<11}{'collection':<12}{'labels':>8}  {'arm':<16}{'cases':>6}{'seeds':>6}"
+        f"  {'AUC [95 %]':<22}{'gain [95 %]':<25}{'p (Holm)':>8}"
+    ]
+    for record in sorted(result["by_arm"], key=_line_order):
+        gain = gain_of.get(_line_key(record))
+        lines.append(
+            f"{record['target']:<11}{record['collection']:<12}{record['labels']:>8}"
+            f"  {record['arm']:<16}{record['cases']:>6}{record['seeds']:>6}"
+            f"  {interval_text(record, 'auc', ''):<22}"
+            + (f"{interval_text(gain, 'gain', '+'):<25}{gain['holm_p']:>8.2g}" if gain else "")
+        )
+    lines.append(
+        f"gain: difference to {result['baseline_arm']} at the same label budget; groups resampled"
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def mean_auc(
     training: pd.DataFrame, classes: Sequence[str], draws: int, rng: np.random.Generator
 ) -> tuple[float, np.ndarray, float]:
@@ -127,6 +150,15 @@ def _share(wins: np.ndarray, is_positive: np.ndarray, taken_DN: np.ndarray) -> n
     won = ((positive @ wins) * negative).sum(axis=1)
     with np.errstate(invalid="ignore"):
         return won / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def _line_key(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record[name] for name in (*_TRAINING, "collection"))
+
+
+def _line_order(record: dict[str, Any]) -> tuple[Any, ...]:
+    collection = record["collection"]
+    return record["target"], collection != "pooled", collection, LabelBudget.parse(record["labels"])
 
 
 def _interval(name: str, mean: float, drawn: np.ndarray) -> dict[str, float]:

@@ -21,6 +21,7 @@ from stdiff.evaluation.statistics import (
     effect_size,
     group_bootstrap,
     holm,
+    interval_text,
     signed_rank_p,
     smallest_shown,
 )
@@ -206,8 +207,8 @@ def gain_table_text(result: dict[str, Any]) -> str:
         lines.append(
             f"{record['segmenter']:<16}{record['collection']:<12}{record['labels']:>8}"
             f"  {record['arm']:<12}{record['cases']:>6}{record['seeds']:>6}"
-            f"  {_interval(record, 'dice', ''):<22}"
-            + (f"{_interval(gain, 'gain', '+'):<25}{gain['holm_p']:>8.2g}" if gain else "")
+            f"  {interval_text(record, 'dice', ''):<22}"
+            + (f"{interval_text(gain, 'gain', '+'):<25}{gain['holm_p']:>8.2g}" if gain else "")
         )
     lines.append(
         f"gain: paired difference to {result['baseline_arm']} at the same label budget; "
@@ -255,13 +256,6 @@ def _line_key(record: dict[str, Any]) -> tuple[Any, ...]:
 def _line_order(record: dict[str, Any]) -> tuple[Any, ...]:
     collection, labels = record["collection"], LabelBudget.parse(record["labels"])
     return record["segmenter"], collection != "pooled", collection, labels
-
-
-def _interval(record: dict[str, Any], name: str, sign: str) -> str:
-    mean, low, high = (record[f"{name}_{part}"] for part in ("mean", "low", "high"))
-    if low is None:
-        return f"{mean:{sign}.3f} [one group]"
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def _named(row: dict[str, Any]) -> str:

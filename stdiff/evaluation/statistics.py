@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy.stats import wilcoxon
@@ -66,6 +68,14 @@ def drawn_groups(groups: np.ndarray, draws: int, rng: np.random.Generator) -> np
 def known(value: float) -> float | None:
     """JSON knows no NaN: null where there is no value."""
     return None if math.isnan(value) else float(value)
+
+
+def interval_text(record: Mapping[str, Any], name: str, sign: str) -> str:
+    """Mean and interval of ``<name>_mean``, ``_low`` and ``_high``; ``sign`` is "+" or empty."""
+    mean, low, high = (record[f"{name}_{part}"] for part in ("mean", "low", "high"))
+    if low is None:
+        return f"{mean:{sign}.3f} [one group]"
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

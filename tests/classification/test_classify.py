@@ -28,9 +28,11 @@ def configuration(images=16, **changes):
             "corpus": {"count": 200},
             "segmentation": {
                 "labels": [50, 100],
+                "segmenters": {"unet_resnet18": {}, "mgcc": {"network": "MGCC"}},
                 "arms": {
                     "real": {"kind": "real"},
                     "mixed": {"kind": "mixed"},
+                    "semi": {"kind": "mixed", "unlabelled": ["training"]},
                     "pretrained": {"kind": "pretrained"},
                     "synthetic": {"kind": "synthetic"},
                 },
@@ -153,6 +155,11 @@ def test_a_fold_without_a_malignant_case_is_refused(folder, tmp_path):
         classified(folder, tmp_path, splits=tmp_path / "s.parquet")
     with pytest.raises(InputError, match="birads: no test lesion is 2, 3, 4, 5"):
         classified(folder, tmp_path, target="birads")
+
+
+def test_an_arm_with_unlabelled_images_is_refused(folder, tmp_path):
+    with pytest.raises(InputError, match="arm semi-100 sees images without masks"):
+        classified(folder, tmp_path, arm="semi-100")
 
 
 def test_birads_subcategories_are_their_category_and_others_are_none():

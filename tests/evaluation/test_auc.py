@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from stdiff.config import load_config
-from stdiff.evaluation.auc import evaluate_auc, mean_auc
+from stdiff.evaluation.auc import auc_table_text, evaluate_auc, mean_auc
 from stdiff.files import InputError
 
 BIRADS = ("2", "3", "4", "5")
@@ -102,6 +102,8 @@ def test_a_better_arm_gains_and_an_equal_one_does_not(measured):
     assert (same["gain_mean"], same["gain_low"], same["gain_high"]) == (0, 0, 0)
     assert same["holm_p"] == 1
     of = {r["arm"]: r for r in result["by_arm"] if r["collection"] == "pooled"}
+    [line] = [x for x in auc_table_text(result).splitlines() if "pooled" in x and "mixed" in x]
+    assert f"{of['mixed']['auc_mean']:.3f} [" in line and f"{better['gain_mean']:+.3f} [" in line
     assert better["gain_mean"] == pytest.approx(of["mixed"]["auc_mean"] - of["real"]["auc_mean"])
     assert (of["real"]["cases"], of["real"]["groups"], of["real"]["seeds"]) == (
         120,

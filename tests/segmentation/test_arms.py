@@ -131,7 +131,7 @@ class Twins(torch.nn.Module):
         return self.all_logits(grey_N1HW)[0]
 
 
-@pytest.mark.parametrize("largest", [0.0, 0.5, 7.0])
+@pytest.mark.parametrize("largest", [7.0, 14.0])
 def test_unlabelled_images_ask_the_outputs_to_agree(largest):
     unlabelled = np.full((5, 4, 4), 7, np.uint8)
     stage = stage_of(0.0, flat(1, 8), unlabelled=unlabelled, network=Twins(largest))
@@ -144,8 +144,7 @@ def test_unlabelled_images_ask_the_outputs_to_agree(largest):
     without = {k: v for k, v in batch.items() if k != "unlabelled"}
     supervised, _ = stage.loss(without)
     weight = largest * ramp_up(8 / 75)
-    weighed = (loss - supervised).item()
-    assert weighed == pytest.approx(weight * expected.item(), rel=1e-5, abs=1e-7)
+    assert (loss - supervised).item() == pytest.approx(weight * expected.item(), rel=1e-5)
 
 
 def test_unlabelled_images_do_not_change_what_is_asked_of_labelled_ones():
