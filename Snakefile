@@ -9,12 +9,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from stdiff.config import ConfigError, check_raw_folders, parse_config, refresh_config
-from stdiff.label_budget import LabelBudget
-from stdiff.provenance import code_of, listing_of, source_of
-from stdiff.resources import grown_mb, grown_minutes
-from stdiff.segmentation.arms import per_case_tables, real_arm
-from stdiff.slurm import check_executor
+from stdiff.config.run import ConfigError, check_raw_folders, parse_config, refresh_config
+from stdiff.table.label_budget import LabelBudget
+from stdiff.runtime.provenance import code_of, listing_of, source_of
+from stdiff.runtime.resources import grown_mb, grown_minutes
+from stdiff.downstream.arms import per_case_tables, real_arm
+from stdiff.runtime.slurm import check_executor
 
 
 # Only used with `--sdm apptainer`; build it with `apptainer build envs/stdiff.sif envs/stdiff.def`.

@@ -19,23 +19,23 @@ import numpy as np
 import torch
 import yaml
 
-from stdiff import options
-from stdiff.cases import images_of, read_cases
-from stdiff.config import parse_config
-from stdiff.config_generator import GateConfig
-from stdiff.corpus.gate import SEEN_TERMS
+from stdiff.cli import options
+from stdiff.config.generator import GateConfig
+from stdiff.config.run import parse_config
 from stdiff.corpus.plan import write_plan
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.pipeline import Generator
+from stdiff.downstream.images import LabelledImages, annotated_lesions, labelled_images
+from stdiff.downstream.metrics import case_metrics
+from stdiff.downstream.networks import image_features, load_segmenter, segment
+from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.adherence import balanced_accuracy, told_terms
 from stdiff.evaluation.fidelity import kid
-from stdiff.files import sha256_bytes, write_text
-from stdiff.labels import read_splits
-from stdiff.randomness import generator, integer_seed
-from stdiff.segmentation.images import LabelledImages, annotated_lesions, labelled_images
-from stdiff.segmentation.metrics import case_metrics
-from stdiff.segmentation.networks import image_features, load_segmenter, segment
-from stdiff.segmentation.train import segmenter_config
+from stdiff.filtering.scores import SEEN_TERMS
+from stdiff.runtime.files import sha256_bytes, write_text
+from stdiff.runtime.randomness import generator, integer_seed
+from stdiff.table.cases import images_of, read_cases
+from stdiff.table.roles import read_splits
 from stdiff.training.stages import train_finetune, train_pretrain
 
 ROOT = Path(__file__).parents[1]

@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "datasets" / "scenes"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from copies import COPIES, lesion_crop, phantom  # noqa: E402
 
 from stdiff.datasets.pixels import read_pixels  # noqa: E402
 from stdiff.datasets.readers import read_raw  # noqa: E402
-from stdiff.datasets.scenes import duplicates  # noqa: E402
-from stdiff.datasets.scenes.crops import crop_pairs  # noqa: E402
-from stdiff.datasets.scenes.duplicates import duplicate_pairs  # noqa: E402
-from stdiff.datasets.scenes.fingerprint import content_boxes, fingerprint, fingerprint_array  # noqa: E402
+from stdiff.near_duplicates import duplicates  # noqa: E402
+from stdiff.near_duplicates.crops import crop_pairs  # noqa: E402
+from stdiff.near_duplicates.duplicates import duplicate_pairs  # noqa: E402
+from stdiff.near_duplicates.fingerprint import content_boxes, fingerprint, fingerprint_array  # noqa: E402
 
 SEED = 20
 

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from stdiff.cases import images_of, read_cases
-from stdiff.config import load_config
-from stdiff.corpus.gate import calibrate
-from stdiff.corpus.sanity import seam
+from stdiff.config.run import load_config
 from stdiff.diffusion.decoupling import soft_gate
-from stdiff.evaluation.gate_reference import GateReference
-from stdiff.labels import cases_with_role, read_splits
-from stdiff.randomness import generator
-from stdiff.segmentation.metrics import case_dice
-from stdiff.segmentation.networks import load_segmenter, segment
-from stdiff.segmentation.train import segmenter_config
+from stdiff.downstream.metrics import case_dice
+from stdiff.downstream.networks import load_segmenter, segment
+from stdiff.downstream.segment import segmenter_config
+from stdiff.filtering.reference import GateReference
+from stdiff.filtering.sanity import seam
+from stdiff.filtering.scores import calibrate
+from stdiff.runtime.randomness import generator
+from stdiff.table.cases import images_of, read_cases
+from stdiff.table.roles import cases_with_role, read_splits
 
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.2)
 COPIED = 200

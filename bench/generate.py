@@ -26,24 +26,24 @@ import yaml
 from diffusers import StableDiffusionControlNetPipeline
 from scipy import stats
 
-from stdiff.cases import images_of, read_cases
-from stdiff.config import parse_config
-from stdiff.config_generator import SamplerConfig
-from stdiff.corpus.gate import SEEN_TERMS
+from stdiff.config.generator import SamplerConfig
+from stdiff.config.run import parse_config
 from stdiff.corpus.plan import write_plan
-from stdiff.device import compute_device
 from stdiff.diffusion.autoencoder import to_grey
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.pipeline import Generator
+from stdiff.downstream.arms import real_arm
+from stdiff.downstream.images import LabelledImages, annotated_lesions, labelled_images
+from stdiff.downstream.metrics import case_metrics
+from stdiff.downstream.networks import image_features, load_segmenter, segment
+from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.adherence import balanced_record, told_terms
-from stdiff.label_budget import LabelBudget
-from stdiff.labels import read_splits
-from stdiff.randomness import generator as random_generator
-from stdiff.segmentation.arms import real_arm
-from stdiff.segmentation.images import LabelledImages, annotated_lesions, labelled_images
-from stdiff.segmentation.metrics import case_metrics
-from stdiff.segmentation.networks import image_features, load_segmenter, segment
-from stdiff.segmentation.train import segmenter_config
+from stdiff.filtering.scores import SEEN_TERMS
+from stdiff.runtime.device import compute_device
+from stdiff.runtime.randomness import generator as random_generator
+from stdiff.table.cases import images_of, read_cases
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.roles import read_splits
 
 Make = Callable[[np.ndarray, list[str], list[int]], np.ndarray]
 

@@ -29,8 +29,8 @@ from PIL import Image
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization
-from stdiff.datasets.workers import mapped
-from stdiff.files import read_image
+from stdiff.runtime.files import read_image
+from stdiff.runtime.workers import mapped
 
 SIZE_PX = 256
 FLOORS = {"floor": {}, "floor with our encoding": {"compress_type": 3}}

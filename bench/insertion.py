@@ -1,7 +1,7 @@
 """Do inserted lesions show a seam? And does what is around them stay as it was?
 
 Lesions are put into real lesion-free training images, blended as the package does it, and pasted
-for comparison; the seam is the gate's own measure (`stdiff.corpus.sanity.seam`: slope across the
+for comparison; the seam is the gate's own measure (`stdiff.filtering.sanity.seam`: slope across the
 edge of the decoupling gate over the slope beside it, about 1 where there is no edge). The same
 masks are laid over real images, which have no seam.
 
@@ -15,13 +15,13 @@ import numpy as np
 import yaml
 from generate import planned
 
-from stdiff.cases import images_of
-from stdiff.config import parse_config
+from stdiff.config.run import parse_config
 from stdiff.corpus.plan import lesion_free_cells
-from stdiff.corpus.sanity import seam
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.pipeline import Generator
-from stdiff.label_budget import ALL_LABELS
+from stdiff.filtering.sanity import seam
+from stdiff.table.cases import images_of
+from stdiff.table.label_budget import ALL_LABELS
 
 
 def main():

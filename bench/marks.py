@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from stdiff.datasets.marks.detection import find_marks
-from stdiff.datasets.phantom.collections import make_phantom
+from stdiff.overlays.detection import find_marks
+from stdiff.simulation.collections import make_phantom
 
 CASES, SEED, SIZES_PX = 120, 0, (256, 512)
 FLAG_OF = {"callipers": "callipers", "text": "burnt_in_text", "colour": "colour"}

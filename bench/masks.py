@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stdiff.conditions import parse_where
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.query import parse_where
+from stdiff.birads.shape import count_lesions, measure
 from stdiff.corpus.plan import plan_row
-from stdiff.lexicon import Findings
 from stdiff.masks.copies import KnownLesions
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.prior import Prior
-from stdiff.masks.shape import count_lesions, measure
 from stdiff.masks.sources import mask_source
-from stdiff.randomness import generator
+from stdiff.runtime.randomness import generator
 
 ROUNDS = 5
 ASKED = (
@@ -67,7 +67,7 @@ def obeyed(prior, asked, count):
 def peak_mb(count):
     """Peak memory of `stdiff masks sample`."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "stdiff.cli", "masks", "sample", "--size", "256"]
+        command = [sys.executable, "-m", "stdiff", "masks", "sample", "--size", "256"]
         command += ["--count", str(count), "--out", str(Path(folder) / "masks.parquet")]
         subprocess.run(command, check=True, capture_output=True)
         # Of all children so far, therefore ask for small numbers of masks first.

@@ -3,9 +3,9 @@
 import statistics
 import time
 
-from stdiff.datasets.phantom.findings import random_findings
-from stdiff.datasets.phantom.image import simulate_image
-from stdiff.randomness import generator, seed_sequence
+from stdiff.runtime.randomness import generator, seed_sequence
+from stdiff.simulation.findings import random_findings
+from stdiff.simulation.image import simulate_image
 
 SIZE_PX = 256
 IMAGES = 60

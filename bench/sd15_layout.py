@@ -23,14 +23,14 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from stdiff.config_generator import ModelConfig, SamplerConfig
-from stdiff.device import compute_device
+from stdiff.config.generator import ModelConfig, SamplerConfig
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.decoupling import gate_attention
-from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.folder import save_model
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.pipeline import Generator
+from stdiff.diffusion.unet import build_controlnet
+from stdiff.runtime.device import compute_device
 
 CAPTION = "BI-RADS 4, malignant: irregular shape, hypoechoic"
 

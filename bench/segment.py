@@ -26,15 +26,15 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from stdiff.config_segmentation import ArmConfig, SegmenterConfig
-from stdiff.config_training import SegmenterTrainingConfig
-from stdiff.label_budget import ALL_LABELS
-from stdiff.segmentation.arms import Arm
-from stdiff.segmentation.augmentation import augment
-from stdiff.segmentation.factories import build_network
-from stdiff.segmentation.images import ArmImages, LabelledImages
-from stdiff.segmentation.networks import build_segmenter
-from stdiff.segmentation.stage import SegmenterStage, soft_dice
+from stdiff.config.segmentation import ArmConfig, SegmenterConfig
+from stdiff.config.training import SegmenterTrainingConfig
+from stdiff.downstream.arms import Arm
+from stdiff.downstream.augmentation import augment
+from stdiff.downstream.factories import build_network
+from stdiff.downstream.images import ArmImages, LabelledImages
+from stdiff.downstream.networks import build_segmenter
+from stdiff.downstream.segmenter_stage import SegmenterStage, soft_dice
+from stdiff.table.label_budget import ALL_LABELS
 from stdiff.training.progress import Progress
 
 CASES = 200

@@ -14,8 +14,8 @@ import sys
 STEPS = """
 import os, statistics, time
 import torch
-from stdiff.config_generator import ModelConfig, UNetConfig
-from stdiff.diffusion.denoiser import build_unet
+from stdiff.config.generator import ModelConfig, UNetConfig
+from stdiff.diffusion.unet import build_unet
 
 unet = build_unet(ModelConfig(unet=UNetConfig(layers=1)), 16, 0)
 z, t, empty = torch.randn(32, 8, 16, 16), torch.randint(0, 1000, (32,)), torch.randn(32, 40, 64)

@@ -25,14 +25,14 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from stdiff.config import load_config
-from stdiff.config_generator import GateConfig
-from stdiff.config_training import FinetuneConfig, PretrainConfig
-from stdiff.device import compute_device
+from stdiff.config.generator import GateConfig
+from stdiff.config.run import load_config
+from stdiff.config.training import FinetuneConfig, PretrainConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, encode, to_unit
-from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.model import new_model
 from stdiff.diffusion.text import tokenize
+from stdiff.diffusion.unet import build_controlnet
+from stdiff.runtime.device import compute_device
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.pretrain import PretrainStage
 from stdiff.training.progress import Progress

@@ -9,8 +9,11 @@ from hypothesis import settings
 from tiny import tiny_config, tiny_model, write_tables
 from tqdm import tqdm
 
-from stdiff.config import Config
+from stdiff.config.run import Config
 from stdiff.diffusion.model import DiffusionModel
+
+# Fixtures that the tests of several packages use.
+pytest_plugins = ["raw_collections", "corpus_tables"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("any machine", deadline=None)

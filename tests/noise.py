@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 
-from stdiff.cases import case_row, png_cell, write_cases
-from stdiff.config_generator import SamplerConfig
-from stdiff.lexicon import Findings, render
+from stdiff.birads.lexicon import Findings, render
+from stdiff.config.generator import SamplerConfig
+from stdiff.table.cases import case_row, png_cell, write_cases
 
 SIZE = 32
 SAMPLER = SamplerConfig(batch=2)

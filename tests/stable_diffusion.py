@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from tiny import tiny_config
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from stdiff.config import Config
+from stdiff.config.run import Config
 from stdiff.diffusion.parts import quiet_diffusers
 
 

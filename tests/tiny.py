@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 import yaml
 
-from stdiff.cases import case_row, png_cell, write_cases
-from stdiff.config import Config, parse_config
+from stdiff.birads.lexicon import Findings, render
+from stdiff.config.run import Config, parse_config
 from stdiff.diffusion.autoencoder import build_autoencoder
-from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.model import DiffusionModel, new_model
-from stdiff.lexicon import Findings, render
+from stdiff.diffusion.unet import build_controlnet
+from stdiff.table.cases import case_row, png_cell, write_cases
 
 
 def tiny_config(**changes) -> Config:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from stdiff.config import ConfigError, parse_config, refresh_config
-from stdiff.provenance import code_of
-from stdiff.resources import grown_mb, grown_minutes
-from stdiff.segmentation.arms import per_case_tables
-from stdiff.slurm import check_executor
+from stdiff.config.run import ConfigError, parse_config, refresh_config
+from stdiff.runtime.provenance import code_of
+from stdiff.runtime.resources import grown_mb, grown_minutes
+from stdiff.downstream.arms import per_case_tables
+from stdiff.runtime.slurm import check_executor
 
 
 container: "envs/stdiff.sif"

@@ -9,15 +9,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from stdiff.cases import write_cases
-from stdiff.config_generator import SamplerConfig
+from stdiff.birads.lexicon import parse, render
+from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import count_plan, read_plan
 from stdiff.corpus.shards import SYNTHETIC_FLAG, ImageGenerator
 from stdiff.corpus.unfinished import write_shard
 from stdiff.datasets.pixels import read_mask
 from stdiff.diffusion.pipeline import Generator
-from stdiff.files import InputError, written_whole
-from stdiff.lexicon import parse, render
+from stdiff.runtime.files import InputError, atomic_write
+from stdiff.table.cases import write_cases
 
 
 def generate_shard(
@@ -107,5 +107,5 @@ def draw_one(
     says.add_text("seed", str(seed))
     says.add_text("model_sha256", generator.sha256)
     says.add_text("sampler", sampler.model_dump_json())
-    with written_whole(out) as aside:
-        Image.fromarray(image_HW).save(aside, format="PNG", pnginfo=says)
+    with atomic_write(out) as temporary:
+        Image.fromarray(image_HW).save(temporary, format="PNG", pnginfo=says)

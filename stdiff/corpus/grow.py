@@ -15,11 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stdiff.config_generator import SamplerConfig
+from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import count_plan, read_plan
 from stdiff.corpus.shards import ImageGenerator, verify_shard
 from stdiff.corpus.unfinished import write_shard
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 
 @dataclass

@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, write_cases
-from stdiff.conditions import parse_where
-from stdiff.files import InputError, sha256_bytes, unreadable_table
-from stdiff.label_budget import LabelBudget
-from stdiff.labels import labelled_training_cases, lesion_free_training_cases, read_splits
-from stdiff.lexicon import VOCABULARY, render
+from stdiff.birads.lexicon import VOCABULARY, render
+from stdiff.birads.query import parse_where
+from stdiff.birads.shape import count_lesions
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.fitting import fit_prior
 from stdiff.masks.prior import Prior
 from stdiff.masks.sampling import MaskSource
-from stdiff.masks.shape import count_lesions
 from stdiff.masks.sources import mask_source
-from stdiff.randomness import generator, integer_seed
+from stdiff.runtime.files import InputError, sha256_bytes, unreadable_table
+from stdiff.runtime.randomness import generator, integer_seed
+from stdiff.table.cases import SCHEMA, case_row, png_cell, read_cases, write_cases
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.roles import labelled_training_cases, lesion_free_training_cases, read_splits
 
 # Filled in when the image is made and judged; everything else of a row is the plan's.
 MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "gate")
@@ -113,8 +113,8 @@ def write_plan(
         first: index of the first row, >= 0: a part of a plan is planned by itself.
         fold: of the splits.
         prior: fitted to the same cases; without it, it is fitted here where it is needed.
-        where: conditions, see :func:`stdiff.conditions.parse_where`.
-        balance: see :func:`stdiff.masks.requests.probabilities`.
+        where: conditions, see :func:`stdiff.birads.query.parse_where`.
+        balance: see :func:`stdiff.masks.findings.probabilities`.
         kept_backgrounds: put the lesions into real lesion-free training images.
 
     Raises:

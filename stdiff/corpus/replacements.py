@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stdiff.cases import read_rows, write_cases
-from stdiff.corpus.accepted import is_accepted
 from stdiff.corpus.plan import MADE_COLUMNS
-from stdiff.files import InputError
-from stdiff.randomness import integer_seed
+from stdiff.runtime.files import InputError
+from stdiff.runtime.randomness import integer_seed
+from stdiff.table.accepted import is_accepted
+from stdiff.table.cases import read_rows, write_cases
 
 # Row i of a plan is replaced by row i + this, that one by row i + twice this, and so on: no plan
 # reaches it.

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from stdiff.cases import SCHEMA, images_of, png_cell
-from stdiff.config_generator import SamplerConfig
+from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import PLANNED_COLUMNS, count_plan, read_plan, row_sha256
 from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again
-from stdiff.files import InputError, decode_png
+from stdiff.runtime.files import InputError, decode_png
+from stdiff.table.cases import SCHEMA, images_of, png_cell
 
 SYNTHETIC_FLAG = "synthetic"
 # What an image depends on besides its row of the plan.

@@ -7,8 +7,8 @@ from statistics import median
 
 import pandas as pd
 
-from stdiff.config import Config
-from stdiff.files import InputError
+from stdiff.config.run import Config
+from stdiff.runtime.files import InputError
 
 _MINUTES = 30
 

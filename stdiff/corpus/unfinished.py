@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stdiff.cases import write_cases
-from stdiff.config_generator import SamplerConfig
+from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import row_sha256
 from stdiff.corpus.shards import ImageGenerator, make_shard
-from stdiff.files import sha256_bytes
-from stdiff.stopping import Interrupted, stop_requests
+from stdiff.runtime.files import sha256_bytes
+from stdiff.runtime.stopping import Interrupted, stop_requests
+from stdiff.table.cases import write_cases
 
 SAVE_EVERY_S = 60.0
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import openpyxl
 
+from stdiff.birads.lexicon import BIRADS, ECHO_PATTERNS, MARGINS, PATHOLOGIES, SHAPES, Findings
 from stdiff.datasets.raw import (
     Problem,
     RawCase,
@@ -29,8 +30,7 @@ from stdiff.datasets.raw import (
     unknown_term,
     unreadable_metadata,
 )
-from stdiff.files import InputError
-from stdiff.lexicon import BIRADS, ECHO_PATTERNS, MARGINS, PATHOLOGIES, SHAPES, Findings
+from stdiff.runtime.files import InputError
 
 COLLECTION = "breast"
 FOLDER = "BrEaST-Lesions_USG-images_and_masks"

@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from stdiff.birads.lexicon import BIRADS, PATHOLOGIES, Findings
 from stdiff.datasets.raw import (
     Problem,
     RawCase,
@@ -27,8 +28,7 @@ from stdiff.datasets.raw import (
     unknown_term,
     unreadable_metadata,
 )
-from stdiff.files import InputError
-from stdiff.lexicon import BIRADS, PATHOLOGIES, Findings
+from stdiff.runtime.files import InputError
 
 COLLECTION = "bus_bra"
 FOLDER = "BUSBRA"

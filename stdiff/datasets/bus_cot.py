@@ -33,7 +33,7 @@ from stdiff.datasets.raw import (
     refuse_repeats,
     relative,
 )
-from stdiff.files import InputError, sha256_file
+from stdiff.runtime.files import InputError, sha256_file
 
 COLLECTION = "bus_cot"
 FOLDER = "BUSCoT"

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from stdiff.birads.lexicon import BIRADS, ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
 from stdiff.datasets.raw import unknown_term
-from stdiff.lexicon import BIRADS, ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
 
 _IN_A_MASS = ("calcifications", "in a mass")
 

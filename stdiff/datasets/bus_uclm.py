@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from stdiff.birads.lexicon import PATHOLOGIES, Findings
 from stdiff.datasets.raw import (
     Problem,
     RawCase,
@@ -22,8 +23,7 @@ from stdiff.datasets.raw import (
     unknown_term,
     unreadable_metadata,
 )
-from stdiff.files import InputError
-from stdiff.lexicon import PATHOLOGIES, Findings
+from stdiff.runtime.files import InputError
 
 COLLECTION = "bus_uclm"
 FOLDER = "BUS-UCLM"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from stdiff.birads.lexicon import Findings
 from stdiff.datasets.raw import (
     Problem,
     RawCase,
@@ -19,7 +20,6 @@ from stdiff.datasets.raw import (
     refuse_repeats,
     relative,
 )
-from stdiff.lexicon import Findings
 
 COLLECTION = "busi"
 FOLDER = "Dataset_BUSI_with_GT"

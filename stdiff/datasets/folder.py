@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stdiff.birads.lexicon import VOCABULARY, Findings, parse
 from stdiff.datasets.raw import (
     EXTRA_CELLS,
     IMAGE_SUFFIXES,
@@ -30,8 +31,7 @@ from stdiff.datasets.raw import (
     refuse_repeats,
     relative,
 )
-from stdiff.files import InputError
-from stdiff.lexicon import VOCABULARY, Findings, parse
+from stdiff.runtime.files import InputError
 
 COLLECTION = "folder"
 METADATA = "metadata.csv"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 FITS = ("stretch", "pad", "crop")
 

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stdiff.cases import SCHEMA, WRITING, read_cases
-from stdiff.datasets import leaks
 from stdiff.datasets.geometry import fit_frame
 from stdiff.datasets.raw import Problem, RawCase
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization, row_or_problem
-from stdiff.datasets.workers import mapped
-from stdiff.files import InputError, written_whole
+from stdiff.near_duplicates import leaks
+from stdiff.runtime.files import InputError, atomic_write
+from stdiff.runtime.workers import mapped
+from stdiff.table.cases import SCHEMA, WRITING, read_cases
 
 _QUARANTINE_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.string())])
 # Rows in memory at once, and in one row group of the table.
@@ -69,7 +69,8 @@ def harmonize(
         processes: worker processes; the result does not depend on it.
 
     Returns:
-        The pairs of its images that show one scene, as :func:`stdiff.datasets.leaks.find_pairs`.
+        The pairs of its images that show one scene; see
+        :func:`stdiff.near_duplicates.leaks.find_pairs`.
 
     Raises:
         InputError: unknown collection or fit, a raw folder that cannot be read as the collection,
@@ -89,14 +90,14 @@ def harmonize(
         unit="image",
         disable=None,
     )
-    with written_whole(out) as aside:
-        draft = aside.with_suffix(".draft")
+    with atomic_write(out) as temporary:
+        draft = temporary.with_suffix(".draft")
         try:
             count = _write_blocks(_rows(results, problems), draft)
             write_quarantine(problems, quarantine)
             if not count:
                 raise InputError(f"{raw}: no usable case of {collection}; {_summary(problems)}")
-            return _write_linked(draft, aside, processes)
+            return _write_linked(draft, temporary, processes)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -108,8 +109,8 @@ def write_quarantine(problems: Iterable[Problem], path: Path) -> None:
     table = pa.Table.from_pylist(
         [dict(zip(names, row, strict=True)) for row in rows], schema=_QUARANTINE_SCHEMA
     )
-    with written_whole(path) as aside:
-        pq.write_table(table, aside)
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 # ---- which cases

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stdiff.cases import read_cases, verify_table, write_cases
-from stdiff.datasets import leaks
+from stdiff.birads.lexicon import PATHOLOGIES, VOCABULARY
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.pixels import box_of, read_pixels
 from stdiff.datasets.raw import RawCase
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization
-from stdiff.files import InputError
-from stdiff.lexicon import PATHOLOGIES, VOCABULARY
+from stdiff.near_duplicates import leaks
+from stdiff.runtime.files import InputError
+from stdiff.table.cases import read_cases, verify_table, write_cases
 
 COLUMNS = (
     *leaks.COLUMNS,
@@ -42,7 +42,7 @@ class Integrity:
     Attributes:
         name: of the collection or table.
         cases: one row a usable image, columns :data:`COLUMNS`.
-        pairs: images of one scene, columns :data:`stdiff.datasets.leaks.PAIR_SCHEMA`.
+        pairs: images of one scene, columns :data:`stdiff.near_duplicates.leaks.PAIR_SCHEMA`.
         quarantine: ``source_path`` and ``reason`` of what was left out.
         problems: one line each; empty when all is sound.
     """
@@ -142,8 +142,8 @@ def found_in_run(
     Args:
         name: of the collection.
         table: its case table.
-        pairs: of the run it is a part of, as :func:`stdiff.datasets.leaks.find_pairs` gives them;
-            searched in the table if None.
+        pairs: near-duplicates of its run, from :func:`stdiff.near_duplicates.leaks.find_pairs`;
+            None searches the table.
         quarantine: what was left out of it, if that is known.
     """
     cases = read_cases(table, COLUMNS)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from stdiff.datasets.raw import RawCase, relative
-from stdiff.files import InputError, read_image
+from stdiff.runtime.files import InputError, read_image
 
 _HALF = 127
 _GREY_MODES = ("1", "L")

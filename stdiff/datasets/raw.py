@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.birads.lexicon import Findings
+from stdiff.runtime.files import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Left behind by file managers and archivers, as hidden files are; nothing to report.

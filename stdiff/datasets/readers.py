@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stdiff.datasets import breast, bus_bra, bus_cot, bus_uclm, busi, folder
 from stdiff.datasets.raw import Reading, refuse_repeats
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 READERS: dict[str, Callable[[Path], Reading]] = {
     reader.COLLECTION: reader.read for reader in (busi, bus_bra, bus_cot, breast, bus_uclm, folder)

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from stdiff.cases import case_row, png_cell
-from stdiff.datasets.descriptors import describe
+from stdiff.birads.descriptors import describe
+from stdiff.birads.lexicon import Findings, render
 from stdiff.datasets.geometry import Fit, fit_frame
-from stdiff.datasets.leaks import CROP_FLAG
-from stdiff.datasets.marks.detection import find_marks
-from stdiff.datasets.marks.inpaint import without_marks
-from stdiff.datasets.marks.sector import sector_box
 from stdiff.datasets.pixels import Pixels, read_pixels
 from stdiff.datasets.raw import Problem, RawCase
-from stdiff.datasets.scenes.fingerprint import fingerprint
-from stdiff.files import InputError, sha256_file
-from stdiff.lexicon import Findings, render
+from stdiff.near_duplicates.fingerprint import fingerprint
+from stdiff.near_duplicates.leaks import CROP_FLAG
+from stdiff.overlays.detection import find_marks
+from stdiff.overlays.inpaint import without_marks
+from stdiff.overlays.sector import sector_box
+from stdiff.runtime.files import InputError, sha256_file
+from stdiff.table.cases import case_row, png_cell
 
 
 @dataclass(frozen=True)

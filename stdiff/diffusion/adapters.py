@@ -13,7 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from stdiff.config_generator import AdapterConfig
+from stdiff.config.generator import AdapterConfig
 from stdiff.diffusion.parts import ModelFolderError
 
 _FOLDER = "lora"

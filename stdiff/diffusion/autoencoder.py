@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
-from stdiff.config_generator import AutoencoderConfig
+from stdiff.config.generator import AutoencoderConfig
 
 PATCH_PX = 4
 # Native latents stay well inside the decoder's tanh(z / 3) * 3 clamp; the pipeline's

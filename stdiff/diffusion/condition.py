@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from stdiff.lexicon import parse
+from stdiff.birads.lexicon import parse
 
 # Plain pipelines take an RGB picture.
 CONDITION_CHANNELS = 3

@@ -20,7 +20,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from scipy import ndimage
 from torch.nn.functional import adaptive_max_pool2d, scaled_dot_product_attention
 
-from stdiff.config_generator import GateConfig
+from stdiff.config.generator import GateConfig
 
 
 def soft_gate(mask_HW: np.ndarray, config: GateConfig) -> np.ndarray:

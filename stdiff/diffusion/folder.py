@@ -23,8 +23,8 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPTextModel
 
-from stdiff.config import Config
-from stdiff.config_generator import ModelConfig
+from stdiff.config.generator import ModelConfig
+from stdiff.config.run import Config
 from stdiff.diffusion.adapters import load_adapters, save_adapters, without_adapters
 from stdiff.diffusion.decoupling import gate_attention
 from stdiff.diffusion.model import DiffusionModel, add_adapters
@@ -35,7 +35,7 @@ from stdiff.diffusion.parts import (
     load_part,
     quiet_diffusers,
 )
-from stdiff.files import write_sums, write_text, written_whole
+from stdiff.runtime.files import atomic_write, write_sums, write_text
 
 _README = """# An ST-Diff model
 
@@ -68,15 +68,17 @@ def save_model(model: DiffusionModel, folder: Path, extra_files: dict[str, Path]
             pipeline = StableDiffusionPipeline(**parts)
         else:
             pipeline = StableDiffusionControlNetPipeline(controlnet=model.controlnet, **parts)
-    with written_whole(folder) as aside:
-        pipeline.save_pretrained(aside, safe_serialization=True)
-        save_adapters(model.unet, model.text_encoder, aside)
-        save_file({"empty_1LD": model.empty_1LD.cpu()}, aside / "empty_caption.safetensors")
-        write_text(aside / "stdiff.json", json.dumps(model.about, indent=1, sort_keys=True) + "\n")
-        write_text(aside / "README.md", _README)
+    with atomic_write(folder) as temporary:
+        pipeline.save_pretrained(temporary, safe_serialization=True)
+        save_adapters(model.unet, model.text_encoder, temporary)
+        save_file({"empty_1LD": model.empty_1LD.cpu()}, temporary / "empty_caption.safetensors")
+        write_text(
+            temporary / "stdiff.json", json.dumps(model.about, indent=1, sort_keys=True) + "\n"
+        )
+        write_text(temporary / "README.md", _README)
         for name, file in extra_files.items():
-            (aside / name).write_bytes(Path(file).read_bytes())
-        write_sums(aside)
+            (temporary / name).write_bytes(Path(file).read_bytes())
+        write_sums(temporary)
 
 
 def load_model(folder: Path) -> DiffusionModel:

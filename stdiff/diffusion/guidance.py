@@ -16,7 +16,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 from torch import nn
 
-from stdiff.config_generator import SamplerConfig
+from stdiff.config.generator import SamplerConfig
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, gate_at, soft_gates
 from stdiff.diffusion.insertion import Background

@@ -16,16 +16,16 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from stdiff.config import Config
-from stdiff.config_generator import ConditionConfig, GateConfig, ModelConfig
+from stdiff.birads.lexicon import Findings, parse
+from stdiff.config.generator import ConditionConfig, GateConfig, ModelConfig
+from stdiff.config.run import Config
 from stdiff.diffusion.adapters import add_text_adapters, add_unet_adapters
 from stdiff.diffusion.autoencoder import latent_factor
 from stdiff.diffusion.checkpoint import load_checkpoint
 from stdiff.diffusion.decoupling import gate_attention
-from stdiff.diffusion.denoiser import build_scheduler, build_unet
 from stdiff.diffusion.text import build_text_encoder, build_tokenizer, tokenize
-from stdiff.lexicon import Findings, parse
-from stdiff.randomness import integer_seed
+from stdiff.diffusion.unet import build_scheduler, build_unet
+from stdiff.runtime.randomness import integer_seed
 
 
 @dataclass

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 
-from stdiff.files import SUMS, InputError, differing_files
+from stdiff.runtime.files import SUMS, InputError, differing_files
 
 
 class ModelFolderError(InputError):

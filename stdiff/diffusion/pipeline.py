@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stdiff.config_generator import SamplerConfig
-from stdiff.device import compute_device
+from stdiff.config.generator import SamplerConfig
 from stdiff.diffusion.autoencoder import decode
 from stdiff.diffusion.folder import OF_CONDITIONS, load_model
 from stdiff.diffusion.guidance import Denoisers, build_solver, denoise
 from stdiff.diffusion.insertion import Background
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.parts import ModelFolderError
-from stdiff.files import sha256_folder
+from stdiff.runtime.device import compute_device
+from stdiff.runtime.files import sha256_folder
 
 
 class Generator:

@@ -15,8 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from stdiff.config_generator import TextConfig
-from stdiff.lexicon import VOCABULARY
+from stdiff.birads.lexicon import VOCABULARY
+from stdiff.config.generator import TextConfig
 
 _SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
 # Words that captions are joined with, besides the lexicon's terms.

@@ -1,6 +1,6 @@
 """Does an image show the terms that its caption asked for?
 
-Told by image analysis (:mod:`stdiff.datasets.descriptors`), not by a network, and only of terms
+Told by image analysis (:mod:`stdiff.birads.descriptors`), not by a network, and only of terms
 that are seen in the image: shape and orientation stand in the mask, which was given. The same
 analysis of real test images, against the terms of the case table, is the ceiling: those were
 annotated by radiologists or told at native size, so it holds what the analysis itself misses.
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stdiff.config_segmentation import EvaluationConfig
-from stdiff.corpus.gate import SEEN_TERMS
-from stdiff.datasets.descriptors import derived_terms
+from stdiff.birads.descriptors import derived_terms
+from stdiff.config.segmentation import EvaluationConfig
+from stdiff.downstream.images import LabelledImages
 from stdiff.evaluation.statistics import drawn_means, group_bootstrap, known
-from stdiff.randomness import generator
-from stdiff.segmentation.images import LabelledImages
+from stdiff.filtering.scores import SEEN_TERMS
+from stdiff.runtime.randomness import generator
 
 
 def evaluate_adherence(

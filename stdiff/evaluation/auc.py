@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stdiff.config import Config
+from stdiff.config.run import Config
+from stdiff.downstream.arms import real_arm
 from stdiff.evaluation.statistics import drawn_groups, holm, interval_text
 from stdiff.evaluation.trainings import json_records, read_trainings
-from stdiff.files import InputError, write_text
-from stdiff.label_budget import LabelBudget
-from stdiff.randomness import generator
-from stdiff.segmentation.arms import real_arm
-from stdiff.targets import CLASSES
+from stdiff.runtime.files import InputError, write_text
+from stdiff.runtime.randomness import generator
+from stdiff.table.classes import CLASSES
+from stdiff.table.label_budget import LabelBudget
 
 _TRAINING = ["target", "labels", "arm"]
 

@@ -15,17 +15,17 @@ from typing import Any
 
 import pandas as pd
 
-from stdiff.cases import read_cases
-from stdiff.config import Config
-from stdiff.files import InputError, read_json, write_text
-from stdiff.label_budget import LabelBudget
-from stdiff.labels import (
+from stdiff.config.run import Config
+from stdiff.runtime.files import InputError, read_json, write_text
+from stdiff.runtime.tensor_files import Damaged, about_tensors
+from stdiff.table.cases import read_cases
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.roles import (
     labelled_training_cases,
     lesion_free_training_cases,
     read_splits,
     training_cases,
 )
-from stdiff.training.tensor_files import Damaged, about_tensors
 
 _LISTED = 5
 

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from stdiff.config_segmentation import EvaluationConfig
+from stdiff.config.segmentation import EvaluationConfig
+from stdiff.downstream.images import LabelledImages
+from stdiff.downstream.metrics import case_metrics
+from stdiff.downstream.networks import segment
 from stdiff.evaluation.statistics import group_bootstrap, known
-from stdiff.randomness import generator
-from stdiff.segmentation.images import LabelledImages
-from stdiff.segmentation.metrics import case_metrics
-from stdiff.segmentation.networks import segment
+from stdiff.runtime.randomness import generator
 
 
 def evaluate_control(

@@ -6,20 +6,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from stdiff.cases import images_of, read_cases
-from stdiff.config import Config
-from stdiff.corpus.accepted import list_accepted
-from stdiff.corpus.tables import evenly_spread
+from stdiff.config.run import Config
+from stdiff.downstream.images import annotated_lesions, labelled_images
+from stdiff.downstream.networks import image_features, load_segmenter
+from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.adherence import evaluate_adherence
 from stdiff.evaluation.control import evaluate_control, mask_groups
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
-from stdiff.files import write_text
-from stdiff.label_budget import ALL_LABELS, LabelBudget
-from stdiff.labels import labelled_training_cases, read_splits, training_cases
-from stdiff.segmentation.images import annotated_lesions, labelled_images
-from stdiff.segmentation.networks import image_features, load_segmenter
-from stdiff.segmentation.train import segmenter_config
+from stdiff.runtime.files import write_text
+from stdiff.table.accepted import list_accepted
+from stdiff.table.cases import images_of, read_cases
+from stdiff.table.label_budget import ALL_LABELS, LabelBudget
+from stdiff.table.roles import labelled_training_cases, read_splits, training_cases
+from stdiff.table.streaming import evenly_spread
 
 
 def evaluate_corpus(

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from stdiff.config_segmentation import EvaluationConfig
-from stdiff.files import InputError
-from stdiff.randomness import generator
+from stdiff.config.segmentation import EvaluationConfig
+from stdiff.runtime.files import InputError
+from stdiff.runtime.randomness import generator
 
 
 def kid(

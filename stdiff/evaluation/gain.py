@@ -14,23 +14,23 @@ from typing import Any
 
 import pandas as pd
 
-from stdiff.config import Config
-from stdiff.evaluation.choice import choose_arms
+from stdiff.config.run import Config
+from stdiff.downstream.arms import TRAINING, real_arm
+from stdiff.evaluation.arm_choice import choose_arms
 from stdiff.evaluation.learning_curve import learning_curve, worth
 from stdiff.evaluation.statistics import (
     effect_size,
     group_bootstrap,
     holm,
     interval_text,
+    minimum_detectable_effect,
     signed_rank_p,
-    smallest_shown,
 )
 from stdiff.evaluation.subgroups import subgroup_gains
 from stdiff.evaluation.trainings import json_records, read_trainings, with_baseline
-from stdiff.files import InputError, write_text
-from stdiff.label_budget import LabelBudget
-from stdiff.randomness import generator
-from stdiff.segmentation.arms import TRAINING, real_arm
+from stdiff.runtime.files import InputError, write_text
+from stdiff.runtime.randomness import generator
+from stdiff.table.label_budget import LabelBudget
 
 _COLUMNS = [*TRAINING, "seed", "case_id", "collection", "group_id", "dice", "iou", "hd95_px"]
 _COLUMNS += ["training_real"]
@@ -112,8 +112,8 @@ def gains(
     """Mean paired difference in Dice of every arm to the baseline arm at the same label budget.
 
     ``wilcoxon_p`` tests the groups' mean differences, as cases of one group are not independent.
-    ``effect_size`` is Cohen's d of these; ``smallest_shown`` the smallest gain that so many cases
-    would have shown, see :func:`stdiff.evaluation.statistics.smallest_shown`.
+    ``effect_size`` is Cohen's d of these; ``minimum_detectable_effect`` is the smallest gain that
+    so many cases would have shown, see :func:`stdiff.evaluation.statistics.minimum_detectable_effect`.
     ``holm_p`` is corrected over all segmenters, arms and label budgets of a collection.
     Positive gains favour the arm.
 
@@ -147,7 +147,11 @@ def gains(
                 | {"collection": collection, **_counts(values, part)}
                 | {"gain_mean": difference.mean(), "gain_low": low, "gain_high": high}
                 | {"effect_size": effect_size(by_group.to_numpy())}
-                | {"smallest_shown": smallest_shown(difference, values["group_id"])}
+                | {
+                    "minimum_detectable_effect": minimum_detectable_effect(
+                        difference, values["group_id"]
+                    )
+                }
                 | {"wilcoxon_p": signed_rank_p(by_group.to_numpy())}
             )
     table = pd.DataFrame(records)
@@ -162,7 +166,7 @@ def evaluate_gain(tables: Sequence[Path], out: Path, *, config: Config) -> None:
     """Write Dice by arm and gains of per-case tables as JSON.
 
     Keys: ``baseline_arm``; lists of records ``by_arm``, ``gains``, ``chosen`` (see
-    :func:`stdiff.evaluation.choice.choose_arms`; with the gain of all test lesions, null of the
+    :func:`stdiff.evaluation.arm_choice.choose_arms`; with the gain of all test lesions, null of the
     baseline arm), ``subgroups``, ``learning_curve`` and ``worth``
     (see the functions of these names); ``excluded_both_empty`` (number of cases); ``holes``, the
     trainings that failed, with the reason: an arm is measured on the seeds that are left. All but

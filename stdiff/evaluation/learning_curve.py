@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from stdiff.downstream.arms import TRAINING
 from stdiff.evaluation.statistics import drawn_means
-from stdiff.randomness import generator
-from stdiff.segmentation.arms import TRAINING
+from stdiff.runtime.randomness import generator
 
 _BEYOND = {-1: "less", 0: "", 1: "more"}
 

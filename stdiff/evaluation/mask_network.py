@@ -1,7 +1,7 @@
 """Can a small network tell generated masks from real ones by their pixels?
 
-The descriptors of :mod:`stdiff.masks.realism` see what they were made to see; a network also sees
-a wobble of the outline or a place in the frame that nobody thought of.
+The descriptors of :mod:`stdiff.evaluation.mask_realism` measure what they were designed for; a
+network also sees a wobble of the outline or a place in the frame that nobody thought of.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
-from stdiff.device import compute_device
-from stdiff.files import InputError
-from stdiff.masks.realism import check_sizes, grouped_folds
-from stdiff.randomness import integer_seed
+from stdiff.evaluation.mask_realism import check_sizes, grouped_folds
+from stdiff.runtime.device import compute_device
+from stdiff.runtime.files import InputError
+from stdiff.runtime.randomness import integer_seed
 
 _WIDTHS = (16, 32, 64, 64)
 # Every block halves the side; less would leave no pixel.
@@ -41,7 +41,8 @@ def network_auc(
     """How well a small network tells generated from real masks: area under the ROC curve.
 
     A classifier two-sample test (Lopez-Paz and Oquab 2017, arXiv 1610.06545): 0.5 = cannot be
-    told apart, 1 = always. Scores are pooled over :func:`stdiff.masks.realism.grouped_folds`, each
+    told apart, 1 = always. Scores are pooled over
+    :func:`stdiff.evaluation.mask_realism.grouped_folds`, each
     mask scored by a network that saw neither it nor another mask of its patient. Masks are shown
     whole, place and size of the lesion included, and mirrored left to right half of the time.
     The same seed gives the same number on a CPU, and nearly so on a GPU.
@@ -56,7 +57,7 @@ def network_auc(
 
     Raises:
         InputError: masks of different sizes; too few masks or groups, see
-            :func:`stdiff.masks.realism.grouped_folds`; too small a ``size_px``; no epoch.
+            :func:`stdiff.evaluation.mask_realism.grouped_folds`; too small a ``size_px``; no epoch.
     """
     if size_px < _MIN_SIZE_PX or epochs < 1:
         raise InputError(

@@ -104,7 +104,7 @@ def effect_size(differences: np.ndarray) -> float:
     return float(np.mean(differences) / np.std(differences, ddof=1))
 
 
-def smallest_shown(differences: np.ndarray, groups: np.ndarray) -> float:
+def minimum_detectable_effect(differences: np.ndarray, groups: np.ndarray) -> float:
     """The smallest true mean of ``differences`` (N,) that so many groups would show.
 
     With a two-sided test at 5 % and a power of 80 %, from the standard error of the mean with

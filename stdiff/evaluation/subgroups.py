@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stdiff.downstream.arms import TRAINING
 from stdiff.evaluation.statistics import group_bootstrap
-from stdiff.randomness import generator
-from stdiff.segmentation.arms import TRAINING
+from stdiff.runtime.randomness import generator
 
 _SMALL = 10  # groups; an interval of fewer says nothing
 _SIZES = ("small", "middle", "large")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from stdiff.files import InputError
-from stdiff.segmentation.arms import HOLE
-from stdiff.segmentation.per_case import read_per_case
+from stdiff.downstream.arms import HOLE
+from stdiff.downstream.per_case import read_per_case
+from stdiff.runtime.files import InputError
 
 
 def read_trainings(tables: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:

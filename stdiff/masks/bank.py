@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stdiff.conditions import Where
-from stdiff.files import InputError, decode_png
-from stdiff.lexicon import Findings, render
+from stdiff.birads.lexicon import Findings, render
+from stdiff.birads.query import Where
+from stdiff.birads.shape import count_lesions, measure
 from stdiff.masks.copies import KnownLesions
-from stdiff.masks.requests import nearest_entries, probabilities
+from stdiff.masks.findings import nearest_entries, probabilities
 from stdiff.masks.sampling import (
     SampledMask,
     as_mask,
@@ -27,7 +27,7 @@ from stdiff.masks.sampling import (
     equivalent_diameter_px,
     resample,
 )
-from stdiff.masks.shape import count_lesions, measure
+from stdiff.runtime.files import InputError, decode_png
 
 SCALE = (0.85, 1.15)
 # Depth carries meaning (skin above, muscle below), so a lesion does not wander far.

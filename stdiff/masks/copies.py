@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import affine_transform, center_of_mass
 
-from stdiff.files import InputError
-from stdiff.masks.shape import separate
+from stdiff.birads.shape import separate
+from stdiff.runtime.files import InputError
 
 NEAR_COPY_IOU = 0.95
 

@@ -4,9 +4,9 @@
    (:mod:`stdiff.masks.prior`).
 2. κ(s)/2π = 1 + Σ c_k e^{2πiks} with random phases and the drawn roughness in each band of orders,
    plus the events of the margin: corners, waves or spikes (:mod:`stdiff.masks.roughness`).
-3. The tangent angle, its integral, is integrated to a curve and closed (:mod:`stdiff.masks.curve`).
+3. The tangent angle, its integral, is integrated to a closed curve (:mod:`stdiff.birads.curve`).
    It is stretched to the drawn axes and area, moved to its centre, and rasterised.
-4. What comes out is measured (:mod:`stdiff.masks.shape`). An outline that crosses itself or does
+4. What comes out is measured (:mod:`stdiff.birads.shape`). An outline that crosses itself or does
    not have the shape, orientation, margin or range asked for is dropped and another one drawn; so
    is one that copies a training mask, where these are known (:mod:`stdiff.masks.copies`).
 """
@@ -17,11 +17,17 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stdiff.conditions import Where
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.birads.curve import closed_curve, rasterised, rounded, stretched
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.query import Where
+from stdiff.birads.shape import (
+    Shape,
+    count_lesions,
+    measure_lesion,
+    separate,
+    touches_border,
+)
 from stdiff.masks.copies import KnownLesions
-from stdiff.masks.curve import closed_curve, rasterised, rounded, stretched
 from stdiff.masks.feasible import (
     AREA,
     CENTRE,
@@ -31,18 +37,12 @@ from stdiff.masks.feasible import (
     reconciled,
     set_right,
 )
+from stdiff.masks.findings import nearest_entries, probabilities, with_terms
 from stdiff.masks.placement import cut_off, moved_inside
 from stdiff.masks.prior import FEATURES, SHARP_MARGINS, Entry, Prior, at_probability
-from stdiff.masks.requests import nearest_entries, probabilities, with_terms
 from stdiff.masks.roughness import random_curvature, with_margin
 from stdiff.masks.sampling import SampledMask, as_mask
-from stdiff.masks.shape import (
-    Shape,
-    count_lesions,
-    measure_lesion,
-    separate,
-    touches_border,
-)
+from stdiff.runtime.files import InputError
 
 # Drawn at a time; from these, those that can have the orientation and ranges asked for are tried.
 _BATCH = 32

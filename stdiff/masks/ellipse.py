@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from stdiff.conditions import Where
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
-from stdiff.masks.requests import probabilities
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.query import Where
+from stdiff.birads.shape import largest_lesion, measure
+from stdiff.masks.findings import probabilities
 from stdiff.masks.sampling import (
     SampledMask,
     as_mask,
@@ -24,7 +24,7 @@ from stdiff.masks.sampling import (
     equivalent_diameter_px,
     resample,
 )
-from stdiff.masks.shape import largest_lesion, measure
+from stdiff.runtime.files import InputError
 
 # Long semi-axis as a fraction of the image's shorter side: small, medium, large.
 SIZE_BANDS = ((0.06, 0.12), (0.12, 0.20), (0.20, 0.32))

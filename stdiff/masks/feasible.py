@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from stdiff.conditions import Where
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.query import Where
+from stdiff.birads.shape import ROUND_ABOVE_AXIS_RATIO
 from stdiff.masks.prior import FEATURES, SHARP_MARGINS, Prior
-from stdiff.masks.shape import ROUND_ABOVE_AXIS_RATIO
+from stdiff.runtime.files import InputError
 
 AREA, ELONGATION, CENTRE = 0, slice(1, 3), slice(3, 5)
 # Longer and slimmer than that no lesion is drawn.

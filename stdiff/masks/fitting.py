@@ -9,11 +9,11 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from stdiff.files import InputError, decode_png
-from stdiff.lexicon import Findings
+from stdiff.birads.curve import area_and_axes, elongation, enclosed_area
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.outline import edge_of, traced
+from stdiff.birads.shape import MIN_AREA_PX, Shape, lesion_parts, measure_lesion, window_of
 from stdiff.masks.bank import MaskBank
-from stdiff.masks.curve import area_and_axes, elongation, enclosed_area
-from stdiff.masks.outline import edge_of, traced
 from stdiff.masks.prior import (
     FEATURES,
     ROOT,
@@ -27,7 +27,7 @@ from stdiff.masks.prior import (
     Row,
 )
 from stdiff.masks.roughness import roughness
-from stdiff.masks.shape import MIN_AREA_PX, Shape, lesion_parts, measure_lesion, window_of
+from stdiff.runtime.files import InputError, decode_png
 
 # Pseudo-masks that a group borrows from the one above it, for its mean and for its covariance.
 _BORROWED_MEAN, _BORROWED_SPREAD = 5, 20

@@ -25,10 +25,10 @@ from pydantic import (
 )
 from scipy.special import ndtr
 
-from stdiff.files import InputError, write_text
-from stdiff.lexicon import ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
+from stdiff.birads.lexicon import ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
 from stdiff.masks.prior_file import described, prior_text
 from stdiff.masks.roughness import NAMES as ROUGHNESS
+from stdiff.runtime.files import InputError, write_text
 
 FEATURES = ("area_fraction", "elongation", "obliquity", "centre_x", "centre_y", *ROUGHNESS)
 # Margin classes of an outline; `unclear` is an outline that no single margin describes.

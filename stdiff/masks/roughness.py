@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stdiff.masks.curve import POINTS, curvature_series, rounded
+from stdiff.birads.curve import POINTS, curvature_series, rounded
 
 # Orders of the bands: the course of the outline, its lobes, its detail.
 BANDS = ((3, 4), (4, 5), (5, 7), (7, 10), (10, 15), (15, 23), (23, 36))
@@ -25,7 +25,7 @@ _HIGHEST = BANDS[-1][1]
 # Beyond the last band the spectrum falls off like a Gaussian of this width, in orders.
 _FALL_OFF_ORDERS = 20.0
 # An outline traced through pixels is blurred twice: by the pixels' edge and by its smoothing, each
-# with this standard deviation (:mod:`stdiff.masks.outline`). Undone up to a factor of ten.
+# with this standard deviation (:mod:`stdiff.birads.outline`). Undone up to a factor of ten.
 _BLUR_PX = 1.5
 _LEAST_DAMPING = 0.1
 # One side of a lesion is rougher than the other: a log-normal envelope of low order gives the

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from scipy import ndimage
 
-from stdiff.lexicon import Findings
+from stdiff.birads.lexicon import Findings
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stdiff.conditions import Where
-from stdiff.files import InputError
+from stdiff.birads.query import Where
 from stdiff.masks.bank import BankSource, MaskBank
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.ellipse import EllipseSource
 from stdiff.masks.prior import Prior
 from stdiff.masks.sampling import MaskSource, SampledMask
+from stdiff.runtime.files import InputError
 
 _LEAST_SIDE_PX = 16
 KINDS = ("bank", "curvature", "ellipse")
@@ -48,7 +48,7 @@ def mask_source(
         height_px, width_px: of the masks; a bank has its own.
         bank: real masks, for kind "bank"; with them, curvature masks are no copies of any.
         where: what every mask must be like.
-        balance: column -> strength, see :func:`stdiff.masks.requests.probabilities`.
+        balance: column -> strength, see :func:`stdiff.masks.findings.probabilities`.
 
     Raises:
         InputError: no weight above 0, a weight below it, an unknown kind, a bank that is missing or

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from stdiff.files import written_whole
+from stdiff.runtime.files import atomic_write
 
 # Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -17,8 +17,8 @@ _DPI = 110
 
 def write_figure(figure: Figure, out: Path) -> None:
     """Write one PNG, whole or not at all."""
-    with written_whole(out) as aside:
-        figure.savefig(aside, format="png", dpi=_DPI, facecolor="white")
+    with atomic_write(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI, facecolor="white")
 
 
 def embedded(png: Path) -> str:

@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stdiff.datasets.groups import area_fraction
+from stdiff.birads.lexicon import BIRADS, PATHOLOGIES, VOCABULARY
 from stdiff.datasets.pixels import read_picture
-from stdiff.files import InputError, decode_png
-from stdiff.lexicon import BIRADS, PATHOLOGIES, VOCABULARY
 from stdiff.report.canvas import COLOURS, write_figure
+from stdiff.runtime.files import InputError, decode_png
+from stdiff.splitting.groups import area_fraction
 
 _DESCRIPTORS = (
     *("shape", "orientation", "margin", "echo_pattern"),
@@ -127,7 +127,7 @@ def pair_montage(pairs: pd.DataFrame, tables: Sequence[Path], out: Path) -> int:
     """Pairs of one scene side by side, conflicting classes first, then the least alike.
 
     Args:
-        pairs: columns of :data:`stdiff.datasets.leaks.PAIR_SCHEMA`.
+        pairs: columns of :data:`stdiff.near_duplicates.leaks.PAIR_SCHEMA`.
         tables: case tables that hold both of each pair.
         out: PNG to write.
 

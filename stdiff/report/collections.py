@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from stdiff.datasets.integrity import Integrity
-from stdiff.files import write_text, written_whole
 from stdiff.report.canvas import embedded
 from stdiff.report.collection_figures import (
     distributions,
@@ -16,6 +15,7 @@ from stdiff.report.collection_figures import (
 )
 from stdiff.report.pages import FIGURES, PAGE, refuse_other_folder, render_page
 from stdiff.report.tables import quarantine_table
+from stdiff.runtime.files import atomic_write, write_text
 
 
 def write_integrity_page(found: Integrity, table: Path, root: Path, out: Path) -> None:
@@ -31,14 +31,14 @@ def write_integrity_page(found: Integrity, table: Path, root: Path, out: Path) -
         InputError: ``out`` holds other things than such a page.
     """
     refuse_other_folder(out)
-    with written_whole(out) as aside:
-        (aside / FIGURES).mkdir(parents=True)
+    with atomic_write(out) as temporary:
+        (temporary / FIGURES).mkdir(parents=True)
         contents = {
-            "collection": collection_contents(found, [table], root, aside / FIGURES),
+            "collection": collection_contents(found, [table], root, temporary / FIGURES),
             "quarantine": quarantine_table({found.name: found.quarantine}),
             "problems": found.problems,
         }
-        write_text(aside / PAGE, render_page("integrity.html.j2", contents))
+        write_text(temporary / PAGE, render_page("integrity.html.j2", contents))
 
 
 def collection_contents(

@@ -16,18 +16,15 @@ from typing import Any
 import pandas as pd
 
 import stdiff
-from stdiff.config import Config
+from stdiff.config.run import Config
 from stdiff.datasets.integrity import found_in_run
-from stdiff.evaluation.masks import held_out_masks, masks_of
-from stdiff.files import read_json
-from stdiff.label_budget import LabelBudget
-from stdiff.labels import read_splits
+from stdiff.evaluation.mask_evaluation import held_out_masks, masks_of
 from stdiff.masks.prior import Prior
 from stdiff.report import figures, mask_figures
 from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
+from stdiff.report.filter_summary import gate_contents
 from stdiff.report.gain_figures import forest_plot, learning_curves
-from stdiff.report.gate_summary import gate_contents
 from stdiff.report.tables import (
     Table,
     cases_table,
@@ -37,6 +34,9 @@ from stdiff.report.tables import (
     records_table,
     steps_table,
 )
+from stdiff.runtime.files import read_json
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.roles import read_splits
 
 _PACKAGES = (
     *("stdiff", "torch", "diffusers", "transformers", "segmentation-models-pytorch", "monai"),

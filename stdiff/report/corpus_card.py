@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stdiff.config import Config
+from stdiff.birads.lexicon import PATHOLOGIES, VOCABULARY
+from stdiff.config.run import Config
 from stdiff.corpus.replacements import ROUND
-from stdiff.corpus.tables import is_rejected, iterate_rows
-from stdiff.datasets.fetching.sources import SOURCES
-from stdiff.files import InputError
-from stdiff.lexicon import PATHOLOGIES, VOCABULARY
+from stdiff.fetching.sources import SOURCES
 from stdiff.report.markdown import markdown_table
 from stdiff.report.tables import records_table
+from stdiff.runtime.files import InputError
+from stdiff.table.streaming import is_rejected, iterate_rows
 
 _COUNTED = (
     *("collection", "image.path", "height_px", "width_px", *VOCABULARY),

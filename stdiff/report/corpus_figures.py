@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stdiff.corpus.tables import count_rows, is_rejected, is_synthetic, spread_rows
-from stdiff.files import InputError, decode_png
 from stdiff.report.canvas import COLOURS, write_figure
+from stdiff.runtime.files import InputError, decode_png
+from stdiff.table.streaming import count_rows, is_rejected, is_synthetic, spread_rows
 
 _COLUMNS = 8
 _LINE_LENGTH = 34

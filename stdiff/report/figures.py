@@ -18,14 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stdiff.cases import images_of, read_cases
+from stdiff.downstream.images import annotated_lesions
 from stdiff.evaluation.memorisation import nearest_training
-from stdiff.files import InputError, decode_png
-from stdiff.label_budget import LabelBudget
-from stdiff.labels import training_cases
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
-from stdiff.segmentation.images import annotated_lesions
-from stdiff.training.watch import best_of, better_generator
+from stdiff.runtime.files import InputError, decode_png
+from stdiff.table.cases import images_of, read_cases
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.roles import training_cases
+from stdiff.training.validation import best_of, better_generator
 
 _PANEL_IN = (3.6, 2.9)  # width and height of one small plot
 _PANELS_IN_A_ROW = 3
@@ -36,7 +36,7 @@ def training_curves(logs: dict[str, Path], watched: dict[str, Path], out: Path) 
 
     Args:
         logs: Title of each panel and the JSONL log of :func:`stdiff.training.loop.train`.
-        watched: Title of each further panel and the log of :mod:`stdiff.training.watch`.
+        watched: Title of each further panel and the log of :mod:`stdiff.training.validation`.
         out: PNG to write.
 
     Raises:

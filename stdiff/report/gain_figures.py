@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stdiff.label_budget import LabelBudget
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
+from stdiff.table.label_budget import LabelBudget
 
 _ROW_INCHES = 0.3
 _GREY = "0.88"
@@ -45,7 +45,7 @@ def forest_plot(gain_json: Path, out: Path) -> bool:
     for axes, (collection, gains) in zip(axes_of, panels_of, strict=True):
         at = rows.reset_index().merge(gains, on=names)
         y = at["index"].to_numpy()
-        numbers = ["gain_mean", "gain_low", "gain_high", "smallest_shown"]
+        numbers = ["gain_mean", "gain_low", "gain_high", "minimum_detectable_effect"]
         mean, low, high, smallest = at.reindex(columns=numbers).to_numpy(float, na_value=np.nan).T
         axes.barh(y, 2 * smallest, left=-smallest, height=0.8, color=_GREY, zorder=1)
         axes.axvline(0, color="0.4", lw=1, zorder=2)

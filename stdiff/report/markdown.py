@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stdiff.config import load_config
-from stdiff.files import read_json
+from stdiff.config.run import load_config
 from stdiff.report.tables import Table, nested_tables, records_table, steps_table
+from stdiff.runtime.files import read_json
 
 
 def results_markdown(run: Path) -> str:

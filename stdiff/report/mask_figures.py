@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stdiff.cases import images_of
-from stdiff.files import InputError
-from stdiff.lexicon import PATHOLOGIES
+from stdiff.birads.lexicon import PATHOLOGIES
 from stdiff.masks.prior import FEATURES, Prior
 from stdiff.masks.roughness import BANDS
 from stdiff.masks.roughness import NAMES as ROUGHNESS
-from stdiff.randomness import generator
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
+from stdiff.runtime.files import InputError
+from stdiff.runtime.randomness import generator
+from stdiff.table.cases import images_of
 
 _COLUMNS = 8
 _LINE_LENGTH = 30

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stdiff.config import Config, load_config
+from stdiff.config.run import Config, load_config
 from stdiff.evaluation.gain import gain_table_text
-from stdiff.files import InputError, read_json, write_text, written_whole
 from stdiff.report.pages import FIGURES, PAGE, refuse_other_folder, render_page
+from stdiff.runtime.files import InputError, atomic_write, read_json, write_text
 
 
 def write_report(run: Path, out: Path) -> None:
@@ -27,10 +27,10 @@ def write_report(run: Path, out: Path) -> None:
     run, out = Path(run), Path(out)
     config = _run_config(run)
     refuse_other_folder(out)
-    with written_whole(out) as aside:
-        (aside / FIGURES).mkdir(parents=True)
-        contents = read_contents(run, config, aside / FIGURES)
-        write_text(aside / PAGE, render_page("page.html.j2", contents))
+    with atomic_write(out) as temporary:
+        (temporary / FIGURES).mkdir(parents=True)
+        contents = read_contents(run, config, temporary / FIGURES)
+        write_text(temporary / PAGE, render_page("page.html.j2", contents))
 
 
 def summary_text(run: Path) -> str:

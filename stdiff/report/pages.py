@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 PAGE = "index.html"
 FIGURES = "figures"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from stdiff.cases import read_cases
-from stdiff.lexicon import PATHOLOGIES
+from stdiff.birads.lexicon import PATHOLOGIES
+from stdiff.table.cases import read_cases
 
 Record = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from stdiff.files import InputError, sha256_bytes, write_text
-from stdiff.training.tensor_files import Damaged, Tensors, load_tensors, save_tensors
+from stdiff.runtime.files import InputError, sha256_bytes, write_text
+from stdiff.runtime.tensor_files import Damaged, Tensors, load_tensors, save_tensors
 
 
 class NotSaved(RuntimeError):

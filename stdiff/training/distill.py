@@ -17,8 +17,8 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import nn
 
-from stdiff.config_generator import SamplerConfig
-from stdiff.config_training import DistillConfig
+from stdiff.config.generator import SamplerConfig
+from stdiff.config.training import DistillConfig
 from stdiff.diffusion.guidance import Denoisers, build_solver, denoise, signal_and_noise
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.training.progress import Batch

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from stdiff.config_training import FinetuneConfig
+from stdiff.config.training import FinetuneConfig
 from stdiff.diffusion.adapters import has_adapters, train_adapters_only
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, gate_at, soft_gates
-from stdiff.diffusion.denoiser import NoiseSchedule
 from stdiff.diffusion.model import DiffusionModel
+from stdiff.diffusion.unet import NoiseSchedule
 from stdiff.training.progress import Batch
 
 _NO_CAPTION = -1

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from stdiff.config_generator import Section
-from stdiff.files import sha256_bytes
+from stdiff.config.generator import Section
+from stdiff.runtime.files import sha256_bytes
 
 # How often a training is saved, and how much of that is kept, changes no weight.
 _NO_MATTER = {"checkpoint_every_images", "keep_latest"}

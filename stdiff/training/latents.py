@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from stdiff.diffusion.autoencoder import Autoencoder, encode
-from stdiff.files import sha256_bytes
-from stdiff.training import ranks
-from stdiff.training.tensor_files import Damaged, load_tensors, save_tensors
+from stdiff.runtime.files import sha256_bytes
+from stdiff.runtime.tensor_files import Damaged, load_tensors, save_tensors
+from stdiff.training import distributed as ranks
 
 
 def cached_latents(autoencoder: Autoencoder, images_NHW: np.ndarray, cache: Path) -> torch.Tensor:

@@ -13,8 +13,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from stdiff.files import write_text
-from stdiff.training.watch import Look
+from stdiff.runtime.files import write_text
+from stdiff.training.validation import Look
 
 LOG_EVERY_S = 5.0
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stdiff.config_training import StageConfig
-from stdiff.device import compute_device
-from stdiff.randomness import generator, integer_seed
-from stdiff.stopping import Interrupted, stop_requests
-from stdiff.training import ranks
+from stdiff.config.training import StageConfig
+from stdiff.runtime.device import compute_device
+from stdiff.runtime.randomness import generator, integer_seed
+from stdiff.runtime.stopping import Interrupted, stop_requests
+from stdiff.training import distributed as ranks
 from stdiff.training.checkpoints import CheckpointFolder
 from stdiff.training.log import TrainingLog
 from stdiff.training.progress import Progress, Stage
-from stdiff.training.watch import BestWeights, Watch
+from stdiff.training.validation import BestWeights, Watch
 
 
 class Diverged(RuntimeError):
@@ -44,7 +44,7 @@ def train(
 
     With ``ema_decay > 0`` these are the averaged weights; if the training is watched, those that
     looked best. Returns the JSONL log of the training.
-    Where several processes train together (see :mod:`stdiff.training.ranks`), all call this.
+    Where several processes train together (see :mod:`stdiff.training.distributed`), all call this.
 
     Raises:
         Interrupted: on SIGTERM, SIGINT, after ``stop_after_s`` seconds, or when another process of

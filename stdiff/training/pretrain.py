@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stdiff.config_training import PretrainConfig
+from stdiff.config.training import PretrainConfig
 from stdiff.diffusion.decoupling import denoise_gated
-from stdiff.diffusion.denoiser import NoiseSchedule
 from stdiff.diffusion.model import DiffusionModel
+from stdiff.diffusion.unet import NoiseSchedule
 from stdiff.training.progress import Batch
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stdiff.config_training import StageConfig
-from stdiff.device import compute_device
-from stdiff.training import ranks
-from stdiff.training.tensor_files import Tensors
+from stdiff.config.training import StageConfig
+from stdiff.runtime.device import compute_device
+from stdiff.runtime.tensor_files import Tensors
+from stdiff.training import distributed as ranks
 
 # What a step computes with: tensors that all have the batch's images as their first axis.
 Batch = dict[str, torch.Tensor]

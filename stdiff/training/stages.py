@@ -12,21 +12,21 @@ from typing import Any
 import pandas as pd
 from diffusers import AutoencoderTiny
 
-from stdiff.cases import images_of, read_cases
-from stdiff.config import Config
-from stdiff.config_training import StageConfig
-from stdiff.device import compute_device
+from stdiff.config.run import Config
+from stdiff.config.training import StageConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, latent_factor
 from stdiff.diffusion.checkpoint import checkpoint_folder, load_checkpoint
-from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.folder import check_model_matches, load_model, save_model
 from stdiff.diffusion.model import DiffusionModel, add_adapters, new_model
 from stdiff.diffusion.parts import ModelFolderError, load_autoencoder
-from stdiff.files import InputError, sha256_folder, write_sums, write_text, written_whole
-from stdiff.label_budget import LabelBudget
-from stdiff.labels import labelled_training_cases, read_splits, training_cases
-from stdiff.randomness import integer_seed
-from stdiff.training import ranks
+from stdiff.diffusion.unet import build_controlnet
+from stdiff.runtime.device import compute_device
+from stdiff.runtime.files import InputError, atomic_write, sha256_folder, write_sums, write_text
+from stdiff.runtime.randomness import integer_seed
+from stdiff.table.cases import images_of, read_cases
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.roles import labelled_training_cases, read_splits, training_cases
+from stdiff.training import distributed as ranks
 from stdiff.training.autoencoder import DecoderStage
 from stdiff.training.distill import DistillStage
 from stdiff.training.finetune import FinetuneStage
@@ -35,7 +35,7 @@ from stdiff.training.latents import cached_latents
 from stdiff.training.loop import train
 from stdiff.training.pretrain import PretrainStage
 from stdiff.training.progress import Stage
-from stdiff.training.watch import Look, Watch, better_generator
+from stdiff.training.validation import Look, Watch, better_generator
 
 _COLUMNS = ("case_id", "image", "mask", "height_px", "width_px", "lesion_count", "caption")
 
@@ -55,9 +55,9 @@ def train_autoencoder(
     """
     if config.model.checkpoint:
         if ranks.is_first():
-            with written_whole(out) as aside:
-                load_checkpoint(config.model.checkpoint).autoencoder.save_pretrained(aside)
-                write_sums(aside)
+            with atomic_write(out) as temporary:
+                load_checkpoint(config.model.checkpoint).autoencoder.save_pretrained(temporary)
+                write_sums(temporary)
         return
     rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
     images_NHW = images_of(rows["image"])
@@ -75,12 +75,12 @@ def train_autoencoder(
     )
     if not ranks.is_first():
         return
-    with written_whole(out) as aside:
-        autoencoder.save_pretrained(aside, safe_serialization=True)
-        shutil.copyfile(log, aside / "autoencoder.jsonl")
+    with atomic_write(out) as temporary:
+        autoencoder.save_pretrained(temporary, safe_serialization=True)
+        shutil.copyfile(log, temporary / "autoencoder.jsonl")
         seen = {"autoencoder_cases": list(rows["case_id"])}
-        write_text(aside / "stdiff.json", json.dumps(seen, indent=1) + "\n")
-        write_sums(aside)
+        write_text(temporary / "stdiff.json", json.dumps(seen, indent=1) + "\n")
+        write_sums(temporary)
 
 
 def train_pretrain(

@@ -6,12 +6,12 @@ import pytest
 import yaml
 from tiny import lesion_scene, tiny_config, tiny_model, write_tables
 
-from stdiff.cases import case_row, images_of, png_cell, read_cases, read_rows, write_cases
-from stdiff.cli import main
-from stdiff.config import ConfigError, parse_config
+from stdiff.cli.main import main
+from stdiff.config.run import ConfigError, parse_config
 from stdiff.corpus.shards import verify_corpus
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.folder import save_model
+from stdiff.table.cases import case_row, images_of, png_cell, read_cases, read_rows, write_cases
 
 ROLES = ["train", "train", "test", "validation"]
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from stdiff.cases import SCHEMA, images_of, read_cases, read_rows, verify_table, write_cases
-from stdiff.cli import main
+from stdiff.cli.main import main
 from stdiff.corpus.shards import verify_corpus
 from stdiff.diffusion.folder import save_model
+from stdiff.table.cases import SCHEMA, images_of, read_cases, read_rows, verify_table, write_cases
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import time
 import pytest
 from noise import SAMPLER, Noise, plan_of
 
-from stdiff.config_generator import SamplerConfig
+from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.grow import grow_corpus
 from stdiff.corpus.shards import verify_corpus
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 fork = multiprocessing.get_context("fork")
 

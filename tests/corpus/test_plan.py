@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdiff import cases as case_tables
-from stdiff.cases import SCHEMA, case_row, png_cell, read_cases, verify_table, write_cases
+from stdiff.birads.lexicon import Findings, parse
+from stdiff.birads.shape import count_lesions
 from stdiff.corpus import plan as plan_module
 from stdiff.corpus.plan import count_plan, make_plan, read_plan, row_sha256, write_plan
-from stdiff.files import InputError, decode_png
-from stdiff.label_budget import LabelBudget
-from stdiff.labels import cases_with_role, labelled_training_cases, read_splits, training_cases
-from stdiff.lexicon import Findings, parse
 from stdiff.masks.bank import BankSource, MaskBank
 from stdiff.masks.fitting import fit_prior
-from stdiff.masks.shape import count_lesions
 from stdiff.masks.sources import mask_source
+from stdiff.runtime.files import InputError, decode_png
+from stdiff.table import cases as case_tables
+from stdiff.table.cases import SCHEMA, case_row, png_cell, read_cases, verify_table, write_cases
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.roles import cases_with_role, labelled_training_cases, read_splits, training_cases
 
 SIZE = 32
 KINDS = st.sampled_from(["bank", "curvature", "ellipse"])

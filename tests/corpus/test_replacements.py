@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.cases import case_row, png_cell, read_rows, verify_table, write_cases
+from stdiff.birads.lexicon import Findings, render
 from stdiff.corpus.plan import PLANNED_COLUMNS, row_sha256
 from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again, write_replacements
 from stdiff.corpus.shards import verify_corpus, verify_shard
-from stdiff.files import InputError
-from stdiff.lexicon import Findings, render
+from stdiff.runtime.files import InputError
+from stdiff.table.cases import case_row, png_cell, read_rows, verify_table, write_cases
 
 SIZE = 16
 VERDICT = dict.fromkeys(

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
-from stdiff.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
-from stdiff.cli import main
-from stdiff.config_generator import SamplerConfig
+from stdiff.birads.lexicon import Findings
+from stdiff.cli.main import main
+from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import read_plan, write_plan
 from stdiff.corpus.shards import make_shard, verify_corpus, verify_shard
-from stdiff.files import InputError, decode_png
-from stdiff.label_budget import LabelBudget
-from stdiff.lexicon import Findings
+from stdiff.runtime.files import InputError, decode_png
+from stdiff.table.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
+from stdiff.table.label_budget import LabelBudget
 
 SIZE = 32
 SAMPLER = SamplerConfig(batch=4)
@@ -226,7 +226,7 @@ def test_a_truncated_or_damaged_shard_is_never_taken_for_whole(plan, tmp_path):
 _WRITER = """
 import sys, numpy as np
 from pathlib import Path
-from stdiff.cases import png_cell, write_cases
+from stdiff.table.cases import png_cell, write_cases
 from stdiff.corpus.plan import read_plan, row_sha256
 plan, out = map(Path, sys.argv[1:])
 noise = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.config import ConfigError, dump_config, parse_config
+from stdiff.config.run import ConfigError, dump_config, parse_config
 from stdiff.corpus.speed import measured_images_per_s, speed_text
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 DEMO = yaml.safe_load((Path(__file__).parents[2] / "config" / "demo.yaml").read_text())
 

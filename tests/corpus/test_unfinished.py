@@ -14,7 +14,7 @@ from tqdm import tqdm
 from stdiff.corpus import unfinished
 from stdiff.corpus.plan import read_plan
 from stdiff.corpus.unfinished import write_shard
-from stdiff.stopping import Interrupted
+from stdiff.runtime.stopping import Interrupted
 
 
 @pytest.fixture

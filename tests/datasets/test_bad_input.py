@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stdiff.cases import read_cases
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.integrity import inspect_raw
 from stdiff.datasets.readers import READERS, read_raw
 from stdiff.datasets.rows import Harmonization
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
+from stdiff.table.cases import read_cases
 
 
 def run(collection, raw, tmp_path, **options):

@@ -5,10 +5,10 @@ import numpy as np
 import openpyxl
 import pytest
 
+from stdiff.birads.lexicon import BIRADS, ECHO_PATTERNS, SHAPES, Findings
 from stdiff.datasets.pixels import read_pixels
 from stdiff.datasets.readers import read_raw
-from stdiff.files import InputError
-from stdiff.lexicon import BIRADS, ECHO_PATTERNS, SHAPES, Findings
+from stdiff.runtime.files import InputError
 
 IMAGES = "BrEaST-Lesions_USG-images_and_masks"
 
@@ -88,9 +88,9 @@ def test_every_layout_gives_the_same_cases(breast, draw, layout):
     elif layout == "workbook inside":
         (breast / draw.workbook).rename(breast / IMAGES / draw.workbook)
     elif layout == "dated":
-        (breast / IMAGES).rename(breast / "aside")
+        (breast / IMAGES).rename(breast / "temporary")
         (breast / f"{IMAGES}-Dec-15-2023").mkdir()
-        (breast / "aside").rename(breast / f"{IMAGES}-Dec-15-2023" / IMAGES)
+        (breast / "temporary").rename(breast / f"{IMAGES}-Dec-15-2023" / IMAGES)
     elif layout == "images":
         given = breast / IMAGES
     cases, problems = read_raw("breast", given)

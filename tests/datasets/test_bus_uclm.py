@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from stdiff.birads.lexicon import Findings
 from stdiff.datasets.pixels import read_pixels
 from stdiff.datasets.readers import read_raw
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.runtime.files import InputError
 
 
 def test_what_a_case_says(bus_uclm, draw):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stdiff.birads.lexicon import Findings
 from stdiff.datasets.pixels import read_pixels
 from stdiff.datasets.readers import read_raw
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.runtime.files import InputError
 
 
 @pytest.mark.parametrize("masks", ["masks", "masks/0"])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdiff.datasets.geometry import FITS, fit_frame
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 
 @st.composite

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.cases import images_of, read_cases, verify_table
 from stdiff.datasets.geometry import FITS, fit_frame
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.rows import Harmonization
-from stdiff.files import sha256_file
+from stdiff.runtime.files import sha256_file
+from stdiff.table.cases import images_of, read_cases, verify_table
 
 
 def table(

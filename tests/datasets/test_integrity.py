@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stdiff.cases import read_cases
-from stdiff.cli import main
+from stdiff.cli.main import main
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.integrity import inspect_raw, inspect_table
 from stdiff.datasets.rows import Harmonization
 from stdiff.report.collections import write_integrity_page
+from stdiff.table.cases import read_cases
 
 
 def scene(key: int, height: int = 120, width: int = 150) -> np.ndarray:

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from real_data import DATA, real_files
 
+from stdiff.birads.lexicon import Findings
 from stdiff.datasets.bus_cot_terms import findings_of
 from stdiff.datasets.pixels import read_mask, read_picture, read_pixels
 from stdiff.datasets.readers import READERS, read_raw
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.runtime.files import InputError
 
 
 @pytest.mark.parametrize("collection", ["busi", "bus_bra", "bus_cot"])

@@ -8,16 +8,16 @@ from PIL import Image
 from stable_diffusion import checkpoint_config, write_checkpoint
 from tiny import lesion_scene, tiny_config
 
-from stdiff.config import ConfigError
-from stdiff.config_generator import SamplerConfig
+from stdiff.config.generator import SamplerConfig
+from stdiff.config.run import ConfigError
 from stdiff.diffusion.autoencoder import decode, encode, latent_factor
 from stdiff.diffusion.checkpoint import load_checkpoint
 from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated
-from stdiff.diffusion.denoiser import build_controlnet
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.model import add_adapters, new_model, prompt_of
 from stdiff.diffusion.parts import ModelFolderError, quiet_diffusers
 from stdiff.diffusion.pipeline import Generator
+from stdiff.diffusion.unet import build_controlnet
 
 LORA = {"text_lora": {"rank": 16, "alpha": 32}, "unet_lora": {"rank": 4, "alpha": 4}}
 CAPTION = "BI-RADS 4, malignant: irregular shape, hypoechoic"

@@ -4,7 +4,7 @@ from diffusers import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdiff.config_generator import GateConfig
+from stdiff.config.generator import GateConfig
 from stdiff.diffusion.decoupling import GatedAttention, denoise_gated, gate_at, soft_gate
 
 CAPTION = "BI-RADS 4: irregular shape, hypoechoic"

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny import lesion_scene, tiny_config, tiny_model
 
-from stdiff.config_generator import SamplerConfig
+from stdiff.config.generator import SamplerConfig
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, soft_gates
 from stdiff.diffusion.guidance import Denoisers

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from tiny import lesion_scene, tiny_config, tiny_model
 
-from stdiff.config_generator import SamplerConfig
-from stdiff.corpus.sanity import seam
+from stdiff.config.generator import SamplerConfig
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.pipeline import Generator
+from stdiff.filtering.sanity import seam
 
 SAMPLER = SamplerConfig(steps=4, batch=3)
 SIZE = 32

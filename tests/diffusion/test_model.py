@@ -9,15 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import lesion_scene, tiny_config, tiny_model
 
-from stdiff.config_generator import NoiseConfig, SamplerConfig, TextConfig
-from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
-from stdiff.diffusion.condition import condition_image
-from stdiff.diffusion.denoiser import NoiseSchedule, build_scheduler
-from stdiff.diffusion.folder import check_model_matches, load_model, save_model
-from stdiff.diffusion.parts import ModelFolderError
-from stdiff.diffusion.pipeline import Generator
-from stdiff.diffusion.text import build_tokenizer, tokenize
-from stdiff.lexicon import (
+from stdiff.birads.lexicon import (
     BIRADS,
     CALCIFICATIONS,
     ECHO_PATTERNS,
@@ -29,6 +21,14 @@ from stdiff.lexicon import (
     Findings,
     render,
 )
+from stdiff.config.generator import NoiseConfig, SamplerConfig, TextConfig
+from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
+from stdiff.diffusion.condition import condition_image
+from stdiff.diffusion.folder import check_model_matches, load_model, save_model
+from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.pipeline import Generator
+from stdiff.diffusion.text import build_tokenizer, tokenize
+from stdiff.diffusion.unet import NoiseSchedule, build_scheduler
 
 SAMPLER = SamplerConfig(steps=2, batch=4)
 

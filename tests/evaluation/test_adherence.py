@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
-from stdiff.config import EvaluationConfig
-from stdiff.corpus.gate import SEEN_TERMS
+from stdiff.config.run import EvaluationConfig
+from stdiff.downstream.images import LabelledImages
 from stdiff.evaluation.adherence import evaluate_adherence
-from stdiff.segmentation.images import LabelledImages
+from stdiff.filtering.scores import SEEN_TERMS
 
 SIZE_PX = 48
 SETTINGS = EvaluationConfig(bootstrap_draws=200, kid_subset_size=10, kid_subsets=5)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from stdiff.config import load_config
+from stdiff.config.run import load_config
 from stdiff.evaluation.auc import auc_table_text, evaluate_auc, mean_auc
-from stdiff.files import InputError
+from stdiff.runtime.files import InputError
 
 BIRADS = ("2", "3", "4", "5")
 

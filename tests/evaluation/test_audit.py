@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tiny import lesion_scene
 
-from stdiff.cases import case_row, png_cell, write_cases
-from stdiff.cli import main
-from stdiff.config import dump_config, load_config, parse_config
+from stdiff.cli.main import main
+from stdiff.config.run import dump_config, load_config, parse_config
+from stdiff.downstream.networks import save_segmenter
 from stdiff.evaluation.audit import Known, audit_run, problems_of
-from stdiff.files import InputError
-from stdiff.label_budget import ALL_LABELS, LabelBudget
-from stdiff.segmentation.networks import save_segmenter
-from stdiff.training.tensor_files import save_tensors
+from stdiff.runtime.files import InputError
+from stdiff.runtime.tensor_files import save_tensors
+from stdiff.table.cases import case_row, png_cell, write_cases
+from stdiff.table.label_budget import ALL_LABELS, LabelBudget
 
 CASES = [f"busi/{i:02d}" for i in range(20)]
 TRAIN, VALIDATION, TEST = CASES[:10], CASES[10:14], CASES[14:]

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from stdiff.cases import SCHEMA, case_row, png_cell, read_rows, write_cases
-from stdiff.config import EvaluationConfig, parse_config
+from stdiff.config.run import EvaluationConfig, parse_config
+from stdiff.downstream.images import LabelledImages
+from stdiff.downstream.networks import build_segmenter, save_segmenter
+from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.corpus import evaluate_corpus
 from stdiff.evaluation.memorisation import evaluate_memorisation, nearest_training
-from stdiff.files import InputError
-from stdiff.label_budget import LabelBudget
-from stdiff.segmentation.images import LabelledImages
-from stdiff.segmentation.networks import build_segmenter, save_segmenter
-from stdiff.segmentation.train import segmenter_config
+from stdiff.runtime.files import InputError
+from stdiff.table.cases import SCHEMA, case_row, png_cell, read_rows, write_cases
+from stdiff.table.label_budget import LabelBudget
 
 SIZE_PX = 32
 SETTINGS = EvaluationConfig(bootstrap_draws=200, kid_subset_size=10, kid_subsets=5)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.config_segmentation import EvaluationConfig
+from stdiff.config.segmentation import EvaluationConfig
 from stdiff.evaluation.fidelity import (
     disjoint_halves,
     evaluate_fidelity,
@@ -11,8 +11,8 @@ from stdiff.evaluation.fidelity import (
     kid,
     rank_deficient,
 )
-from stdiff.files import InputError
-from stdiff.randomness import generator
+from stdiff.runtime.files import InputError
+from stdiff.runtime.randomness import generator
 
 
 def normal(purpose, count=300, width=8, mean=0.0, spread=1.0):

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.config import parse_config
-from stdiff.evaluation.choice import choose_arms
+from stdiff.config.run import parse_config
+from stdiff.evaluation.arm_choice import choose_arms
 from stdiff.evaluation.gain import dice_by_arm, evaluate_gain, gain_table_text, gains
 from stdiff.evaluation.learning_curve import worth
 from stdiff.evaluation.statistics import (
     effect_size,
     group_bootstrap,
     holm,
+    minimum_detectable_effect,
     signed_rank_p,
-    smallest_shown,
 )
 from stdiff.evaluation.subgroups import subgroup_gains
-from stdiff.files import InputError
-from stdiff.randomness import generator
+from stdiff.runtime.files import InputError
+from stdiff.runtime.randomness import generator
 
 STAGE = {"images": 64, "batch": 8}
 CONFIG = parse_config(
@@ -252,17 +252,17 @@ def test_a_gain_as_large_as_the_smallest_shown_is_found_in_four_of_five_tests():
         rng = generator(trial, "trial")
         groups = np.repeat(np.arange(60), 3)
         noise = np.repeat(rng.normal(0, 1, 60), 3) + rng.normal(0, 0.5, 180)
-        smallest = smallest_shown(noise, groups)
+        smallest = minimum_detectable_effect(noise, groups)
         error = smallest / 2.8
         found += noise.mean() + smallest > 1.96 * error
     assert 0.72 <= found / 400 <= 0.88
-    assert np.isnan(smallest_shown(np.ones(3), np.zeros(3)))
+    assert np.isnan(minimum_detectable_effect(np.ones(3), np.zeros(3)))
 
 
 def test_groups_as_large_as_one_case_give_the_ordinary_standard_error():
     values = generator(3, "values").normal(0, 1, 50)
     error = values.std(ddof=1) / np.sqrt(50)
-    assert smallest_shown(values, np.arange(50)) == pytest.approx(2.8 * error)
+    assert minimum_detectable_effect(values, np.arange(50)) == pytest.approx(2.8 * error)
 
 
 def curve(dice_of, arm="real"):

@@ -5,8 +5,8 @@ import torch
 
 from stdiff.evaluation import mask_network
 from stdiff.evaluation.mask_network import network_auc
-from stdiff.files import InputError
-from stdiff.randomness import generator
+from stdiff.runtime.files import InputError
+from stdiff.runtime.randomness import generator
 
 SIZE = 64
 

@@ -7,12 +7,12 @@ from drawn_masks import SEEDS, bank_table, ellipse, examples, lesions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.cases import read_cases, write_cases
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.shape import count_lesions, measure
 from stdiff.masks.bank import BankSource, MaskBank
 from stdiff.masks.ellipse import EllipseSource
-from stdiff.masks.shape import count_lesions, measure
+from stdiff.runtime.files import InputError
+from stdiff.table.cases import read_cases, write_cases
 
 CHANGES = ("flip", "rotate_deg", "scale", "shift_x_px", "shift_y_px", "elastic")
 

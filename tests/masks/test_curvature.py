@@ -6,12 +6,12 @@ from drawn_masks import SEEDS, edited, examples, small_prior
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.conditions import parse_where
-from stdiff.files import InputError
+from stdiff.birads.query import parse_where
+from stdiff.birads.shape import count_lesions, largest_lesion, measure
 from stdiff.masks.copies import KnownLesions, near_copies
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.prior import Prior
-from stdiff.masks.shape import count_lesions, largest_lesion, measure
+from stdiff.runtime.files import InputError
 
 SHARP = ("spiculated", "microlobulated", "angular")
 SIZES = ((100, 100), (96, 128))

@@ -4,7 +4,7 @@ from drawn_masks import SEEDS, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.masks.curve import (
+from stdiff.birads.curve import (
     POINTS,
     area_and_axes,
     closed_curve,

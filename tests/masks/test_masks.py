@@ -7,8 +7,8 @@ from drawn_masks import SIZE, ellipse, examples, lesions, polar
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stdiff.masks.outline import ellipse_bending
-from stdiff.masks.shape import MIN_AREA_PX, count_lesions, largest_lesion, measure
+from stdiff.birads.outline import ellipse_bending
+from stdiff.birads.shape import MIN_AREA_PX, count_lesions, largest_lesion, measure
 
 
 @given(st.floats(3, 25), st.floats(3, 25), st.floats(26, 38), st.floats(26, 38))

@@ -16,14 +16,14 @@ from drawn_masks import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.shape import measure
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.fitting import fit_prior
 from stdiff.masks.prior import FEATURES, Prior
 from stdiff.masks.roughness import NAMES as ROUGHNESS
-from stdiff.masks.shape import measure
+from stdiff.runtime.files import InputError
 
 AREA = FEATURES.index("area_fraction")
 LEAF = "benign, oval, parallel, circumscribed"

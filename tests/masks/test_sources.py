@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from drawn_masks import PRIOR_SIZE, SIZE, bank_table, ellipse, small_prior, small_table
 
-from stdiff.conditions import parse_where
-from stdiff.files import InputError
-from stdiff.lexicon import Findings
+from stdiff.birads.lexicon import Findings
+from stdiff.birads.query import parse_where
+from stdiff.birads.shape import measure
 from stdiff.masks.bank import BankSource, MaskBank
 from stdiff.masks.ellipse import EllipseSource
 from stdiff.masks.sampling import SampledMask
-from stdiff.masks.shape import measure
 from stdiff.masks.sources import Mixture, mask_source
+from stdiff.runtime.files import InputError
 
 MASKS = [ellipse(14, 9), ellipse(8, 15), ellipse(10, 9), ellipse(18, 9)]
 WIDE = (PRIOR_SIZE, PRIOR_SIZE)

@@ -10,10 +10,10 @@ import yaml
 from PIL import Image
 from tiny import lesion_scene, tiny_config
 
-from stdiff.cases import SCHEMA, case_row, png_cell
-from stdiff.cli import main
-from stdiff.lexicon import Findings, render
+from stdiff.birads.lexicon import Findings, render
+from stdiff.cli.main import main
 from stdiff.report.canvas import COLOURS
+from stdiff.table.cases import SCHEMA, case_row, png_cell
 
 MADE_WITH = {"model_sha256": "f" * 64, "sampler": '{"steps":2}'}
 CORPUS = "tiny-labels100"

@@ -15,15 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stdiff.cases import case_row, png_cell, read_rows, write_cases
-from stdiff.config import dump_config, load_config, parse_config
-from stdiff.corpus.gate import REJECTED, calibrate
+from stdiff.birads.lexicon import Findings, render
+from stdiff.config.run import dump_config, load_config, parse_config
+from stdiff.downstream.arms import HOLE
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.gain import evaluate_gain
 from stdiff.evaluation.memorisation import evaluate_memorisation
-from stdiff.files import InputError
-from stdiff.labels import read_splits
-from stdiff.lexicon import Findings, render
+from stdiff.filtering.scores import REJECTED, calibrate
 from stdiff.masks.prior import Prior
 from stdiff.report.figures import dice_by_arm, sample_grid, training_curves
 from stdiff.report.gain_figures import forest_plot, learning_curves
@@ -37,7 +35,9 @@ from stdiff.report.tables import (
     records_table,
     steps_table,
 )
-from stdiff.segmentation.arms import HOLE
+from stdiff.runtime.files import InputError
+from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
+from stdiff.table.roles import read_splits
 
 ROOT = Path(__file__).parents[2]
 SIDE_PX = 32
@@ -635,7 +635,7 @@ def test_one_group_has_a_mean_and_no_interval(finished, tmp_path):
         record["dice_low"] = record["dice_high"] = None
     (tmp_path / "gain.json").write_text(json.dumps(result))
     for record in result["gains"]:
-        record["gain_low"] = record["gain_high"] = record["smallest_shown"] = None
+        record["gain_low"] = record["gain_high"] = record["minimum_detectable_effect"] = None
     (tmp_path / "gain.json").write_text(json.dumps(result))
     dice_by_arm(tmp_path / "gain.json", tmp_path / "dice.png")
     assert forest_plot(tmp_path / "gain.json", tmp_path / "gains.png")
@@ -650,7 +650,7 @@ def test_a_gain_json_of_before_these_keys_is_drawn_without_them(finished, tmp_pa
     result = json.loads((finished / "gain.json").read_text())
     del result["learning_curve"]
     for record in result["gains"]:
-        del record["smallest_shown"]
+        del record["minimum_detectable_effect"]
     (tmp_path / "gain.json").write_text(json.dumps(result))
     assert forest_plot(tmp_path / "gain.json", tmp_path / "gains.png")
     assert not learning_curves(tmp_path / "gain.json", tmp_path / "none.png")

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import lesion_scene, tiny_config, tiny_model, write_tables
 
-from stdiff.config import ConfigError, parse_config
-from stdiff.config_generator import NoiseConfig, SamplerConfig
-from stdiff.diffusion.denoiser import build_scheduler
+from stdiff.config.generator import NoiseConfig, SamplerConfig
+from stdiff.config.run import ConfigError, parse_config
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
-from stdiff.label_budget import LabelBudget
+from stdiff.diffusion.unet import build_scheduler
+from stdiff.table.label_budget import LabelBudget
 from stdiff.training.distill import DistillStage, few_step_scheduler, prediction_between
 from stdiff.training.stages import train_distill
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from stdiff.cli import main
-from stdiff.config_training import StageConfig
-from stdiff.stopping import Interrupted
+from stdiff.cli.main import main
+from stdiff.config.training import StageConfig
+from stdiff.runtime.stopping import Interrupted
 from stdiff.training.checkpoints import CheckpointFolder, NotSaved
 from stdiff.training.loop import Diverged, sample_order, train
 from stdiff.training.progress import learning_rate

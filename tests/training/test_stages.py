@@ -6,15 +6,15 @@ import torch
 from stable_diffusion import checkpoint_config, write_checkpoint
 from tiny import lesion_scene, tiny_config, tiny_model, write_tables
 
-from stdiff.cases import images_of, read_cases
 from stdiff.diffusion.adapters import without_adapters
 from stdiff.diffusion.autoencoder import build_autoencoder, encode
 from stdiff.diffusion.checkpoint import load_checkpoint
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
-from stdiff.files import InputError
-from stdiff.label_budget import LabelBudget
+from stdiff.runtime.files import InputError
+from stdiff.table.cases import images_of, read_cases
+from stdiff.table.label_budget import LabelBudget
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
 from stdiff.training.pretrain import PretrainStage

@@ -30,7 +30,7 @@ if CONFIG.classification:
             runtime=480,
             gpu=1,
         params:
-            code=code_of("stdiff.classification.train"),
+            code=code_of("stdiff.downstream.classify"),
             fold=CONFIG.split.fold,
             state=f"{RUN}/state/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}",
             settings=CONFIG.classification.model_dump_json(exclude={"targets"}),

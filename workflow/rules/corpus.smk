@@ -68,7 +68,7 @@ rule mask_realism:
         mem_mb=grown_mb(4000),
         runtime=grown_minutes(60),
     params:
-        code=code_of("stdiff.evaluation.masks"),
+        code=code_of("stdiff.evaluation.mask_evaluation"),
         fold=CONFIG.split.fold,
         masks=CONFIG.masks.compared,
         seed=CONFIG.seed,
@@ -131,7 +131,7 @@ rule corpus_list:
         mem_mb=grown_mb(500),
         runtime=grown_minutes(10),
     params:
-        code=code_of("stdiff.corpus.shard_list"),
+        code=code_of("stdiff.table.shard_list"),
         parts=len(CONFIG.corpus.parts),
         folder=subpath(output[0], parent=True),
     shell:

@@ -32,7 +32,7 @@ if CONFIG.phantom:
             mem_mb=grown_mb(2000),
             runtime=grown_minutes(30),
         params:
-            code=code_of("stdiff.datasets.phantom.collections"),
+            code=code_of("stdiff.simulation.collections"),
             raw=subpath(output[0], parent=True),
             cases=CONFIG.phantom.cases,
             size=CONFIG.phantom.size_px,
@@ -105,7 +105,7 @@ rule split:
         mem_mb=grown_mb(2000),
         runtime=grown_minutes(30),
     params:
-        code=code_of("stdiff.datasets.splits"),
+        code=code_of("stdiff.splitting.splits"),
         scheme=(
             f"--folds {CONFIG.split.folds}"
             if CONFIG.split.folds

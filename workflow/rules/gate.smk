@@ -23,7 +23,7 @@ rule gate_thresholds:
         runtime=grown_minutes(60),
         gpu=1,
     params:
-        code=code_of("stdiff.evaluation.gating"),
+        code=code_of("stdiff.filtering.filter"),
         fold=CONFIG.split.fold,
         # A function, or the braces of a template would be read as wildcards.
         tails=lambda _: CONFIG.corpus.gate.tails,
@@ -55,7 +55,7 @@ rule gate:
         runtime=grown_minutes(60),
         gpu=1,
     params:
-        code=code_of("stdiff.evaluation.gating"),
+        code=code_of("stdiff.filtering.filter"),
         segmenter=SEGMENTERS[0],
     shell:
         "stdiff gate apply {input.images} --config {input.config} --thresholds {input.thresholds}"

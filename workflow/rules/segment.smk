@@ -24,7 +24,7 @@ rule segment:
         runtime=480,
         gpu=1,
     params:
-        code=code_of("stdiff.segmentation.train"),
+        code=code_of("stdiff.downstream.segment"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}",
         settings=CONFIG.segmentation.training.model_dump_json(),

@@ -88,7 +88,7 @@ rule finetune:
         runtime=1440,
         gpu=CONFIG.training.num_processes,
     params:
-        code=code_of("stdiff.training.stages", "stdiff.evaluation.watching"),
+        code=code_of("stdiff.training.stages", "stdiff.evaluation.generator_validation"),
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/finetune-{{labels}}",
         settings=CONFIG.training.finetune.model_dump_json(),

@@ -1,0 +1,1 @@
+"""The BI-RADS lexicon, and the descriptors that image and mask give."""

@@ -1,1 +1,0 @@
-"""The other downstream task: benign or malignant, and BI-RADS categories."""

@@ -1,0 +1,51 @@
+"""``stdiff gate`` and ``stdiff plan --resample``: one function an action, no logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def run_gate(o: argparse.Namespace) -> None:
+    """Calibrate or apply."""
+    {"calibrate": _calibrate, "apply": _apply}[o.action](o)
+
+
+def _calibrate(o: argparse.Namespace) -> None:
+    from stdiff.config.run import load_config
+    from stdiff.filtering.filter import calibrate_gate
+
+    print(
+        calibrate_gate(
+            load_config(o.config),
+            cases=o.cases,
+            splits=o.splits,
+            segmenter=o.segmenter,
+            weights=o.weights,
+            out=o.out,
+            reference=o.reference,
+        )
+    )
+
+
+def _apply(o: argparse.Namespace) -> None:
+    from stdiff.config.run import load_config
+    from stdiff.filtering.filter import apply_gate
+
+    print(
+        apply_gate(
+            load_config(o.config),
+            o.images,
+            thresholds=o.thresholds,
+            reference=o.reference,
+            segmenter=o.segmenter,
+            weights=o.weights,
+            out=o.out,
+        )
+    )
+
+
+def plan_replacements(o: argparse.Namespace) -> None:
+    """Plan the replacements of what a shard's gate rejected."""
+    from stdiff.corpus.replacements import write_replacements
+
+    print(f"{write_replacements(o.resample, o.out)} image(s) to be replaced")

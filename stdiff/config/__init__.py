@@ -1,0 +1,1 @@
+"""The configuration: one source of keys, defaults, units, documentation and schema."""

@@ -1,0 +1,89 @@
+"""The configuration's section on synthetic corpora: their size, and the gate they pass."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stdiff.config.generator import Section
+
+Tail = Annotated[float, Field(gt=0, lt=0.5)]
+
+
+class QualityGateConfig(Section):
+    """Which generated images are accepted: for each score, the share of real images it may reject.
+
+    Thresholds are quantiles of the scores of real held-out (validation) lesions; null = the score
+    is measured and rejects nothing.
+    """
+
+    mask_dice: Tail | None = Field(
+        0.1,
+        description="Dice of a segmenter, trained on real images, with the image's mask (a small "
+        "tail is where it misses real lesions entirely, which asks nothing of a generated one)",
+    )
+    terms_met: Tail | None = Field(
+        None,
+        description="share of the echo pattern and posterior features asked for that are seen",
+    )
+    embedding_distance: Tail | None = Field(
+        0.01, description="distance to the nearest training image, in a segmenter's features"
+    )
+    correlation: Tail | None = Field(
+        0.01, description="correlation with the nearest training image, pixel by pixel"
+    )
+    saturated_fraction: Tail | None = Field(0.01, description="share of white pixels")
+    contrast_grey: Tail | None = Field(0.01, description="standard deviation of the grey levels")
+    seam: Tail | None = Field(0.01, description="a visible edge where `model.gate` ends")
+    replacement_rounds: int = Field(
+        0,
+        ge=0,
+        le=9,
+        description="times that rejected images are replaced by others of the same mask and terms",
+    )
+
+    @property
+    def tails(self) -> dict[str, float | None]:
+        """Score → share of real images it may reject."""
+        return self.model_dump(exclude={"replacement_rounds"})
+
+
+class CorpusConfig(Section):
+    """One synthetic corpus for each label budget."""
+
+    count: int = Field(gt=0, description="images")
+    shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")
+    shard_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="minutes that one shard is to take; with `images_per_s` it gives `shard_size`. "
+        "10 to 60 on a cluster",
+    )
+    images_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="as `stdiff corpus speed results/<run>` measures it for your machines",
+    )
+    backgrounds: Literal["generated", "kept"] = Field(
+        "generated",
+        description="`kept`: lesions are put into real lesion-free training images, which stay as "
+        "they are outside `model.gate`",
+    )
+    gate: QualityGateConfig = QualityGateConfig()
+
+    @property
+    def shards(self) -> int:
+        """Number of shards of the corpus."""
+        return -(-self.count // self.shard_size)
+
+    def rows_of(self, shard: int) -> int:
+        """Number of images of one shard; the last may hold fewer."""
+        return min(self.shard_size, self.count - shard * self.shard_size)
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of its files: shards, then what replaces the images rejected in them, by round."""
+        shards = [f"{shard:05d}" for shard in range(self.shards)]
+        rounds = range(1, self.gate.replacement_rounds + 1)
+        return shards + [f"{shard}r{number}" for number in rounds for shard in shards]

@@ -1,0 +1,69 @@
+"""``images/``, ``masks/`` and a CSV, for tools that read nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from stdiff.export.notice import Notice
+from stdiff.export.selection import PICTURES, Case, Choice
+from stdiff.runtime.files import write_text
+from stdiff.table.cases import PIXELS, SCHEMA
+
+# Pixels stand in files of their own; of the fingerprint nobody reads anything in a CSV.
+_ROW_COLUMNS = tuple(name for name in SCHEMA.names if name not in (*PIXELS, "fingerprint"))
+
+_FILES = """\
+images/    8-bit grey PNG
+masks/     lesion masks of the same names, 0 or 255; a file is missing where an image is unlabelled
+cases.csv  one line an image: findings, caption, origin; several terms are joined by `;`, synthetic
+           images are marked `synthetic = yes`"""
+
+
+def write(choice: Choice, folder: Path) -> None:
+    """Write ``images/``, ``masks/``, ``cases.csv`` and ``README.txt``.
+
+    With splits the CSV says each case's ``role``, with rejected cases whether it was
+    ``accepted`` (yes, no, or empty where no gate has seen it).
+    """
+    for name in PICTURES:
+        (folder / f"{name}s").mkdir()
+    columns = [*PICTURES, "synthetic"]
+    columns += ["role"] if choice.splits else []
+    columns += ["accepted"] if choice.rejected_too else []
+    notice = Notice()
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, [*columns, *_ROW_COLUMNS], extrasaction="ignore")
+        writer.writeheader()
+        for case in choice.cases():
+            written = {column: _write_png(case, column, folder) for column in PICTURES}
+            if written["image"]:
+                notice.count(case.row["collection"], case.synthetic)
+            about = {"synthetic": _yes(case.synthetic), "role": case.role}
+            about["accepted"] = "" if case.accepted is None else _yes(case.accepted)
+            values = {name: _as_text(case.row[name]) for name in _ROW_COLUMNS}
+            writer.writerow({**values, **written, **about})
+    write_text(folder / "README.txt", notice.text(_FILES) + "\n")
+
+
+def _write_png(case: Case, column: str, folder: Path) -> str:
+    """Write one pixel cell; its path within the folder, or nothing where the cell is null."""
+    if (data := case.pixels(column)) is None:
+        return ""
+    name = f"{column}s/{case.stem}.png"
+    (folder / name).write_bytes(data)
+    return name
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ";".join(value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)

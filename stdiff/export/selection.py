@@ -1,0 +1,233 @@
+"""Which cases are exported, under which names and in which part; refused before any is written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from stdiff.runtime.files import InputError
+from stdiff.table.roles import read_splits
+from stdiff.table.streaming import is_rejected, is_synthetic, iterate_rows
+
+ROLES = ("train", "validation", "test")
+
+# The pictures that become files.
+PICTURES = ("image", "mask")
+# Enough to tell what can be exported, without reading a pixel.
+_LIGHT = ("case_id", "image.path", "mask.path", "flags", "model_sha256", "gate")
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case to be written.
+
+    Attributes:
+        row: of the case table.
+        stem: name of its files, without suffix.
+        role: train, validation or test.
+        synthetic: whether a model made it.
+        accepted: what the gate says; None if it has not seen the case.
+    """
+
+    row: dict[str, Any]
+    stem: str
+    role: str
+    synthetic: bool
+    accepted: bool | None
+
+    def pixels(self, column: str) -> bytes | None:
+        """The PNG of ``image`` or ``mask``; None where there is none.
+
+        Raises:
+            InputError: the cell is there and holds nothing.
+        """
+        if self.row[column] is None:
+            return None
+        if not (data := self.row[column]["bytes"]):
+            raise InputError(f"{self.row['case_id']}: {column} holds no bytes; verify the table")
+        return data
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cases of some tables that are exported.
+
+    Attributes:
+        tables: case tables, or the shards of a corpus.
+        splits: table of roles; without it all cases are for training. Synthetic cases always are.
+        fold: of the splits.
+        rejected_too: also cases that the gate rejected.
+        labelled_only: only cases with a mask.
+    """
+
+    tables: Sequence[Path]
+    splits: Path | None = None
+    fold: int = 0
+    rejected_too: bool = False
+    labelled_only: bool = False
+
+    def cases(self) -> Iterator[Case]:
+        """All chosen cases in order, a few in memory at a time, with a progress bar."""
+        with tqdm(total=self.chosen, desc="export", unit="case", mininterval=1) as progress:
+            for table in self.tables:
+                for row in filter(self._is_chosen, iterate_rows(table)):
+                    synthetic = is_synthetic(row)
+                    yield Case(
+                        row=row,
+                        stem=_stem(row["case_id"]),
+                        role="train" if synthetic else self._role_of(row["case_id"]) or "train",
+                        synthetic=synthetic,
+                        accepted=row["gate"] and row["gate"]["accepted"],
+                    )
+                    progress.update()
+
+    @property
+    def chosen(self) -> int:
+        """How many cases are exported."""
+        return self._seen["chosen"]
+
+    def problems(self, needs: Sequence[str], layout: str) -> list[str]:
+        """Why these cases cannot be exported, all of it; empty if they can.
+
+        Args:
+            needs: ``image`` and ``mask``, as far as no case may lack it.
+            layout: as the user calls it.
+
+        Raises:
+            InputError: the splits cannot be read.
+        """
+        if found := self._unreadable():
+            return found
+        seen = self._seen
+        if not seen["rows"]:
+            found.append("the case tables hold no rows; there is nothing to export")
+        elif not seen["chosen"]:
+            found.append(
+                f"none of the {seen['rows']} cases is left: the gate rejected {seen['rejected']} "
+                f"(--rejected-too takes them), --labelled-only left out {seen['unlabelled']}"
+            )
+        if (lacking := seen["without mask"]) and "mask" in needs:
+            found.append(
+                f"{lacking} of {seen['chosen']} cases have no mask ({self._few('mask')}), and "
+                f"{layout} has no place for them; leave them out with --labelled-only, or choose "
+                "--as folders or huggingface"
+            )
+        if (lacking := seen["without image"]) and "image" in needs:
+            found.append(
+                f"{lacking} of {seen['chosen']} cases have no image ({self._few('image')}); a plan "
+                "has none yet: export the shards that `stdiff generate` makes of it"
+            )
+        if lacking := seen["without role"]:
+            found.append(
+                f"{lacking} of {seen['chosen']} cases are real and not in {self.splits}; make the "
+                "splits again from these tables with `stdiff split`"
+            )
+        return found + self._clashes()
+
+    def _unreadable(self) -> list[str]:
+        """Tables of which not even the first row can be read."""
+        found = []
+        for table in self.tables:
+            try:
+                next(iterate_rows(table, _LIGHT), None)
+            except InputError as error:
+                found.append(str(error))
+        return found
+
+    @cached_property
+    def _seen(self) -> Counter[str]:
+        """Counts over all rows."""
+        seen: Counter[str] = Counter()
+        for row in self._light_rows():
+            seen["rows"] += 1
+            seen["rejected"] += is_rejected(row)
+            seen["unlabelled"] += self.labelled_only and row["mask"] is None
+            if self._is_chosen(row):
+                seen["chosen"] += 1
+                for column in PICTURES:
+                    seen[f"without {column}"] += row[column] is None
+                seen["without role"] += (
+                    not is_synthetic(row) and self._role_of(row["case_id"]) is None
+                )
+        return seen
+
+    @cached_property
+    def _role_of(self) -> Callable[[str], str | None]:
+        """Role of a real case; None if the splits do not name it."""
+        if self.splits is None:
+            return lambda case_id: "train"
+        roles = read_splits(self.splits, self.fold)
+        return dict(zip(roles["case_id"], roles["role"], strict=True)).get
+
+    def _is_chosen(self, row: dict[str, Any]) -> bool:
+        return (self.rejected_too or not is_rejected(row)) and not (
+            self.labelled_only and row["mask"] is None
+        )
+
+    def _light_rows(self) -> Iterator[dict[str, Any]]:
+        for table in self.tables:
+            yield from iterate_rows(table, _LIGHT)
+
+    def _few(self, lacks: str) -> str:
+        """The first cases that lack an image or a mask."""
+        names: list[str] = []
+        for row in filter(self._is_chosen, self._light_rows()):
+            if row[lacks] is None:
+                if len(names) == _LISTED:
+                    return ", ".join(names) + ", ..."
+                names.append(row["case_id"])
+        return ", ".join(names)
+
+    def _clashes(self) -> list[str]:
+        """Cases that would be written under one name.
+
+        Eight bytes a case are kept, so that a corpus of any size can be checked; the names
+        themselves are looked at only where those are equal.
+        """
+
+        def names() -> Iterator[str]:
+            return (row["case_id"] for row in filter(self._is_chosen, self._light_rows()))
+
+        keys = np.fromiter(map(_key, names()), np.uint64)
+        values, counts = np.unique(keys, return_counts=True)
+        repeated = set(values[counts > 1].tolist())
+        of_name: dict[str, list[str]] = {}
+        for case_id in names() if repeated else ():
+            if _key(case_id) in repeated:
+                of_name.setdefault(_stem(case_id).lower(), []).append(case_id)
+        found = [
+            f"cases {', '.join(map(repr, same[:_LISTED]))} would both be written as "
+            f"{_stem(same[0])}.png; export them apart, or give each case a name of its own"
+            for same in of_name.values()
+        ]
+        more = len(found) - _LISTED
+        return found[:_LISTED] + ([f"{more} more names that two cases share"] if more > 0 else [])
+
+
+def refuse_problems(problems: Sequence[str]) -> None:
+    """Raise one error that says all of them; none for none."""
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        raise InputError(f"{len(problems)} problems:\n  " + "\n  ".join(problems))
+
+
+def _stem(case_id: str) -> str:
+    """File name of a case: what is not A-Z a-z 0-9 . _ - is replaced."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", case_id)
+
+
+def _key(case_id: str) -> int:
+    # Some file systems take A and a for the same name.
+    name = _stem(case_id).lower().encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())

@@ -1,0 +1,253 @@
+"""Zip archives from strangers, unpacked whole or not at all.
+
+The archive's directory is judged before a byte is written: no entry may lead out of the target
+folder, be a link or a device, stand twice, be encrypted, or unpack to more than the limits. What
+is then written goes to a folder beside the target that is renamed at the end.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import shutil
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from stdiff.runtime.files import InputError
+
+GIB = 2**30
+_CHUNK_BYTES = 2**20
+# Left behind by file managers; no part of any collection.
+_CLUTTER = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
+_ENCRYPTED_FLAGS = 0x1 | 0x40 | 0x2000
+# What zipfile and its decompressors raise for damaged, future-versioned or encrypted entries.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    RuntimeError,  # NotImplementedError among them
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may unpack to.
+
+    Attributes:
+        density: unpacked over packed bytes, of a file and of the archive, where more than
+            ``dense_from_bytes`` come out; images hardly shrink at all, tables less than 50-fold.
+    """
+
+    entries: int = 200_000
+    file_bytes: int = 4 * GIB
+    total_bytes: int = 64 * GIB
+    density: int = 200
+    dense_from_bytes: int = 2**20
+
+    def too_dense(self, size_bytes: int, packed_bytes: int) -> bool:
+        """Whether so much out of so little can only be a compression bomb."""
+        return size_bytes > self.dense_from_bytes and size_bytes > self.density * packed_bytes
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What was written, and the entries that lie outside the collection's folder."""
+
+    file_count: int
+    size_bytes: int
+    left_out: tuple[str, ...]
+
+
+def unpack(archive: Path, folder: Path, holds: Sequence[str], limits: Limits = LIMITS) -> Unpacked:
+    """Unpack the part of ``archive`` that holds ``holds`` to ``folder``, which must not exist.
+
+    The archive may have one top folder, several above one another, or none. Permissions and
+    times of the entries are not taken over.
+
+    Raises:
+        InputError: no whole zip archive, an entry that is unsafe or damaged (named), more than
+            the limits or than the free space, or no place in it that holds all of ``holds``.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: exists already; move it away or name another folder")
+    try:
+        opened = zipfile.ZipFile(archive)
+    except (*_UNREADABLE, OSError) as error:
+        raise InputError(
+            f"{archive}: not a whole zip archive ({error}); it may be cut short: fetch it again"
+        ) from error
+    with opened:
+        files = safe_entries(opened.infolist(), archive, limits)
+        top = _top_folder(files, holds, archive)
+        inside = {path: info for path, info in files.items() if path.is_relative_to(top)}
+        size_bytes = sum(info.file_size for info in inside.values())
+        require_space(folder.parent, size_bytes, f"unpack {archive.name}")
+        # One name for good, so that what a killed run left behind is found and cleared away.
+        temporary = folder.with_name(f".{folder.name}.unpacking")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            _write(
+                opened, {temporary / p.relative_to(top): i for p, i in inside.items()}, size_bytes
+            )
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    left_out = tuple(str(path) for path in files if path not in inside)
+    return Unpacked(len(inside), size_bytes, left_out)
+
+
+def safe_entries(
+    infos: Iterable[zipfile.ZipInfo], archive: Path, limits: Limits = LIMITS
+) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """The files of an archive by clean relative path, clutter and folders left out.
+
+    Raises:
+        InputError: the first entry that is unsafe, by name, or the limit that is passed.
+    """
+    infos = list(infos)
+    if len(infos) > limits.entries:
+        raise InputError(f"{archive}: {len(infos)} entries; at most {limits.entries} are unpacked")
+    files: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    seen: dict[str, str] = {}
+    for info in infos:
+        path = _safe_path(info, archive)
+        _refuse_special(info, archive)
+        is_folder = info.orig_filename.endswith(("/", "\\"))
+        if is_folder or not path.parts or _is_clutter(path):
+            continue
+        if info.file_size > limits.file_bytes or limits.too_dense(
+            info.file_size, info.compress_size
+        ):
+            raise _refused(
+                archive,
+                info,
+                f"{info.compress_size} bytes would unpack to {info.file_size}, as in a "
+                "compression bomb",
+            )
+        # Mac and Windows disks hold names that differ in case or accent coding for one.
+        key = unicodedata.normalize("NFC", str(path)).casefold()
+        if key in seen:
+            raise _refused(archive, info, f"stands twice, also as {seen[key]!r}")
+        seen[key] = info.orig_filename
+        files[path] = info
+    for path, info in files.items():
+        if blocked := next((p for p in path.parents if p in files), None):
+            raise _refused(archive, info, f"lies in {str(blocked)!r}, which is itself a file")
+    total = sum(info.file_size for info in files.values())
+    if total > limits.total_bytes or limits.too_dense(total, archive.stat().st_size):
+        raise InputError(
+            f"{archive}: {archive.stat().st_size} bytes would unpack to {total}, as in a "
+            f"compression bomb; at most {limits.total_bytes} are unpacked"
+        )
+    return files
+
+
+def require_space(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Refuse early what would fill the disk.
+
+    Raises:
+        InputError: less than ``needed_bytes`` free where ``folder`` lies.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise InputError(
+            f"{folder}: to {purpose} takes {needed_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
+            "free; make room or name a folder on another disk"
+        )
+
+
+def _refused(archive: Path, info: zipfile.ZipInfo, reason: str) -> InputError:
+    return InputError(
+        f"{archive}: entry {info.orig_filename!r} {reason}; nothing was unpacked. Fetch the "
+        "archive from its publisher"
+    )
+
+
+def _safe_path(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
+    """Path of an entry below the archive's root; Windows packers write backslashes."""
+    name = info.orig_filename.replace("\\", "/")
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+        raise _refused(archive, info, "leads out of the folder it is unpacked to")
+    if re.search(r"[\x00-\x1f]", name):
+        raise _refused(archive, info, "has control characters in its name")
+    return path
+
+
+def _refuse_special(info: zipfile.ZipInfo, archive: Path) -> None:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        raise _refused(archive, info, "is a symbolic link")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _refused(archive, info, "is a device or another special file")
+    if info.flag_bits & _ENCRYPTED_FLAGS:
+        raise _refused(archive, info, "is encrypted")
+
+
+def _is_clutter(path: PurePosixPath) -> bool:
+    return path.name.startswith("._") or not _CLUTTER.isdisjoint(path.parts)
+
+
+def _top_folder(
+    files: Iterable[PurePosixPath], holds: Sequence[str], archive: Path
+) -> PurePosixPath:
+    """The folder in the archive, as near its root as can be, in which all of ``holds`` lie."""
+    files = set(files)
+    folders = {parent for path in files for parent in path.parents}
+    there = files | folders
+    found = [f for f in folders if all(f / part in there for part in holds)]
+    depth = min((len(f.parts) for f in found), default=0)
+    nearest = sorted(str(f) for f in found if len(f.parts) == depth)
+    if not nearest:
+        top = ", ".join(sorted({path.parts[0] for path in files})[:8]) or "nothing"
+        raise InputError(
+            f"{archive}: no folder in it holds {', '.join(holds)}; found {top} at its top. Is it "
+            "the archive of this collection?"
+        )
+    if len(nearest) > 1:
+        raise InputError(
+            f"{archive}: {', '.join(nearest)} all hold {', '.join(holds)}; unpack the one you "
+            "mean by hand"
+        )
+    return PurePosixPath(nearest[0])
+
+
+def _write(opened: zipfile.ZipFile, files: dict[Path, zipfile.ZipInfo], size_bytes: int) -> None:
+    """Write each file, its length and CRC checked by zipfile against the directory."""
+    archive = Path(opened.filename or "")
+    with tqdm(
+        total=size_bytes, desc=f"unpack {archive.name}", unit="B", unit_scale=True, disable=None
+    ) as progress:
+        for path, info in files.items():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(info) as packed, path.open("xb") as out:
+                    while chunk := packed.read(_CHUNK_BYTES):
+                        out.write(chunk)
+                        progress.update(len(chunk))
+                written = path.stat().st_size
+            except _UNREADABLE as error:
+                raise _refused(archive, info, f"is damaged ({error})") from error
+            except OSError as error:
+                raise InputError(
+                    f"{archive}: entry {info.orig_filename!r} cannot be written ({error}); "
+                    "nothing was unpacked"
+                ) from error
+            if written != info.file_size:
+                raise _refused(
+                    archive, info, f"is damaged ({written} bytes of {info.file_size} came out)"
+                )

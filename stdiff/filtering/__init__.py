@@ -1,0 +1,1 @@
+"""The quality filter of synthetic images: scores, thresholds, verdicts."""

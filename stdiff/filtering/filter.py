@@ -1,0 +1,187 @@
+"""The quality gate of a run: its thresholds from held-out images, and the judging of shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from stdiff.config.run import Config
+from stdiff.corpus.shards import damaged_rows
+from stdiff.downstream.metrics import case_dice
+from stdiff.downstream.networks import load_segmenter, segment
+from stdiff.downstream.segment import segmenter_config
+from stdiff.filtering.reference import GateReference
+from stdiff.filtering.scores import REJECTED, Measures, Threshold, calibrate, judged, scores_of
+from stdiff.runtime.device import compute_device
+from stdiff.runtime.files import InputError, sha256_file, write_text
+from stdiff.table.accepted import count_gate
+from stdiff.table.cases import images_of, read_cases, read_rows, write_cases
+from stdiff.table.roles import cases_with_role, read_splits, training_cases
+
+
+def calibrate_gate(
+    config: Config,
+    *,
+    cases: Sequence[Path],
+    splits: Path,
+    segmenter: str,
+    weights: Path,
+    out: Path,
+    reference: Path,
+) -> str:
+    """Write the thresholds of a gate, and the training images that it compares with.
+
+    The held-out images are the lesions of the validation cases: no training has seen them, and
+    they are none of the test cases that a gain is measured on.
+
+    Args:
+        config: the run; ``corpus.gate`` says how many real images each score may reject.
+        cases: case tables of real images.
+        splits: the table that says roles.
+        segmenter: a name in ``segmentation.segmenters``.
+        weights: its weights, trained on real images of the generator's own label budget.
+        out: JSON file to write: ``training_images``, ``held_out_images``, ``rejected_held_out``
+            (share of them that any score rejects), ``weights_sha256``, ``thresholds`` (by score,
+            see :class:`stdiff.filtering.scores.Threshold`) and ``held_out`` (by score, the values).
+        reference: safetensors file to write, see :class:`GateReference`.
+
+    Returns:
+        What was found, in one line a score.
+
+    Raises:
+        InputError: no held-out lesion although a score is to reject images, unreadable files.
+    """
+    table, roles = read_cases(cases), read_splits(splits, config.split.fold)
+    held_out = cases_with_role(table, roles, "validation")
+    held_out = held_out[
+        held_out["image"].notna() & held_out["mask"].notna() & (held_out["lesion_count"] > 0)
+    ]
+    tails = config.corpus.gate.tails
+    if held_out.empty and any(tails.values()):
+        raise InputError(
+            f"none of the {len(table)} cases is an annotated validation lesion to set the "
+            "thresholds of corpus.gate by; raise split.validation, or set all its scores to null"
+        )
+    seen = training_cases(table, roles)
+    seen = seen[seen["image"].notna()]
+    network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())
+    known = GateReference.of(list(seen["case_id"]), images_of(seen["image"]), network)
+    scores = scores_of(held_out.to_dict("records"), _measures(config, network, known))
+    thresholds = calibrate(scores, tails)
+    rejected = sum(not judged(row, thresholds)["accepted"] for row in scores)
+    known.write(reference)
+    found = {
+        "training_images": len(seen),
+        "held_out_images": len(held_out),
+        "held_out_cases": list(held_out["case_id"]),
+        "rejected_held_out": rejected / len(scores) if scores else 0.0,
+        "weights_sha256": sha256_file(weights),
+        "thresholds": {name: dataclasses.asdict(value) for name, value in thresholds.items()},
+        "held_out": {name: [row[name] for row in scores] for name in REJECTED},
+    }
+    write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return _said(found, thresholds)
+
+
+def apply_gate(
+    config: Config,
+    images: Path,
+    *,
+    thresholds: Path,
+    reference: Path,
+    segmenter: str,
+    weights: Path,
+    out: Path,
+) -> str:
+    """Write the rows of a shard with their ``gate``: scores, verdict and reasons.
+
+    No row is left out, and none is judged by another: the verdicts of a shard are those of its
+    rows in any order and company.
+
+    Args:
+        config: the run.
+        images: a shard as `stdiff generate` writes it, possibly empty; a ``gate`` that it has
+            already is replaced.
+        thresholds: as :func:`calibrate_gate` writes them.
+        reference: written with them.
+        segmenter: a name in ``segmentation.segmenters``.
+        weights: the same weights that the thresholds were set with.
+        out: case table to write, whole or not at all.
+
+    Returns:
+        How many images were accepted, and why others were not.
+
+    Raises:
+        InputError: a row without image or mask, or damaged; other weights, unreadable files.
+    """
+    rows = read_rows(images)
+    if lacking := [r["case_id"] for r in rows if r["image"] is None or r["mask"] is None]:
+        raise InputError(
+            f"{images}: {len(lacking)} of {len(rows)} rows have no image or no mask "
+            f"({', '.join(lacking[:5])}); give a shard that `stdiff generate` wrote"
+        )
+    if damaged := damaged_rows(rows):
+        raise InputError(
+            f"{images}: {len(damaged)} row(s) are damaged; remove the file and make it again:\n"
+            + "\n".join(damaged[:10])
+        )
+    limits = read_thresholds(thresholds, weights)
+    network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())
+    scores = scores_of(rows, _measures(config, network, GateReference.load(reference)))
+    cells = [judged(row, limits) for row in scores]
+    write_cases(({**row, "gate": cell} for row, cell in zip(rows, cells, strict=True)), out)
+    return f"{images.name}: {count_gate(cells)}"
+
+
+def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:
+    """The thresholds that :func:`calibrate_gate` wrote with these weights.
+
+    Raises:
+        InputError: missing, damaged, or set with the weights of another segmenter.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        limits = {name: Threshold(**found["thresholds"][name]) for name in REJECTED}
+        made_with = found["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the thresholds of a gate ({error}); make them with `stdiff gate "
+            "calibrate`"
+        ) from error
+    if made_with != (given := sha256_file(weights)):
+        raise InputError(
+            f"{weights}: SHA-256 is {given[:12]}, the thresholds in {path} were set with weights "
+            f"of {made_with[:12]}; give those, or run `stdiff gate calibrate` again"
+        )
+    return limits
+
+
+def _measures(config: Config, network: nn.Module, known: GateReference) -> Measures:
+    return Measures(
+        dice=lambda images_NHW, masks_NHW: case_dice(segment(network, images_NHW), masks_NHW),
+        by_embedding=lambda images_NHW: known.by_embedding(images_NHW, network),
+        by_correlation=known.by_correlation,
+        decoupling=config.model.gate,
+    )
+
+
+def _said(found: dict[str, Any], thresholds: dict[str, Threshold]) -> str:
+    lines = [
+        f"{found['held_out_images']} held-out and {found['training_images']} training images; "
+        f"{found['rejected_held_out']:.1%} of the held-out ones are rejected"
+    ]
+    for name, limit in thresholds.items():
+        if limit.threshold is None:
+            lines.append(f"{name}: rejects nothing")
+            continue
+        worst = f", the worst of {limit.held_out} (too few for a tail of {limit.tail:g})"
+        lines.append(
+            f"{name}: rejected {limit.rejected} {limit.threshold:.4g}"
+            f"{worst if limit.extreme else f', {limit.rejected_held_out:.1%} of held-out images'}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What every step needs: files, randomness, devices, processes, provenance."""

@@ -1,0 +1,205 @@
+"""Files on disk: whole or not at all, named by content, images decoded with a limit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Larger than any scanner's frame, small enough that a decompression bomb cannot fill memory.
+MAX_PIXELS = 64_000_000
+
+# The hashes of a folder's files stand in it under this name.
+SUMS = "sha256.txt"
+
+
+class InputError(ValueError):
+    """Something the user gave is at fault; the message says what, where and how to mend it."""
+
+
+class UnusableFile(InputError):
+    """A file that should be of an earlier step is damaged, or is another; it can be made again."""
+
+
+def unreadable_table(path: Path, error: Exception) -> UnusableFile:
+    """What is said of a Parquet file that cannot be read."""
+    return UnusableFile(
+        f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run what "
+        "makes it again"
+    )
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write a file or a folder under; rename it when done.
+
+    After a crash ``path`` is either as it was before or complete (between the two renames that
+    replace an existing folder it is absent, its old and new content whole under hidden names).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept: some writers choose their format by it.
+    temporary, old = (
+        path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}") for _ in range(2)
+    )
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.is_dir() and temporary.exists():
+            # Deleting takes time and may be cut short; a rename is not.
+            os.replace(path, old)
+        os.replace(temporary, path)
+        if old.is_dir():
+            shutil.rmtree(old)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of the run.
+
+    Raises:
+        InputError: it is missing or damaged; or, later, a key is asked for that it lacks.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is the run finished?")
+    try:
+        return _Record(path, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a record in JSON ({error}); make it again") from error
+
+
+class _Record(dict[str, Any]):
+    """What a JSON file says."""
+
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(
+            f"{self._path}: says nothing of {key!r}; it is of another version of stdiff: remove it "
+            "and make it again"
+        )
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of the bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_folder(path: Path) -> str:
+    """Hex SHA-256 of the files of a folder, names included, whatever the listing order.
+
+    Logs (``*.jsonl``) and hidden files are left out: speed and time of day are no content.
+    """
+    digest = hashlib.sha256()
+    for name in _content(path):
+        digest.update(f"{name}\0{sha256_file(Path(path) / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _content(folder: Path) -> list[str]:
+    """Names of the files of a folder, but for logs and hidden ones."""
+    files = (p for p in sorted(Path(folder).rglob("*")) if p.is_file())
+    kept = (p for p in files if p.suffix != ".jsonl" and not p.name.startswith("."))
+    return [p.relative_to(folder).as_posix() for p in kept]
+
+
+def write_sums(folder: Path) -> None:
+    """Write hashes of the files of a folder into it, as ``sha256sum --check sha256.txt`` reads.
+
+    Of the same files as :func:`sha256_folder`, whose result they are part of.
+    """
+    lines = (f"{sha256_file(Path(folder) / name)}  {name}\n" for name in _content(folder))
+    write_text(Path(folder) / SUMS, "".join(lines))
+
+
+def differing_files(folder: Path) -> list[str]:
+    """Files of a folder that are no longer what :func:`write_sums` saw, or are gone.
+
+    None where no sums were written.
+    """
+    sums = Path(folder) / SUMS
+    lines = sums.read_text(encoding="utf-8", errors="replace") if sums.is_file() else ""
+    said = (line.partition("  ")[::2] for line in lines.splitlines())
+    return [
+        name
+        for sha256, name in said
+        if not (path := Path(folder) / name).is_file() or sha256_file(path) != sha256
+    ]
+
+
+def encode_png(grey_HW: np.ndarray) -> bytes:
+    """8-bit grey PNG of a (height, width) uint8 array."""
+    if grey_HW.dtype != np.uint8 or grey_HW.ndim != 2:
+        raise ValueError(f"expected a 2-D uint8 array, got {grey_HW.dtype} {grey_HW.shape}")
+    buffer = io.BytesIO()
+    # Speckle has no repeats to search for: looking for runs only (Z_RLE) takes two fifths of the
+    # time and makes no larger file.
+    Image.fromarray(grey_HW).save(buffer, format="PNG", compress_type=3)
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """(height, width) uint8 array of a PNG's bytes, converted to grey if it is not."""
+    with _opened(io.BytesIO(data), "PNG") as image:
+        return np.asarray(image.convert("L"))
+
+
+def read_image(path: Path) -> Image.Image:
+    """A decoded image in its own mode.
+
+    Raises:
+        InputError: unreadable, truncated, not an image, or above ``MAX_PIXELS``.
+    """
+    try:
+        with _opened(path, str(path)) as image:
+            image.load()
+            return image.copy()
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({error})") from error
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """An image whose header is read and whose pixels are few enough to decode."""
+    try:
+        image = Image.open(source)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, above ours
+        raise InputError(f"{name}: {error} At most {MAX_PIXELS} pixels are read") from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(
+                f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
+            )
+        yield image

@@ -1,0 +1,1 @@
+"""The case table: schema, roles, label budget, streaming."""

@@ -1,0 +1,117 @@
+"""Which rows of a corpus downstream steps take: those that the gate accepted.
+
+A table that was never gated (real cases, a corpus made elsewhere) is taken whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stdiff.runtime.files import InputError, UnusableFile
+from stdiff.table.cases import read_cases
+from stdiff.table.shard_list import SHARD_LIST
+
+# What downstream steps choose rows by.
+LISTED = ["case_id", "sample_index", "pathology", "birads"]
+
+
+@dataclass(frozen=True)
+class GateCount:
+    """Images of a corpus, and what the gate made of them."""
+
+    made: int
+    accepted: int
+    rejected_for: dict[str, int]  # reason → images; one image may have several
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{name} {count}" for name, count in self.rejected_for.items())
+        return f"{self.accepted} of {self.made} accepted; rejected for {reasons or 'nothing'}"
+
+
+def is_accepted(gate: dict[str, Any] | None) -> bool:
+    """Whether a row with this ``gate`` cell is used downstream."""
+    return gate is None or bool(gate["accepted"])
+
+
+def count_gate(cells: Sequence[dict[str, Any] | None]) -> GateCount:
+    """Count the ``gate`` cells of a corpus; the most frequent reason first."""
+    return GateCount(
+        made=len(cells),
+        accepted=sum(map(is_accepted, cells)),
+        rejected_for=_most_frequent_first(_reasons(cells)),
+    )
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The accepted images of a corpus; their pixels are read only when they are asked for."""
+
+    listed: pd.DataFrame  # columns LISTED, and where the row stands: number of its shard, and in it
+    count: GateCount
+    shards: tuple[Path, ...]
+
+    def rows(self, listed: pd.DataFrame) -> pd.DataFrame:
+        """Whole case rows of these listed ones, in their order; one shard is held at a time."""
+        parts = []
+        for shard, of_shard in listed.groupby("shard"):
+            whole = read_cases(self.shards[shard])
+            parts.append(whole.iloc[of_shard["row"]].set_index(of_shard.index))
+        return pd.concat(parts).loc[listed.index].reset_index(drop=True)
+
+
+def list_accepted(corpus: Sequence[Path]) -> Accepted:
+    """The accepted images of a corpus, in the order of its shards.
+
+    Raises:
+        InputError: a table that cannot be read, no row at all, or none that was accepted.
+    """
+    _refuse_missing(corpus)
+    made, reasons, parts = 0, Counter(), []
+    for number, path in enumerate(corpus):
+        rows = read_cases(path, [*LISTED, "gate"])
+        made, accepted = made + len(rows), rows["gate"].map(is_accepted).astype(bool)
+        reasons.update(_reasons(rows["gate"]))
+        parts.append(
+            rows[LISTED].assign(shard=number, row=range(len(rows))).loc[accepted.to_numpy()]
+        )
+    if not made:
+        raise InputError(
+            f"the corpus ({len(corpus)} files) holds no image; name the shards that `stdiff "
+            "generate` or `stdiff gate apply` wrote"
+        )
+    listed = pd.concat(parts, ignore_index=True)
+    count = GateCount(made, len(listed), _most_frequent_first(reasons))
+    if listed.empty:
+        raise InputError(
+            f"the gate accepted none of the corpus' {made} images (rejected for "
+            + ", ".join(f"{reason}: {n}" for reason, n in count.rejected_for.items())
+            + "); train the generator for longer, or turn the scores off that reject them, e.g. "
+            f"corpus: {{gate: {{{next(iter(count.rejected_for))}: null}}}}"
+        )
+    return Accepted(listed, count, tuple(corpus))
+
+
+def _refuse_missing(corpus: Sequence[Path]) -> None:
+    """Say how to have shards made again: a workflow looks for them once their list is gone."""
+    absent = [Path(shard) for shard in corpus if not Path(shard).is_file()]
+    if not absent:
+        return
+    found = f"{len(absent)} shard(s) that are not there, e.g. {absent[0].name}"
+    shards = absent[0].parent / SHARD_LIST
+    if shards.is_file():
+        raise UnusableFile(f"{shards}: names {found}; delete it and run what makes it again")
+    raise UnusableFile(f"{absent[0].parent}: asked for {found}; make them with `stdiff generate`")
+
+
+def _reasons(cells: Iterable[dict[str, Any] | None]) -> Counter[str]:
+    return Counter(reason for cell in cells if cell is not None for reason in cell["reasons"])
+
+
+def _most_frequent_first(reasons: Counter[str]) -> dict[str, int]:
+    return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))

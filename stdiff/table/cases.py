@@ -1,0 +1,250 @@
+"""The case table: one row an image, real or synthetic, in one Parquet file.
+
+Harmonizer, mask sampler and generator write it; segmenters and evaluators read nothing else.
+`datasets.load_dataset("parquet")`, pandas and duckdb open it as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stdiff.birads.lexicon import CaptionError, Findings, render
+from stdiff.runtime.files import (
+    InputError,
+    UnusableFile,
+    atomic_write,
+    decode_png,
+    encode_png,
+    unreadable_table,
+)
+
+_PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_TERMS = pa.list_(pa.string())
+_ROW_GROUP = 1000
+# Columns that hold pictures.
+PIXELS = ("image", "mask", "background")
+# With check sums a flipped bit is found when the data are read.
+WRITING: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+# Hugging Face's `datasets` decodes what it is told are images.
+_HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in PIXELS}}}
+
+SCHEMA = pa.schema(
+    [
+        pa.field("case_id", pa.string(), nullable=False),
+        ("collection", pa.string()),
+        ("patient_id", pa.string()),
+        ("group_id", pa.string()),
+        ("image", _PNG),
+        ("mask", _PNG),
+        ("height_px", pa.int32()),
+        ("width_px", pa.int32()),
+        ("pixel_spacing_mm", pa.float32()),
+        ("device", pa.string()),
+        ("pathology", pa.string()),
+        ("histology", pa.string()),
+        ("birads", pa.string()),
+        ("shape", pa.string()),
+        ("orientation", pa.string()),
+        ("margin", _TERMS),
+        ("echo_pattern", pa.string()),
+        ("posterior_features", pa.string()),
+        ("calcifications", pa.string()),
+        ("annotated", _TERMS),
+        ("caption", pa.string()),
+        ("lesion_count", pa.int32()),
+        # Of the largest lesion at native geometry; see stdiff.birads.descriptors.
+        (
+            "measures",
+            pa.struct(
+                [
+                    ("area_fraction", pa.float32()),
+                    ("aspect", pa.float32()),
+                    ("axis_ratio", pa.float32()),
+                    ("solidity", pa.float32()),
+                    ("compactness", pa.float32()),
+                    ("curvature_energy", pa.float32()),
+                    ("lobulations", pa.int32()),
+                    ("echo_difference_grey", pa.float32()),
+                    ("posterior_difference_grey", pa.float32()),
+                    ("bright_spots", pa.int32()),
+                ]
+            ),
+        ),
+        ("flags", _TERMS),
+        ("source_path", pa.string()),
+        ("source_sha256", pa.string()),
+        (
+            "transform",
+            pa.struct(
+                [
+                    ("scale_x", pa.float64()),
+                    ("scale_y", pa.float64()),
+                    ("offset_x_px", pa.float64()),
+                    ("offset_y_px", pa.float64()),
+                    ("native_height_px", pa.int32()),
+                    ("native_width_px", pa.int32()),
+                ]
+            ),
+        ),
+        # What near-duplicates and crops are searched in; see stdiff.near_duplicates.duplicates.
+        ("fingerprint", pa.binary()),
+        # Synthetic rows only: everything needed to make this very image again.
+        ("seed", pa.int64()),
+        ("sample_index", pa.int64()),
+        ("mask_origin", pa.string()),
+        # The real image that a lesion was put into, named by its path; see corpus.backgrounds.
+        ("background", _PNG),
+        ("model_sha256", pa.string()),
+        ("sampler", pa.string()),
+        ("plan_sha256", pa.string()),
+        # Null of a real row, and of an image not judged yet; see stdiff.filtering.scores.
+        (
+            "gate",
+            pa.struct(
+                [
+                    ("mask_dice", pa.float32()),
+                    ("terms_met", pa.float32()),
+                    ("embedding_distance", pa.float32()),
+                    ("correlation", pa.float32()),
+                    ("saturated_fraction", pa.float32()),
+                    ("contrast_grey", pa.float32()),
+                    ("seam", pa.float32()),
+                    ("nearest_by_embedding", pa.string()),
+                    ("nearest_by_correlation", pa.string()),
+                    ("accepted", pa.bool_()),
+                    ("reasons", _TERMS),
+                ]
+            ),
+        ),
+    ],
+    metadata={"stdiff": "case table, version 1", "huggingface": json.dumps(_HUGGING_FACE)},
+)
+
+
+def case_row(**values: Any) -> dict[str, Any]:
+    """A complete row: unnamed columns are null, a name outside the schema is an error."""
+    unknown = set(values) - set(SCHEMA.names)
+    if unknown:
+        raise TypeError(f"not columns of the case table: {', '.join(sorted(unknown))}")
+    return {name: values.get(name) for name in SCHEMA.names}
+
+
+def png_cell(grey_HW: np.ndarray, name: str) -> dict[str, Any]:
+    """An ``image`` or ``mask`` cell of a (height, width) uint8 array."""
+    return {"bytes": encode_png(grey_HW), "path": f"{name}.png"}
+
+
+def write_cases(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write rows (see :func:`case_row`) as one Parquet file, whole or not at all.
+
+    Rows are written as they come, some hundreds in memory at a time.
+    """
+    coming = iter(rows)
+    with atomic_write(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, **WRITING) as writer:
+        while group := list(itertools.islice(coming, _ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+
+
+def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows of one or several case tables, in the order given.
+
+    ``image`` and ``mask`` cells are dicts with ``bytes``; see :func:`images_of`.
+
+    Raises:
+        InputError: a path that is missing, is no Parquet file, is damaged, or whose columns are
+            missing or of another type.
+    """
+    tables = []
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        tables.append(_read_one(Path(path), columns))
+    return pa.concat_tables(tables).to_pandas()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Whole rows of one case table as :func:`write_cases` takes them, nulls as None.
+
+    Raises:
+        InputError: as of :func:`read_cases`.
+    """
+    return _read_one(Path(path), None).to_pylist()
+
+
+def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    if not path.exists():
+        raise UnusableFile(f"{path}: no such case table; make it with `stdiff harmonize`")
+    try:
+        found = pq.read_schema(path).names
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise unreadable_table(path, error) from error
+    missing = [name for name in columns or SCHEMA.names if name not in found]
+    if missing:
+        raise UnusableFile(
+            f"{path}: not a case table: column(s) {', '.join(missing)} missing, "
+            f"found {', '.join(found)}"
+        )
+    wanted = list(columns or SCHEMA.names)
+    schema = pa.schema([SCHEMA.field(name) for name in wanted])
+    try:
+        table = (
+            pq.read_table(path, columns=wanted, page_checksum_verification=True)
+            .select(wanted)
+            .cast(schema)
+        )
+        table.validate(full=True)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise UnusableFile(
+            f"{path}: damaged, or a column is not of the case table's type ({error}); make it again"
+        ) from error
+    return table
+
+
+def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
+    """Decode ``image`` or ``mask`` cells of one size to a (N, height, width) uint8 array."""
+    return np.stack([decode_png(cell["bytes"]) for cell in cells])
+
+
+def verify_table(path: Path) -> list[str]:
+    """Every problem of a case table, one line each; empty when it is sound."""
+    cases = read_cases(path)
+    problems = [
+        f"{case_id}: case_id stands {count} times"
+        for case_id, count in cases["case_id"].value_counts().items()
+        if count > 1
+    ]
+    for row in cases.to_dict("records"):
+        problems += [f"{row['case_id']}: {problem}" for problem in _row_problems(row)]
+    return problems
+
+
+def _row_problems(row: dict[str, Any]) -> Iterable[str]:
+    size = (row["height_px"], row["width_px"])
+    for column in ("image", "mask"):
+        if row[column] is None:
+            continue
+        try:
+            pixels = decode_png(row[column]["bytes"])
+        except (OSError, SyntaxError, InputError) as error:
+            yield f"{column} cannot be decoded ({error})"
+            continue
+        if pixels.shape != size:
+            yield f"{column} is {pixels.shape}, the row says {size}"
+        if column == "mask" and not np.isin(pixels, (0, 255)).all():
+            yield "mask holds values other than 0 and 255"
+    if row["image"] is None and row["mask"] is None:
+        yield "neither image nor mask"
+    try:
+        expected = render(Findings.from_row(row))
+    except CaptionError as error:
+        yield str(error)
+        return
+    if row["caption"] != expected:
+        yield f"caption {row['caption']!r} does not say what the row says ({expected!r})"

@@ -1,0 +1,95 @@
+"""Reading case tables and shards of any size, a few rows in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stdiff.runtime.files import InputError, unreadable_table
+from stdiff.table.accepted import is_accepted
+from stdiff.table.cases import SCHEMA
+
+_ROWS_AT_ONCE = 256
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[pq.ParquetFile]:
+    """A case table, to read from.
+
+    Raises:
+        InputError: it is missing, no Parquet file, damaged where it is read, or no case table.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such case table")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if missing := [n for n in SCHEMA.names if n not in file.schema_arrow.names]:
+                raise InputError(
+                    f"{path}: not a case table: column(s) {', '.join(missing)} missing"
+                )
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise unreadable_table(path, error) from error
+
+
+def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a table in order.
+
+    Args:
+        path: the table.
+        columns: their names; ``image.path`` reads no more of ``image`` than its path, which is
+            enough to tell an image from none.
+    """
+    with open_table(path) as file:
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+            yield from batch.to_pylist()
+
+
+def count_rows(paths: Sequence[Path]) -> list[int]:
+    """Rows of each table; nothing but its footer is read."""
+    counts = []
+    for path in paths:
+        with open_table(path) as file:
+            counts.append(file.metadata.num_rows)
+    return counts
+
+
+def spread_rows(
+    paths: Sequence[Path], count: int, columns: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """At most ``count`` rows, evenly spread over all tables, from the first row to the last.
+
+    Of the tables that hold none of them nothing but the footer is read.
+    """
+    counts = count_rows(paths)
+    total = sum(counts)
+    chosen = set(evenly_spread(total, count).tolist())
+    first = 0
+    for path, rows in zip(paths, counts, strict=True):
+        if chosen.intersection(range(first, first + rows)):
+            for number, row in enumerate(iterate_rows(path, columns), start=first):
+                if number in chosen:
+                    yield row
+        first += rows
+
+
+def evenly_spread(total: int, count: int) -> np.ndarray:
+    """Numbers of at most ``count`` of ``total`` rows, from the first to the last."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
+
+
+def is_synthetic(row: dict[str, Any]) -> bool:
+    """Whether a model made the image."""
+    return row["model_sha256"] is not None or "synthetic" in (row["flags"] or ())
+
+
+def is_rejected(row: dict[str, Any]) -> bool:
+    """Whether the gate turned the row away; one that it has not seen is not rejected."""
+    return not is_accepted(row["gate"])

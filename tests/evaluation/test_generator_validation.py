@@ -1,0 +1,59 @@
+import numpy as np
+import pandas as pd
+import pytest
+from tiny import tiny_config, tiny_model, write_tables
+
+from stdiff.downstream.networks import build_segmenter, save_segmenter
+from stdiff.evaluation.generator_validation import Watcher
+from stdiff.runtime.files import InputError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
+    save_segmenter(
+        build_segmenter(tiny_config().segmentation.segmenters["unet_resnet18"], 0), path, {}
+    )
+    return path
+
+
+def watcher(folder, weights, validation):
+    config = tiny_config()
+    tables = write_tables(folder, config)
+    splits = pd.read_parquet(tables["splits"])
+    splits.loc[: validation - 1, "role"] = "validation"
+    splits.to_parquet(tables["splits"])
+    return Watcher(
+        config,
+        cases=[tables["cases"]],
+        splits=tables["splits"],
+        segmenter="unet_resnet18",
+        weights=weights,
+    )
+
+
+def test_a_look_is_of_the_validation_masks_and_repeats(tmp_path, weights):
+    watching = watcher(tmp_path, weights, validation=11)
+    model = tiny_model(tiny_config())
+    first, again = watching.look(model), watching.look(model)
+    assert len(watching.captions) == 11
+    assert np.isfinite(first.figures["kid"]) and 0 <= first.figures["mask_dice"] <= 1
+    # Two rows of eight: masks, and below them images.
+    assert first.grid_HW.shape == (4 * 32, 8 * 32)
+    assert np.array_equal(first.grid_HW[:32, :32], watching.real.masks_NHW[0])
+    assert np.array_equal(first.grid_HW, again.grid_HW)
+    assert first.figures == again.figures
+
+
+def test_real_images_would_look_best(tmp_path, weights, monkeypatch):
+    watching = watcher(tmp_path, weights, validation=12)
+    model = tiny_model(tiny_config())
+    untrained = watching.look(model)
+    real = iter(np.array_split(watching.real.images_NHW, range(4, 12, 4)))
+    monkeypatch.setattr("stdiff.diffusion.pipeline.Generator.generate", lambda *_, **__: next(real))
+    assert watching.look(model).figures["kid"] < untrained.figures["kid"]
+
+
+def test_too_few_validation_lesions_are_refused(tmp_path, weights):
+    with pytest.raises(InputError, match=r"4 validation lesion\(s\).* raise split\.validation"):
+        watcher(tmp_path, weights, validation=4)

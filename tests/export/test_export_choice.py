@@ -1,0 +1,153 @@
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small_tables import gated, rows, write, write_splits
+
+from stdiff.cli.arguments_corpus import LAYOUTS as LAYOUT_NAMES
+from stdiff.cli.main import main
+from stdiff.export.export import LAYOUTS, export_cases
+from stdiff.export.selection import Choice
+from stdiff.runtime.files import InputError
+
+# A name that every layout takes.
+NAME = "Dataset501_Small"
+
+
+def test_the_command_line_knows_every_layout():
+    assert set(LAYOUT_NAMES) == set(LAYOUTS)
+
+
+def chosen(*tables, **options):
+    return [(case.row["case_id"], case.role) for case in Choice(tables, **options).cases()]
+
+
+def test_rejected_cases_are_left_out_and_those_not_gated_are_not(tmp_path):
+    table = rows(5)
+    table[1], table[3] = gated(table[1]), gated(table[3], "mask_dice", "seam")
+    path = write(table, tmp_path / "a.parquet")
+    assert [name[-1] for name, _ in chosen(path)] == list("0124")
+    assert [name[-1] for name, _ in chosen(path, rejected_too=True)] == list("01234")
+    accepted = [case.accepted for case in Choice([path], rejected_too=True).cases()]
+    assert accepted == [None, True, None, False, None]
+
+
+def test_splits_part_real_cases_and_leave_synthetic_ones_to_training(tmp_path):
+    real = write(rows(3, "busi", synthetic=False), tmp_path / "real.parquet")
+    made = write(rows(2), tmp_path / "made.parquet")
+    roles = {f"busi/{i:08d}": role for i, role in enumerate(("train", "validation", "test"))}
+    # Nobody can make a synthetic case a test case.
+    splits = write_splits(roles | {"syn/00000000": "test"}, tmp_path / "splits.parquet")
+    assert [role for _, role in chosen(real, made)] == ["train"] * 5
+    found = [role for _, role in chosen(real, made, splits=splits)]
+    assert found == ["train", "validation", "test", "train", "train"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_problems_are_told_at_once_and_nothing_is_written(tmp_path, layout):
+    table = rows(4, first_unlabelled=True)
+    table += [{**table[1], "case_id": "SYN_00000002"}, {**table[1], "image": None, "case_id": "x"}]
+    table += [{**row, "collection": "busi"} for row in rows(1, "busi", synthetic=False)]
+    path = write(table, tmp_path / "a.parquet")
+    splits = write_splits({"busi/other": "train"}, tmp_path / "splits.parquet")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError) as told:
+        export_cases(Choice([path], splits=splits), tmp_path, layout)
+    said = str(told.value)
+    assert "already holds something" in said
+    assert "'syn/00000002', 'SYN_00000002' would both be written" in said
+    assert "1 of 7 cases are real and not in" in said
+    labels_needed = layout in ("nnunet", "monai")
+    assert ("1 of 7 cases have no mask (syn/00000000)" in said) == labels_needed
+    assert ("--labelled-only" in said) == labels_needed
+    assert ("1 of 7 cases have no image (x)" in said) == labels_needed
+    assert ("DatasetNNN_Name" in said) == (layout == "nnunet")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_the_message_says_mends_it(tmp_path):
+    path = write(rows(4, first_unlabelled=True), tmp_path / "a.parquet")
+    export = ["export", str(path), "--as", "nnunet", "--to", str(tmp_path / NAME)]
+    assert main(export) == 1
+    assert main([*export, "--labelled-only"]) == 0
+    assert len(list((tmp_path / NAME / "labelsTr").iterdir())) == 3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda table: table + table[:1], "would both be written"),
+        (lambda table: [], "nothing to export"),
+        (lambda table: [gated(row, "seam") for row in table], "gate rejected 6"),
+        (
+            lambda table: [*table[:-1], {**table[-1], "image": {"bytes": None, "path": "x.png"}}],
+            "image holds no bytes",
+        ),
+    ],
+)
+def test_a_failed_export_leaves_nothing(tmp_path, layout, spoil, said):
+    if layout == "huggingface" and said == "image holds no bytes":
+        pytest.skip("cells are passed on as they are")
+    path = write(spoil(rows()), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=said):
+        export_cases(Choice([path]), tmp_path / NAME, layout)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_case_table_is_refused_all_of_them(tmp_path):
+    (tmp_path / "text.parquet").write_text("text")
+    splits = write_splits({"a": "train"}, tmp_path / "splits.parquet")
+    bad = [tmp_path / "text.parquet", tmp_path / "none.parquet", splits]
+    with pytest.raises(InputError) as told:
+        export_cases(Choice(bad), tmp_path / "out")
+    for said in ("3 problems", "not a readable Parquet", "no such case table", "not a case table"):
+        assert said in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_table_is_found_before_or_while_it_is_written(tmp_path):
+    path = write(rows(40), tmp_path / "a.parquet")
+    whole, draw = path.read_bytes(), random.Random(0)
+    failed = 0
+    for attempt in range(30):
+        damaged = bytearray(whole)
+        position = draw.randrange(len(whole))
+        damaged[position : position + 40] = bytes(40)
+        path.write_bytes(damaged)
+        try:
+            export_cases(Choice([path]), tmp_path / f"out{attempt}")
+        except InputError:
+            failed += 1
+            assert not list(tmp_path.glob(".out*")) and not (tmp_path / f"out{attempt}").exists()
+    assert failed > 5
+
+
+_EXPORTER = """
+import sys
+from pathlib import Path
+from stdiff.export.selection import Choice
+from stdiff.export.export import export_cases
+table, out = map(Path, sys.argv[1:])
+print("ready", flush=True)
+for number in range(1000):
+    export_cases(Choice([table]), out / f"Dataset{number:03d}_x", "nnunet")
+"""
+
+
+def test_an_export_killed_while_it_is_written_is_absent_or_whole(tmp_path):
+    table, out = write(rows(12), tmp_path / "a.parquet"), tmp_path / "out"
+    command = [sys.executable, "-c", _EXPORTER, str(table), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as exporter:
+        assert exporter.stdout.readline() == b"ready\n"
+        time.sleep(0.3)
+        exporter.send_signal(signal.SIGKILL)
+    assert exporter.returncode == -signal.SIGKILL
+    whole = list(out.glob("Dataset*"))
+    assert whole
+    for folder in whole:
+        assert (folder / "dataset.json").is_file()
+        assert len(list((folder / "labelsTr").iterdir())) == 12

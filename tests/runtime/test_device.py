@@ -1,0 +1,61 @@
+"""Processes of one machine do not share a device, whatever becomes of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from stdiff.runtime.device import claim, compute_device
+
+_CLAIMS = """
+import sys, time
+from pathlib import Path
+from stdiff.runtime.device import claim
+print(claim(["a", "b", "c"], Path(sys.argv[1])), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def worker(tmp_path):
+    started = []
+
+    def start():
+        command = [sys.executable, "-c", _CLAIMS, str(tmp_path)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_every_process_gets_a_device_of_its_own_and_a_killed_one_gives_it_back(worker, tmp_path):
+    workers = [worker() for _ in range(3)]
+    has = {int(one.stdout.readline()): one for one in workers}
+    assert set(has) == {0, 1, 2}
+    late = worker()
+    assert "all 3 devices are in use" in late.stdout.readline()
+    time.sleep(1.5)
+    assert late.poll() is None
+    has[1].send_signal(signal.SIGKILL)
+    has[1].wait()
+    assert late.stdout.readline() == "1\n"
+
+
+def test_devices_are_told_apart_by_their_names_not_their_order(worker, tmp_path):
+    taken = worker()
+    assert taken.stdout.readline() == "0\n"
+    assert claim(["c", "a"], tmp_path) == 0
+    assert claim(["c", "a", "b"], tmp_path) == 2
+
+
+def test_without_a_gpu_the_cpu_computes():
+    if torch.cuda.is_available() and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        pytest.skip("there is a GPU")
+    assert compute_device() == torch.device("cpu")

@@ -1,0 +1,24 @@
+"""A corpus as a list of its shards."""
+
+import pytest
+
+from stdiff.cli.arguments import build_parser
+from stdiff.runtime.files import InputError
+from stdiff.table.shard_list import write_shard_list
+
+
+def test_a_list_names_the_parts_in_their_order_and_is_read_as_arguments(tmp_path):
+    for name in ("00000", "00001", "00001r1", "00002"):
+        (tmp_path / f"{name}.parquet").touch()
+    write_shard_list(tmp_path, ["00000", "00001", "00001r1"], tmp_path / "shards.txt")
+    command = ["corpus", "show", f"@{tmp_path}/shards.txt", "--out", "sheet.png"]
+    assert build_parser().parse_args(command).shards == [
+        tmp_path / f"{name}.parquet" for name in ("00000", "00001", "00001r1")
+    ]
+
+
+def test_missing_shards_are_named_and_no_list_is_written(tmp_path):
+    (tmp_path / "00001.parquet").touch()
+    with pytest.raises(InputError, match=r"2 of 3 shards are missing, e.g. 00000.*00002"):
+        write_shard_list(tmp_path, ["00000", "00001", "00002"], tmp_path / "shards.txt")
+    assert not (tmp_path / "shards.txt").exists()

@@ -1,0 +1,262 @@
+"""The workflow as a user meets it: refusals before any job, and what every rule declares."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stdiff.runtime import provenance
+from stdiff.runtime.provenance import code_of, listing_of, modules_of, source_of
+
+ROOT = Path(__file__).parents[2]
+RULES = {
+    name: body
+    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+    for name, body in re.findall(
+        r"\n *rule (\w+):\n(.*?)(?=\n *rule \w+:|\Z)", file.read_text(), re.S
+    )
+}
+RUNS_NETWORKS = {
+    *("autoencoder", "pretrain", "finetune", "distill", "segment", "classify"),
+    *("shard", "replacement_shard", "gate_thresholds", "gate"),
+}
+# Every rule there is has a job in this run.
+DEMO = ("--configfile", "config/demo.yaml", "--config", "run=never_made")
+WITH_REPLACEMENTS = "corpus={count: 150, shard_size: 150, gate: {replacement_rounds: 2}}"
+WITH_CLASSIFIERS = "classification={training: {images: 160, batch: 16}}"
+WITH_DISTILLATION = "training={distill: {images: 960, steps: 3}}"
+
+
+def snakemake(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_dry_run_of_the_demo_lists_the_whole_chain():
+    done = snakemake("-n", *DEMO, WITH_REPLACEMENTS, WITH_DISTILLATION, WITH_CLASSIFIERS)
+    assert done.returncode == 0, done.stderr
+    for rule in RULES:
+        assert f"rule {rule}:" in done.stdout + done.stderr, rule
+
+
+def test_a_missing_data_root_is_refused_with_the_key():
+    done = snakemake(
+        "-n", "--configfile", "config/busi_cpu.yaml", "--config", "data_root=/nowhere/at/all"
+    )
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "data_root: '/nowhere/at/all'" in said
+    assert "collections.busi.path: 'Dataset_BUSI_with_GT': no folder" in said
+    assert "collections.bus_bra.path" in said
+    assert "Traceback" not in said
+
+
+def test_an_unknown_key_is_refused_before_any_job_with_the_mend():
+    done = snakemake("--configfile", "config/demo.yaml", "--config", "sede=3", "run=never_made")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "sede: 3: unknown key; did you mean `seed`?" in said
+    assert not (ROOT / "results" / "never_made").exists()
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_every_rule_declares_what_a_cluster_needs(name):
+    body = RULES[name]
+    for needed in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "tee -i {log}"):
+        assert needed in body, f"{name} lacks {needed}"
+    if name in RUNS_NETWORKS:
+        assert "gpu=" in body and "--threads {threads}" in body
+    if name != "merged_config":
+        assert "code=code_of(" in body, f"{name} does not name the modules it depends on"
+
+
+def test_modules_of_follows_imports_and_leaves_the_rest():
+    training = modules_of("stdiff.training.stages")
+    assert {"stdiff.training.loop", "stdiff.diffusion.decoupling", "stdiff.runtime.files"} <= set(
+        training
+    )
+    assert not [m for m in training if "downstream" in m or "report" in m or "datasets" in m]
+    # Its values reach the rules as params; its text changes no result.
+    assert "stdiff.config.run" not in training
+    harmonize = modules_of("stdiff.datasets.harmonize")
+    assert "stdiff.datasets.bus_bra" in harmonize
+    assert not [m for m in harmonize if "diffusion" in m or "training" in m]
+
+
+def test_the_code_of_a_step_is_what_it_does_not_how_it_is_written(tmp_path, monkeypatch):
+    module = tmp_path / "stdiff" / "sums.py"
+    module.parent.mkdir()
+    monkeypatch.setattr(provenance, "_PACKAGE", module.parent)
+
+    def code(text):
+        module.write_text(text)
+        provenance._meaning.cache_clear()
+        provenance._imports.cache_clear()
+        return code_of("stdiff.sums")
+
+    plain = code("def f(x):\n    return x + 1\n")
+    assert plain == code('"""Sums."""\n\n\ndef f(x):\n    """Add."""\n    return (x + 1)  # one\n')
+    others = [
+        code("def f(x):\n    return x + 2\n"),
+        code("def f(x):\n    return 1 + x\n"),
+        code("def f(x):\n    return x + 1\nf(2)\n"),
+        code("def f(x):\n    if x:\n        'a string'\n    return x + 1\n"),
+    ]
+    assert len({plain, *others}) == 5
+
+
+def test_imports_are_found_as_python_finds_them():
+    for file in sorted((ROOT / "stdiff").rglob("*.py")):
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        named = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        ours = {name for name in named if name.split(".")[0] == "stdiff"}
+        found = {name for name in ours if provenance._file(name).is_file()}
+        assert set(provenance._imports(module)) == found, file
+
+
+def test_a_network_of_the_users_own_is_an_input(tmp_path, monkeypatch):
+    (tmp_path / "mynets" / "deep").mkdir(parents=True)
+    for file in ("__init__", "nets", "deep/__init__", "deep/unet"):
+        (tmp_path / "mynets" / f"{file}.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert source_of("mynets.nets:build") == [str(tmp_path / "mynets" / "nets.py")]
+    assert source_of("mynets.deep.unet:build") == [str(tmp_path / "mynets" / "deep" / "unet.py")]
+    assert source_of("mynets:build") == [str(tmp_path / "mynets" / "__init__.py")]
+    assert source_of("mynets.none:build") == source_of("nowhere.at.all:f") == []
+    assert source_of("Unet") == source_of("monai.UNet") == []
+
+
+def test_a_replaced_raw_file_is_seen_without_being_read(tmp_path):
+    (tmp_path / "benign").mkdir()
+    file = tmp_path / "benign" / "benign (1).png"
+    file.write_bytes(b"one")
+    before = listing_of(tmp_path)
+    assert listing_of(tmp_path) == before
+    file.write_bytes(b"other")
+    after = listing_of(tmp_path)
+    file.rename(file.with_name("benign (2).png"))
+    assert len({before, after, listing_of(tmp_path)}) == 3
+
+
+FLOORS = [
+    {
+        "device",
+        "files",
+        "lexicon",
+        "conditions",
+        "label_budget",
+        "config",
+        "config_classification",
+        "config_corpus",
+        "config_errors",
+        "config_generator",
+        "config_masks",
+        "config_segmentation",
+        "config_training",
+        "randomness",
+        "provenance",
+        "resources",
+        "slurm",
+        "stopping",
+        "config_docs",
+    },
+    {"cases", "labels", "targets"},
+    {"masks"},
+    {"datasets"},
+    {"diffusion"},
+    {"training"},
+    {"corpus"},
+    {"segmentation"},
+    {"classification"},
+    {"evaluation"},
+    {"report"},
+    {
+        *("options", "arguments", "arguments_corpus", "arguments_gate", "arguments_masks"),
+        *("cli", "cli_corpus", "cli_gate", "cli_masks"),
+    },
+]
+
+
+def test_imports_run_one_way():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    for file in sorted((ROOT / "stdiff").rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        if parts[1] == "__init__":
+            continue
+        module = ".".join(parts)
+        for other in (m for m in provenance._imports(module) if m != "stdiff"):
+            other_part = other.split(".")[1]
+            assert floor[other_part] <= floor[parts[1]], f"{module} imports {other}"
+
+
+def test_light_parts_know_nothing_of_torch():
+    code = (
+        "import sys; import stdiff.datasets.harmonize, stdiff.splitting.splits, stdiff.cli.main,"
+        "stdiff.masks.bank, stdiff.config.run, stdiff.runtime.provenance;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_line_answers_and_counts_exit_codes(tmp_path):
+    stdiff = shutil.which("stdiff") or str(Path(sys.executable).parent / "stdiff")
+
+    def run(*arguments):
+        return subprocess.run([stdiff, *arguments], capture_output=True, text=True, check=False)
+
+    assert run("--help").returncode == 0
+    assert run("nonsense").returncode == 2
+    wrong = run("verify", str(tmp_path / "none.parquet"))
+    assert wrong.returncode == 1 and "no such case table" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_classifiers_take_the_arms_and_seeds_of_the_segmenters():
+    training = {"images": 160, "batch": 16}
+    section = {"targets": ["pathology", "birads"], "training": training}
+    planned = snakemake("-n", *DEMO, f"classification={json.dumps(section)}")
+    assert planned.returncode == 0, planned.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.M))
+    arms = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["segmentation"].get("arms")
+    # Two targets; label budgets and seeds as in the demo.
+    assert int(counts["classify"]) == 2 * len(arms or ("real", "mixed")) * 2 * 2
+    assert (counts["auc"], counts["audit"]) == ("1", "1")
+
+
+def test_folds_are_runs_of_their_own_and_their_gains_are_one():
+    folds = ("--snakefile", "workflow/folds.smk", "-n", *DEMO)
+    planned = snakemake(*folds, "split={folds: 3}")
+    assert planned.returncode == 0, planned.stderr
+    text = planned.stdout + planned.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", text, re.M))
+    every = {name.partition("_")[2] for name in counts if name.startswith("fold0_")}
+    assert {"pretrain", "finetune", "segment", "audit", "gain"} <= every
+    for fold in range(3):
+        assert counts[f"fold{fold}_pretrain"] == "1"
+        assert counts[f"fold{fold}_segment"] == counts["fold0_segment"]
+        # No rule takes a file of another fold.
+        files = re.findall(rf"^rule fold{fold}_\w+:\n((?:    (?:in|out)put: .*\n)+)", text, re.M)
+        assert len(files) > 20
+        assert not re.search(rf"never_made_fold[^{fold}]", "".join(files))
+    gain = re.search(r"^rule gain_over_folds:\n(.*?)\n\n", text, re.M | re.S)[1]
+    tables = set(re.findall(r"never_made_fold\d/segment/\S+?\.parquet", gain))
+    assert len(tables) == 3 * int(counts["fold0_segment"])
+    refused = snakemake(*folds)
+    assert refused.returncode != 0
+    assert "split.folds is null, a hold-out" in refused.stdout + refused.stderr
