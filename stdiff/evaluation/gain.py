@@ -113,7 +113,7 @@ def gains(
 
     ``wilcoxon_p`` tests the groups' mean differences, as cases of one group are not independent.
     ``effect_size`` is Cohen's d of these; ``minimum_detectable_effect`` is the smallest gain that
-    so many cases would have shown, see :func:`stdiff.evaluation.statistics.minimum_detectable_effect`.
+    so many cases would have shown (:mod:`stdiff.evaluation.statistics`).
     ``holm_p`` is corrected over all segmenters, arms and label budgets of a collection.
     Positive gains favour the arm.
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from stdiff.downstream.networks import image_features
-from stdiff.evaluation.memorisation import most_correlated, standardised
+from stdiff.filtering.nearest import most_correlated, standardised
 from stdiff.filtering.scores import Nearest
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import Damaged, about_tensors, load_tensors, save_tensors
@@ -33,7 +33,7 @@ class GateReference:
     case_ids: list[str]  # M
     features_KD: torch.Tensor  # float64, K = 2 M: as they are, then mirrored; in units of distance
     scale_D: torch.Tensor  # float64, what features are multiplied by
-    pictures_MHW: torch.Tensor  # as :func:`stdiff.evaluation.memorisation.standardised` gives them
+    pictures_MHW: torch.Tensor  # as :func:`stdiff.filtering.nearest.standardised` gives them
 
     @classmethod
     def of(cls, case_ids: list[str], images_MHW: np.ndarray, network: nn.Module) -> GateReference:

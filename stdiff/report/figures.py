@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stdiff.downstream.images import annotated_lesions
-from stdiff.evaluation.memorisation import nearest_training
+from stdiff.filtering.nearest import nearest_training
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.table.cases import images_of, read_cases

@@ -12,7 +12,8 @@ from stdiff.downstream.networks import build_segmenter, save_segmenter
 from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.corpus import evaluate_corpus
-from stdiff.evaluation.memorisation import evaluate_memorisation, nearest_training
+from stdiff.evaluation.memorisation import evaluate_memorisation
+from stdiff.filtering.nearest import nearest_training
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import SCHEMA, case_row, png_cell, read_rows, write_cases
 from stdiff.table.label_budget import LabelBudget

@@ -1,15 +1,12 @@
 """The workflow as a user meets it: refusals before any job, and what every rule declares."""
 
 import ast
-import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from stdiff.runtime import provenance
 from stdiff.runtime.provenance import code_of, listing_of, modules_of, source_of
@@ -154,109 +151,22 @@ def test_a_replaced_raw_file_is_seen_without_being_read(tmp_path):
     assert len({before, after, listing_of(tmp_path)}) == 3
 
 
-FLOORS = [
-    {
-        "device",
-        "files",
-        "lexicon",
-        "conditions",
-        "label_budget",
-        "config",
-        "config_classification",
-        "config_corpus",
-        "config_errors",
-        "config_generator",
-        "config_masks",
-        "config_segmentation",
-        "config_training",
-        "randomness",
-        "provenance",
-        "resources",
-        "slurm",
-        "stopping",
-        "config_docs",
-    },
-    {"cases", "labels", "targets"},
-    {"masks"},
-    {"datasets"},
-    {"diffusion"},
-    {"training"},
-    {"corpus"},
-    {"segmentation"},
-    {"classification"},
-    {"evaluation"},
-    {"report"},
-    {
-        *("options", "arguments", "arguments_corpus", "arguments_gate", "arguments_masks"),
-        *("cli", "cli_corpus", "cli_gate", "cli_masks"),
-    },
+# The packages of stdiff/: each may import itself and those before it.
+ROOMS = [
+    *("runtime", "birads", "table", "config", "overlays", "near_duplicates", "fetching"),
+    *("simulation", "datasets", "splitting", "masks", "diffusion", "training", "corpus"),
+    *("export", "downstream", "filtering", "evaluation", "report", "cli"),
 ]
 
 
+def test_the_root_of_the_package_holds_packages_only():
+    found = {path.name for path in (ROOT / "stdiff").iterdir() if path.name != "__pycache__"}
+    assert found == {*ROOMS, "__init__.py", "__main__.py"}
+
+
 def test_imports_run_one_way():
-    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
-    for file in sorted((ROOT / "stdiff").rglob("*.py")):
-        parts = file.relative_to(ROOT).with_suffix("").parts
-        if parts[1] == "__init__":
-            continue
-        module = ".".join(parts)
+    for file in sorted((ROOT / "stdiff").glob("*/*.py")):
+        module = f"stdiff.{file.parent.name}.{file.stem}"
+        floor = ROOMS.index(file.parent.name)
         for other in (m for m in provenance._imports(module) if m != "stdiff"):
-            other_part = other.split(".")[1]
-            assert floor[other_part] <= floor[parts[1]], f"{module} imports {other}"
-
-
-def test_light_parts_know_nothing_of_torch():
-    code = (
-        "import sys; import stdiff.datasets.harmonize, stdiff.splitting.splits, stdiff.cli.main,"
-        "stdiff.masks.bank, stdiff.config.run, stdiff.runtime.provenance;"
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_command_line_answers_and_counts_exit_codes(tmp_path):
-    stdiff = shutil.which("stdiff") or str(Path(sys.executable).parent / "stdiff")
-
-    def run(*arguments):
-        return subprocess.run([stdiff, *arguments], capture_output=True, text=True, check=False)
-
-    assert run("--help").returncode == 0
-    assert run("nonsense").returncode == 2
-    wrong = run("verify", str(tmp_path / "none.parquet"))
-    assert wrong.returncode == 1 and "no such case table" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
-
-
-def test_classifiers_take_the_arms_and_seeds_of_the_segmenters():
-    training = {"images": 160, "batch": 16}
-    section = {"targets": ["pathology", "birads"], "training": training}
-    planned = snakemake("-n", *DEMO, f"classification={json.dumps(section)}")
-    assert planned.returncode == 0, planned.stderr
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.M))
-    arms = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["segmentation"].get("arms")
-    # Two targets; label budgets and seeds as in the demo.
-    assert int(counts["classify"]) == 2 * len(arms or ("real", "mixed")) * 2 * 2
-    assert (counts["auc"], counts["audit"]) == ("1", "1")
-
-
-def test_folds_are_runs_of_their_own_and_their_gains_are_one():
-    folds = ("--snakefile", "workflow/folds.smk", "-n", *DEMO)
-    planned = snakemake(*folds, "split={folds: 3}")
-    assert planned.returncode == 0, planned.stderr
-    text = planned.stdout + planned.stderr
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", text, re.M))
-    every = {name.partition("_")[2] for name in counts if name.startswith("fold0_")}
-    assert {"pretrain", "finetune", "segment", "audit", "gain"} <= every
-    for fold in range(3):
-        assert counts[f"fold{fold}_pretrain"] == "1"
-        assert counts[f"fold{fold}_segment"] == counts["fold0_segment"]
-        # No rule takes a file of another fold.
-        files = re.findall(rf"^rule fold{fold}_\w+:\n((?:    (?:in|out)put: .*\n)+)", text, re.M)
-        assert len(files) > 20
-        assert not re.search(rf"never_made_fold[^{fold}]", "".join(files))
-    gain = re.search(r"^rule gain_over_folds:\n(.*?)\n\n", text, re.M | re.S)[1]
-    tables = set(re.findall(r"never_made_fold\d/segment/\S+?\.parquet", gain))
-    assert len(tables) == 3 * int(counts["fold0_segment"])
-    refused = snakemake(*folds)
-    assert refused.returncode != 0
-    assert "split.folds is null, a hold-out" in refused.stdout + refused.stderr
+            assert ROOMS.index(other.split(".")[1]) <= floor, f"{module} imports {other}"
