@@ -15,6 +15,7 @@ from torch import nn
 from stdiff.config.classification import ClassificationConfig
 from stdiff.config.run import Config
 from stdiff.downstream.arms import parse_arm
+from stdiff.downstream.classes import CLASSES, Target, classes_of
 from stdiff.downstream.classifier_stage import ClassifierStage, prepared
 from stdiff.downstream.images import annotated_lesions, images_of_arm, of_known_class
 from stdiff.downstream.networks import save_segmenter
@@ -24,7 +25,6 @@ from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import integer_seed
 from stdiff.table.cases import images_of, read_cases
-from stdiff.table.classes import CLASSES, Target, classes_of
 from stdiff.table.roles import read_splits
 from stdiff.training.loop import train
 

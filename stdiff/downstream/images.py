@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from stdiff.downstream.arms import Arm
+from stdiff.downstream.classes import CLASSES, Target, classes_of
 from stdiff.runtime.files import InputError, sha256_bytes
 from stdiff.table.accepted import list_accepted
 from stdiff.table.cases import images_of
-from stdiff.table.classes import CLASSES, Target, classes_of
 from stdiff.table.roles import cases_with_role, labelled_training_cases, training_cases
 
 

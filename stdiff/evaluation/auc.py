@@ -19,11 +19,11 @@ import pandas as pd
 
 from stdiff.config.run import Config
 from stdiff.downstream.arms import real_arm
+from stdiff.downstream.classes import CLASSES
 from stdiff.evaluation.statistics import drawn_groups, holm, interval_text
 from stdiff.evaluation.trainings import json_records, read_trainings
 from stdiff.runtime.files import InputError, write_text
 from stdiff.runtime.randomness import generator
-from stdiff.table.classes import CLASSES
 from stdiff.table.label_budget import LabelBudget
 
 _TRAINING = ["target", "labels", "arm"]

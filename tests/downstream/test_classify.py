@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from stdiff.config.run import ConfigError, parse_config
+from stdiff.downstream.classes import classes_of
 from stdiff.downstream.classify import build_classifier, classify_arm
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import about_tensors
 from stdiff.table.cases import case_row, png_cell, write_cases
-from stdiff.table.classes import classes_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
