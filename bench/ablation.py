@@ -25,7 +25,7 @@ from stdiff.config.run import parse_config
 from stdiff.corpus.plan import write_plan
 from stdiff.diffusion.decoupling import soft_gates
 from stdiff.diffusion.pipeline import Generator
-from stdiff.downstream.images import LabelledImages, annotated_lesions, labelled_images
+from stdiff.downstream.images import LabelledImages, labelled_images
 from stdiff.downstream.metrics import case_metrics
 from stdiff.downstream.networks import image_features, load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
@@ -35,7 +35,7 @@ from stdiff.filtering.scores import SEEN_TERMS
 from stdiff.runtime.files import sha256_bytes, write_text
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cases import images_of, read_cases
-from stdiff.table.roles import read_splits
+from stdiff.table.cohort import Cohort, CohortFiles, read_splits
 from stdiff.training.stages import train_finetune, train_pretrain
 
 ROOT = Path(__file__).parents[1]
@@ -55,8 +55,9 @@ def trained(config, run, labels):
     """Model folders of stages 1 and 2, trained if they are not there."""
     home = run / "ablation"
     options = {
-        "cases": sorted((run / "cases").glob("*.parquet")),
-        "splits": run / "splits.parquet",
+        "cohort": CohortFiles(
+            sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", config.split.fold
+        )
     }
     made_of = json.dumps(
         [
@@ -103,7 +104,7 @@ def judged(config, run):
     """The segmenter that saw real images only, the test cases, and their pixels."""
     weights = run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
     table = read_cases(sorted((run / "cases").glob("*.parquet")))
-    test = annotated_lesions(table, read_splits(run / "splits.parquet", config.split.fold))
+    test = Cohort(table, read_splits(run / "splits.parquet", config.split.fold)).lesions()
     network = load_segmenter(segmenter_config(config, SEGMENTER), weights)
     return network, test, labelled_images(test, config.image.size_px)
 
@@ -182,13 +183,17 @@ def main():
     base = parse_config(values)
     if not plan_file.exists():
         write_plan(
-            *(sorted((o.run / "cases").glob("*.parquet")), o.run / "splits.parquet", plan_file),
+            CohortFiles(
+                sorted((o.run / "cases").glob("*.parquet")),
+                o.run / "splits.parquet",
+                base.split.fold,
+            ),
+            plan_file,
             corpus="ablation",
             weights={"bank": 1},
             labels=o.labels,
             count=o.images,
             seed=base.seed,
-            fold=base.split.fold,
         )
     plan = read_cases([plan_file])
     results = {}

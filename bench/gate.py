@@ -25,7 +25,7 @@ from stdiff.filtering.sanity import seam
 from stdiff.filtering.scores import calibrate
 from stdiff.runtime.randomness import generator
 from stdiff.table.cases import images_of, read_cases
-from stdiff.table.roles import cases_with_role, read_splits
+from stdiff.table.cohort import Cohort, read_splits
 
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.2)
 COPIED = 200
@@ -119,9 +119,9 @@ def main():
     table, roles = read_cases(o.cases), read_splits(o.splits, config.split.fold)
     lesions = table[table["image"].notna() & table["mask"].notna() & (table["lesion_count"] > 0)]
     misplaced(network, read_cases(o.images), held_out)
-    training = cases_with_role(lesions, roles, "train")
+    training = Cohort(lesions, roles).training()
     copies(network, GateReference.load(o.reference), training, held_out)
-    seams(cases_with_role(lesions, roles, "validation"), config.model.gate, held_out)
+    seams(Cohort(lesions, roles).with_role("validation"), config.model.gate, held_out)
 
 
 if __name__ == "__main__":

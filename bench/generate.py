@@ -33,7 +33,7 @@ from stdiff.diffusion.autoencoder import to_grey
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.pipeline import Generator
 from stdiff.downstream.arms import real_arm
-from stdiff.downstream.images import LabelledImages, annotated_lesions, labelled_images
+from stdiff.downstream.images import LabelledImages, labelled_images
 from stdiff.downstream.metrics import case_metrics
 from stdiff.downstream.networks import image_features, load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
@@ -42,8 +42,8 @@ from stdiff.filtering.scores import SEEN_TERMS
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.randomness import generator as random_generator
 from stdiff.table.cases import images_of, read_cases
+from stdiff.table.cohort import Cohort, CohortFiles, read_splits
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import read_splits
 
 Make = Callable[[np.ndarray, list[str], list[int]], np.ndarray]
 
@@ -180,7 +180,7 @@ def quality(run, config, segmenter):
     weights = run / f"segment/{segmenter}/{real_arm(config)}-100/seed0.safetensors"
     network = load_segmenter(segmenter_config(config, segmenter), weights)
     table = read_cases(sorted((run / "cases").glob("*.parquet")))
-    test = annotated_lesions(table, read_splits(run / "splits.parquet", config.split.fold))
+    test = Cohort(table, read_splits(run / "splits.parquet", config.split.fold)).lesions()
     real = labelled_images(test, config.image.size_px)
     features = image_features(network, real.images_NHW)
 
@@ -219,13 +219,15 @@ def planned(run, config, count, seed):
     plan = run / "benchmarks" / f"plan-{count}-{seed}.parquet"
     if not plan.exists():
         write_plan(
-            *(sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", plan),
+            CohortFiles(
+                sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", config.split.fold
+            ),
+            plan,
             corpus="bench",
             weights=config.masks.weights,
             labels=LabelBudget.parse(100),
             count=count,
             seed=seed,
-            fold=config.split.fold,
         )
     return read_cases([plan])
 

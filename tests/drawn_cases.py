@@ -6,6 +6,7 @@ import pandas as pd
 from stdiff.config.run import parse_config
 from stdiff.downstream.segment import segment_arm
 from stdiff.table.cases import case_row, png_cell
+from stdiff.table.cohort import CohortFiles
 
 SIZE_PX = 32
 STAGE = {"images": 64, "batch": 8}
@@ -75,8 +76,7 @@ def run(tables, out, config=None, *, arm="real-100", corpus=("corpus.parquet",),
         "segmenter": "unet_resnet18",
         "arm": arm,
         "seed": 0,
-        "cases": [tables / "cases.parquet"],
-        "splits": tables / "splits.parquet",
+        "cohort": CohortFiles([tables / "cases.parquet"], tables / "splits.parquet"),
         "corpus": [tables / name for name in corpus],
         "out": out / "cases.parquet",
         "weights": out / "weights.safetensors",

@@ -13,12 +13,13 @@ def run_gate(o: argparse.Namespace) -> None:
 def _calibrate(o: argparse.Namespace) -> None:
     from stdiff.config.run import load_config
     from stdiff.filtering.filter import calibrate_gate
+    from stdiff.table.cohort import CohortFiles
 
+    config = load_config(o.config)
     print(
         calibrate_gate(
-            load_config(o.config),
-            cases=o.cases,
-            splits=o.splits,
+            config,
+            cohort=CohortFiles(o.cases, o.splits, config.split.fold),
             segmenter=o.segmenter,
             weights=o.weights,
             out=o.out,

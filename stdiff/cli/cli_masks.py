@@ -6,6 +6,7 @@ import argparse
 
 from stdiff.cli.arguments_masks import weights_of
 from stdiff.runtime.files import InputError
+from stdiff.table.cohort import CohortFiles
 
 
 def run_masks(o: argparse.Namespace) -> None:
@@ -17,7 +18,7 @@ def _fit(o: argparse.Namespace) -> None:
     from stdiff.corpus.plan import training_bank
     from stdiff.masks.fitting import fit_prior
 
-    bank = training_bank(o.cases, o.splits, o.labels, o.fold)
+    bank = training_bank(_cohort(o), o.labels)
     names = " and ".join(table.stem for table in o.cases)
     about = o.about or f"{o.labels} of the labelled training masks of {names}"
     about += f", {bank.width_px} x {bank.height_px} px"
@@ -33,7 +34,7 @@ def _sample(o: argparse.Namespace) -> None:
     weights, balance = _weights("kind", o.kind), _weights("balance", o.balance)
     bank = None
     if o.cases and o.splits:
-        bank = training_bank(o.cases, o.splits, o.labels, o.fold)
+        bank = training_bank(_cohort(o), o.labels)
     source = mask_source(
         weights,
         Prior.load(o.prior) if o.prior else Prior.default(),
@@ -53,17 +54,15 @@ def _evaluate(o: argparse.Namespace) -> None:
     print(
         evaluate_masks(
             o.tables,
-            cases=o.cases,
-            splits=o.splits,
+            cohort=_cohort(o),
             labels=o.labels,
-            fold=o.fold,
             at_most=o.at_most,
             seed=o.seed,
             out=o.out,
         )
     )
     if o.picture:
-        real, _ = held_out_masks(o.cases, o.splits, o.fold)
+        real, _ = held_out_masks(_cohort(o))
         side_by_side(real, masks_of(o.tables[0], len(real)), o.tables[0].stem, o.picture)
 
 
@@ -72,6 +71,10 @@ def _show(o: argparse.Namespace) -> None:
     from stdiff.table.cases import read_cases
 
     contact_sheet(read_cases([o.table], ("mask", "caption"))[: o.count], o.out)
+
+
+def _cohort(o: argparse.Namespace) -> CohortFiles:
+    return CohortFiles(o.cases, o.splits, o.fold)
 
 
 def _weights(option: str, text: str) -> dict[str, float]:

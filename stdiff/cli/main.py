@@ -120,6 +120,7 @@ def _split(o: argparse.Namespace) -> None:
 
 def _train(o: argparse.Namespace) -> int:
     from stdiff.config.run import load_config
+    from stdiff.table.cohort import CohortFiles
     from stdiff.training import distributed as ranks
     from stdiff.training.stages import (
         train_autoencoder,
@@ -135,7 +136,8 @@ def _train(o: argparse.Namespace) -> int:
             return 2
     config = load_config(o.config)
     ranks.start(config.training.num_processes)
-    common = {"cases": o.cases, "splits": o.splits, "out": o.out, "state": o.state}
+    cohort = CohortFiles(o.cases, o.splits, config.split.fold)
+    common = {"cohort": cohort, "out": o.out, "state": o.state}
     common["stop_after_s"] = o.stop_after
     if o.stage == "autoencoder":
         return _trained(lambda: train_autoencoder(config, **common))
@@ -149,7 +151,7 @@ def _train(o: argparse.Namespace) -> int:
         from stdiff.evaluation.generator_validation import Watcher
 
         judge = {"segmenter": o.segmenter, "weights": o.weights}
-        look = Watcher(config, cases=o.cases, splits=o.splits, **judge).look
+        look = Watcher(config, cohort=cohort, **judge).look
     return _trained(lambda: train_finetune(config, look=look, **common))
 
 
@@ -175,11 +177,11 @@ def _plan(o: argparse.Namespace) -> int | None:
         return 2
     from stdiff.config.run import load_config
     from stdiff.corpus.plan import write_plan
+    from stdiff.table.cohort import CohortFiles
 
     config = load_config(o.config)
     write_plan(
-        o.cases,
-        o.splits,
+        CohortFiles(o.cases, o.splits, config.split.fold),
         o.out,
         corpus=f"{config.run}-labels{o.labels.slug}",
         weights=config.masks.weights,
@@ -190,7 +192,6 @@ def _plan(o: argparse.Namespace) -> int | None:
         labels=o.labels,
         count=o.count,
         seed=o.seed,
-        fold=config.split.fold,
     )
     return None
 
@@ -237,10 +238,12 @@ def _downstream(o: argparse.Namespace, train: Callable[..., None], named: dict[s
     from stdiff.config.run import load_config
     from stdiff.downstream.arms import parse_arm
     from stdiff.downstream.holes import or_leave_hole
+    from stdiff.table.cohort import CohortFiles
 
     config = load_config(o.config)
-    names = ("arm", "seed", "cases", "splits", "corpus", "out", "weights", "state")
+    names = ("arm", "seed", "corpus", "out", "weights", "state")
     options = named | {name: getattr(o, name) for name in names}
+    options["cohort"] = CohortFiles(o.cases, o.splits, config.split.fold)
     if not o.leave_hole:
         return _trained(lambda: train(config, **options))
     arm = parse_arm(o.arm, config)
@@ -253,11 +256,12 @@ def _downstream(o: argparse.Namespace, train: Callable[..., None], named: dict[s
 def _evaluate(o: argparse.Namespace) -> None:
     from stdiff.config.run import load_config
     from stdiff.evaluation.corpus import evaluate_corpus
+    from stdiff.table.cohort import CohortFiles
 
+    config = load_config(o.config)
     evaluate_corpus(
-        load_config(o.config),
-        cases=o.cases,
-        splits=o.splits,
+        config,
+        cohort=CohortFiles(o.cases, o.splits, config.split.fold),
         corpus=o.corpus,
         segmenter=o.segmenter,
         weights=o.weights,

@@ -26,9 +26,9 @@ from stdiff.masks.sampling import MaskSource
 from stdiff.masks.sources import mask_source
 from stdiff.runtime.files import InputError, sha256_bytes, unreadable_table
 from stdiff.runtime.randomness import generator, integer_seed
-from stdiff.table.cases import SCHEMA, case_row, png_cell, read_cases, write_cases
+from stdiff.table.cases import SCHEMA, case_row, png_cell, write_cases
+from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import labelled_training_cases, lesion_free_training_cases, read_splits
 
 # Filled in when the image is made and judged; everything else of a row is the plan's.
 MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "gate")
@@ -83,8 +83,7 @@ def plan_row(source: MaskSource, corpus: str, seed: int, index: int) -> dict[str
 
 
 def write_plan(
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     out: Path,
     *,
     corpus: str,
@@ -93,7 +92,6 @@ def write_plan(
     count: int,
     seed: int,
     first: int = 0,
-    fold: int = 0,
     prior: Path | None = None,
     where: str = "",
     balance: Mapping[str, float] | None = None,
@@ -102,8 +100,7 @@ def write_plan(
     """Write a plan whose masks come from the labelled training cases, in constant memory.
 
     Args:
-        cases: case tables.
-        splits: ``splits.parquet`` with a row for every case.
+        cohort: real cases and their splits.
         out: the plan, written whole or not at all.
         corpus: name of the corpus.
         weights: kind of mask → weight, see :func:`stdiff.masks.sources.mask_source`.
@@ -111,7 +108,6 @@ def write_plan(
         count: number of images, >= 1.
         seed: corpus seed, >= 0.
         first: index of the first row, >= 0: a part of a plan is planned by itself.
-        fold: of the splits.
         prior: fitted to the same cases; without it, it is fitted here where it is needed.
         where: conditions, see :func:`stdiff.birads.query.parse_where`.
         balance: see :func:`stdiff.masks.findings.probabilities`.
@@ -121,7 +117,7 @@ def write_plan(
         InputError: no labelled lesion to draw from, masks that cannot be used or had, or bad
             numbers.
     """
-    bank = training_bank(cases, splits, labels, fold)
+    bank = training_bank(cohort, labels)
     known = Prior.load(prior) if prior else None
     if known is None and weights.get("curvature"):
         known = fit_prior(bank, about=corpus)
@@ -136,34 +132,28 @@ def write_plan(
     )
     backgrounds = []
     if kept_backgrounds:
-        backgrounds = lesion_free_cells(cases, splits, labels, fold)
+        backgrounds = lesion_free_cells(cohort, labels)
     options = {"corpus": corpus, "count": count, "seed": seed, "first": first}
     write_masks(source, out, **options, backgrounds=backgrounds)
 
 
-def lesion_free_cells(
-    cases: Sequence[Path], splits: Path, labels: LabelBudget, fold: int = 0
-) -> list[dict[str, Any]]:
+def lesion_free_cells(cohort: CohortFiles, labels: LabelBudget) -> list[dict[str, Any]]:
     """Pictures of the training images known to be lesion-free, each named by its case.
 
     Raises:
         InputError: there is none.
     """
-    table = read_cases(cases, ("case_id", "image", "mask", "lesion_count"))
-    rows = lesion_free_training_cases(table, read_splits(splits, fold), labels)
+    columns = ("case_id", "image", "mask", "lesion_count")
+    rows = cohort.read(columns).lesion_free_training(labels)
     return [
         {"bytes": row.image["bytes"], "path": f"{row.case_id}.png"} for row in rows.itertuples()
     ]
 
 
-def training_bank(
-    cases: Sequence[Path], splits: Path, labels: LabelBudget, fold: int = 0
-) -> MaskBank:
+def training_bank(cohort: CohortFiles, labels: LabelBudget) -> MaskBank:
     """The labelled training masks of a label budget."""
     columns = ("case_id", "mask", "lesion_count", *VOCABULARY)
-    return MaskBank(
-        labelled_training_cases(read_cases(cases, columns), read_splits(splits, fold), labels)
-    )
+    return MaskBank(cohort.read(columns).labelled_training(labels))
 
 
 def write_masks(

@@ -17,15 +17,15 @@ from stdiff.config.run import Config
 from stdiff.downstream.arms import parse_arm
 from stdiff.downstream.classes import CLASSES, Target, classes_of
 from stdiff.downstream.classifier_stage import ClassifierStage, prepared
-from stdiff.downstream.images import annotated_lesions, images_of_arm, of_known_class
+from stdiff.downstream.images import images_of_arm, of_known_class
 from stdiff.downstream.networks import save_segmenter
 from stdiff.downstream.per_case import write_per_case
 from stdiff.downstream.segment import settings_of
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import integer_seed
-from stdiff.table.cases import images_of, read_cases
-from stdiff.table.roles import read_splits
+from stdiff.table.cases import images_of
+from stdiff.table.cohort import CohortFiles
 from stdiff.training.loop import train
 
 _BATCH = 64
@@ -55,8 +55,7 @@ def classify_arm(
     target: Target,
     arm: str,
     seed: int,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     corpus: Sequence[Path],
     out: Path,
     weights: Path,
@@ -72,8 +71,7 @@ def classify_arm(
         target: ``pathology`` or ``birads``.
         arm: ``<arm>-<labels>``, e.g. ``mixed-10``.
         seed: Number of this training among its repetitions.
-        cases: Case tables of real images.
-        splits: The table that says roles and the label budget.
+        cohort: Real cases and their splits.
         corpus: Case tables of synthetic images; read only if the arm uses any.
         out: Parquet table to write, one row a lesion: ``truth``, and ``p_<class>`` in [0, 1].
         weights: Safetensors file to write.
@@ -91,12 +89,12 @@ def classify_arm(
             f"arm {arm} sees images without masks, which only a semi-supervised segmenter can use; "
             "choose another arm for a classifier"
         )
-    table, roles = read_cases(cases), read_splits(splits, config.split.fold)
-    lesions = {"test": of_known_class(annotated_lesions(table, roles), target, "test lesion")}
+    real = cohort.read()
+    lesions = {"test": of_known_class(real.lesions(), target, "test lesion")}
     if config.split.validation:
-        held_out = annotated_lesions(table, roles, "validation")
+        held_out = real.lesions("validation")
         lesions["validation"] = of_known_class(held_out, target, "validation lesion")
-    seen = images_of_arm(chosen, table, roles, corpus, config.image.size_px, target)
+    seen = images_of_arm(chosen, real, corpus, config.image.size_px, target)
     purpose = f"classifier {target} {seed}"
     classes = CLASSES[target]
     network = build_classifier(

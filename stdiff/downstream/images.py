@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from stdiff.downstream.classes import CLASSES, Target, classes_of
 from stdiff.runtime.files import InputError, sha256_bytes
 from stdiff.table.accepted import list_accepted
 from stdiff.table.cases import images_of
-from stdiff.table.roles import cases_with_role, labelled_training_cases, training_cases
+from stdiff.table.cohort import Cohort
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ class ArmImages:
 
 def images_of_arm(
     arm: Arm,
-    cases: pd.DataFrame,
-    splits: pd.DataFrame,
+    cohort: Cohort,
     corpus: Sequence[Path],
     size_px: int,
     target: Target | None = None,
@@ -91,8 +89,7 @@ def images_of_arm(
 
     Args:
         arm: See :class:`stdiff.downstream.arms.Arm`.
-        cases: Rows of real images.
-        splits: Their roles and label ranks.
+        cohort: Real cases and their splits.
         corpus: Case tables of synthetic images, read only if the arm uses any. Of the images that
             the gate accepted the first are taken, as many as the arm's ratio says.
         size_px: Side of all images.
@@ -103,14 +100,14 @@ def images_of_arm(
         InputError: no labelled case, or fewer than two classes of the target; no corpus or one
             that is too small for the arm, or images of another size.
     """
-    labelled = labelled_training_cases(cases, splits, arm.labels)
+    labelled = cohort.labelled_training(arm.labels)
     if target:
         labelled = of_known_class(labelled, target, f"labelled training case of arm {arm}")
     real = labelled_images(labelled, size_px, target)
     synthetic = None
     if arm.config.uses_corpus:
         synthetic = _accepted_rows(arm, corpus, len(real), target)
-    beyond = training_cases(cases, splits)
+    beyond = cohort.training()
     beyond = beyond[~beyond["case_id"].isin(labelled["case_id"])]
     beyond = beyond if "training" in arm.config.without_masks else beyond.iloc[:0]
     unmasked = synthetic if "corpus" in arm.config.without_masks else None
@@ -167,25 +164,6 @@ def of_known_class(cases: pd.DataFrame, target: Target, what: str) -> pd.DataFra
             "them, or leave the target out of classification.targets"
         )
     return cases[classes >= 0].reset_index(drop=True)
-
-
-def annotated_lesions(
-    cases: pd.DataFrame, splits: pd.DataFrame, role: Literal["validation", "test"] = "test"
-) -> pd.DataFrame:
-    """Annotated cases of this role with a lesion, with the ``group_id`` of the splits.
-
-    Raises:
-        InputError: there is none.
-    """
-    rows = cases_with_role(cases, splits, role)
-    rows = rows[rows["mask"].notna() & (rows["lesion_count"] > 0)]
-    if rows.empty:
-        raise InputError(
-            f"none of the {len(cases)} cases is an annotated {role} lesion; raise split.{role} or "
-            "add an annotated collection"
-        )
-    groups = splits.set_index("case_id")["group_id"]
-    return rows.assign(group_id=groups.loc[rows["case_id"]].to_numpy()).reset_index(drop=True)
 
 
 def _accepted_rows(

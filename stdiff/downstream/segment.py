@@ -18,7 +18,6 @@ from stdiff.downstream.arms import Arm, Phase, parse_arm
 from stdiff.downstream.images import (
     ArmImages,
     LabelledImages,
-    annotated_lesions,
     images_of_arm,
     labelled_images,
 )
@@ -29,8 +28,7 @@ from stdiff.downstream.per_case import write_per_case
 from stdiff.downstream.segmenter_stage import SegmenterStage
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import integer_seed
-from stdiff.table.cases import read_cases
-from stdiff.table.roles import read_splits
+from stdiff.table.cohort import CohortFiles
 from stdiff.training.loop import train
 from stdiff.training.validation import Look, Watch, better_segmenter
 
@@ -60,8 +58,7 @@ def segment_arm(
     segmenter: str,
     arm: str,
     seed: int,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     corpus: Sequence[Path],
     out: Path,
     weights: Path,
@@ -79,8 +76,7 @@ def segment_arm(
         segmenter: A name in ``segmentation.segmenters``.
         arm: ``<arm>-<labels>``, e.g. ``mixed-10``.
         seed: Number of this training among its repetitions.
-        cases: Case tables of real images.
-        splits: The table that says roles and the label budget.
+        cohort: Real cases and their splits.
         corpus: Case tables of synthetic images, of which those that the gate accepted are used;
             read only if the arm uses any.
         out: Parquet table to write, one row a lesion; ``role`` says of which kind.
@@ -94,12 +90,12 @@ def segment_arm(
     """
     chosen, recipe = parse_arm(arm, config), segmenter_config(config, segmenter)
     size_px, settings = config.image.size_px, config.segmentation.training
-    table, roles = read_cases(cases), read_splits(splits, config.split.fold)
-    lesions = {"test": annotated_lesions(table, roles)}
+    real = cohort.read()
+    lesions = {"test": real.lesions()}
     if config.split.validation:
-        lesions["validation"] = annotated_lesions(table, roles, "validation")
+        lesions["validation"] = real.lesions("validation")
     images = {role: labelled_images(rows, size_px) for role, rows in lesions.items()}
-    seen = images_of_arm(chosen, table, roles, corpus, size_px)
+    seen = images_of_arm(chosen, real, corpus, size_px)
 
     if not recipe.takes(chosen.config):
         raise InputError(

@@ -18,14 +18,8 @@ import pandas as pd
 from stdiff.config.run import Config
 from stdiff.runtime.files import InputError, read_json, write_text
 from stdiff.runtime.tensor_files import Damaged, about_tensors
-from stdiff.table.cases import read_cases
+from stdiff.table.cohort import Cohort, CohortFiles
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import (
-    labelled_training_cases,
-    lesion_free_training_cases,
-    read_splits,
-    training_cases,
-)
 
 _LISTED = 5
 
@@ -53,12 +47,12 @@ def audit_run(run: Path, config: Config, out: Path) -> None:
             parts yet.
     """
     tables = [run / "cases" / f"{name}.parquet" for name in config.collections]
-    cases = read_cases(tables, ["case_id", "mask", "lesion_count"])
-    splits = read_splits(run / "splits.parquet", config.split.fold)
+    files = CohortFiles(tables, run / "splits.parquet", config.split.fold)
+    cohort = files.read(["case_id", "mask", "lesion_count"])
     parts = list(known_cases(run, config))
     if not parts:
         raise InputError(f"{run}: nothing is trained yet; run the workflow first")
-    problems = [p for part in parts for p in problems_of(part, cases, splits)]
+    problems = [p for part in parts for p in problems_of(part, cohort)]
     if problems:
         raise InputError(
             "these parts know cases that they must not:\n"
@@ -78,15 +72,15 @@ def audit_run(run: Path, config: Config, out: Path) -> None:
     write_text(out, json.dumps({"parts": records}, indent=1) + "\n")
 
 
-def problems_of(part: Known, cases: pd.DataFrame, splits: pd.DataFrame) -> list[str]:
+def problems_of(part: Known, cohort: Cohort) -> list[str]:
     """What a part knows and must not, in words."""
-    role_of = splits.set_index("case_id")["role"]
-    group_of = splits.set_index("case_id")["group_id"]
+    splits = cohort.splits.set_index("case_id")
+    role_of, group_of = splits["role"], splits["group_id"]
     tested = set(group_of[role_of == "test"])
     everything = part.images | part.labels | part.chosen_on
     unknown = everything - set(role_of.index)
-    trained = set(training_cases(cases, splits)["case_id"])
-    allowed = set() if part.budget is None else _labels_of(part.budget, cases, splits)
+    trained = set(cohort.training()["case_id"])
+    allowed = set() if part.budget is None else _labels_of(part.budget, cohort)
     validation = set(role_of.index[role_of == "validation"])
     found = {
         "cases that are not in the splits": unknown,
@@ -174,10 +168,10 @@ def _shard(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:
     yield Known(name, budget, labels=masks | backgrounds)
 
 
-def _labels_of(budget: LabelBudget, cases: pd.DataFrame, splits: pd.DataFrame) -> set[str]:
+def _labels_of(budget: LabelBudget, cohort: Cohort) -> set[str]:
     """Cases whose label is in the budget: annotated lesions, and images known to have none."""
-    labels = set(labelled_training_cases(cases, splits, budget)["case_id"])
+    labels = set(cohort.labelled_training(budget)["case_id"])
     try:
-        return labels | set(lesion_free_training_cases(cases, splits, budget)["case_id"])
+        return labels | set(cohort.lesion_free_training(budget)["case_id"])
     except InputError:
         return labels  # there is no image without a lesion

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stdiff.config.run import Config
-from stdiff.downstream.images import annotated_lesions, labelled_images
+from stdiff.downstream.images import labelled_images
 from stdiff.downstream.networks import image_features, load_segmenter
 from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.adherence import evaluate_adherence
@@ -16,17 +16,16 @@ from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.runtime.files import write_text
 from stdiff.table.accepted import list_accepted
-from stdiff.table.cases import images_of, read_cases
+from stdiff.table.cases import images_of
+from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import ALL_LABELS, LabelBudget
-from stdiff.table.roles import labelled_training_cases, read_splits, training_cases
 from stdiff.table.streaming import evenly_spread
 
 
 def evaluate_corpus(
     config: Config,
     *,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     corpus: Sequence[Path],
     segmenter: str,
     weights: Path,
@@ -41,8 +40,7 @@ def evaluate_corpus(
 
     Args:
         config: The run.
-        cases: Case tables of real images.
-        splits: The table that says roles.
+        cohort: Real cases and their splits.
         corpus: All shards of the corpus.
         segmenter: A name in ``segmentation.segmenters``.
         weights: Its weights, trained on real training images only (arm ``real``, the greatest
@@ -59,11 +57,9 @@ def evaluate_corpus(
     """
     size_px = config.image.size_px
     network = load_segmenter(segmenter_config(config, segmenter), weights)
-    table, roles = read_cases(cases), read_splits(splits, config.split.fold)
-    groups = roles.set_index("case_id")["group_id"]
-    test = annotated_lesions(table, roles)
-    training = labelled_training_cases(table, roles, ALL_LABELS)
-    seen = training_cases(table, roles)
+    real = cohort.read()
+    test, seen = real.lesions(), real.training()
+    training = real.labelled_training(ALL_LABELS)
     accepted = list_accepted(corpus)
     looked_at = evenly_spread(len(accepted.listed), config.evaluation.images)
     generated = accepted.rows(accepted.listed.iloc[looked_at])
@@ -80,7 +76,7 @@ def evaluate_corpus(
         "fidelity": evaluate_fidelity(
             image_features(network, generated_images.images_NHW),
             image_features(network, training_images.images_NHW),
-            groups.loc[training["case_id"]].to_numpy(),
+            real.groups_of(training["case_id"]),
             image_features(network, test_images.images_NHW),
             test["group_id"].to_numpy(),
             encoder=encoder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.fidelity import kid
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import generator, integer_seed
-from stdiff.table.cases import read_cases
-from stdiff.table.roles import cases_with_role, read_splits
+from stdiff.table.cohort import CohortFiles
 from stdiff.training.validation import Look
 
 # Lesions looked at, evenly spaced over the validation cases, and those of the grid.
@@ -33,8 +31,7 @@ class Watcher:
         self,
         config: Config,
         *,
-        cases: Sequence[Path],
-        splits: Path,
+        cohort: CohortFiles,
         segmenter: str,
         weights: Path,
     ) -> None:
@@ -42,17 +39,14 @@ class Watcher:
 
         Args:
             config: the run.
-            cases: case tables.
-            splits: the table that says roles.
+            cohort: real cases and their splits.
             segmenter: a name in ``segmentation.segmenters``.
             weights: its weights, trained on real images of the generator's own label budget.
 
         Raises:
             InputError: too few validation lesions, or weights that cannot be read.
         """
-        rows = cases_with_role(
-            read_cases(cases), read_splits(splits, config.split.fold), "validation"
-        )
+        rows = cohort.read().with_role("validation")
         rows = rows[rows["mask"].notna() & (rows["lesion_count"] > 0)]
         if len(rows) < _SMALLEST_KID_SUBSET:
             raise InputError(

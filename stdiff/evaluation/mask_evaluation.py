@@ -16,8 +16,8 @@ from stdiff.evaluation.mask_realism import near_copies, realism
 from stdiff.runtime.files import InputError, write_text
 from stdiff.runtime.randomness import generator
 from stdiff.table.cases import images_of, read_cases
+from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import cases_with_role, labelled_training_cases, read_splits
 
 REAL = "real training masks"
 _COLUMNS = ("case_id", "mask", "lesion_count")
@@ -26,10 +26,8 @@ _COLUMNS = ("case_id", "mask", "lesion_count")
 def evaluate_masks(
     tables: Sequence[Path],
     *,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     labels: LabelBudget,
-    fold: int,
     at_most: int,
     seed: int,
     out: Path,
@@ -41,10 +39,8 @@ def evaluate_masks(
 
     Args:
         tables: case tables with masks, one a kind; their stems are the names.
-        cases: case tables of real images.
-        splits: ``splits.parquet``.
+        cohort: real cases and their splits.
         labels: the budget whose training masks may have been copied.
-        fold: of the splits.
         at_most: masks of each kind; as many real ones, if there are.
         seed: of what is drawn, and of the classifiers.
         out: JSON: name of the kind → record, see :class:`stdiff.evaluation.mask_realism.Realism`.
@@ -55,8 +51,8 @@ def evaluate_masks(
     Raises:
         InputError: tables missing or of unequal size, or too few masks.
     """
-    training = training_masks(cases, splits, labels, fold)
-    held_out, groups = held_out_masks(cases, splits, fold)
+    training = training_masks(cohort, labels)
+    held_out, groups = held_out_masks(cohort)
     chosen = generator(seed, "masks held out").permutation(len(held_out))[:at_most]
     held_out, groups = held_out[chosen], groups[chosen]
     kinds = {table.stem: masks_of(table, len(held_out)) for table in tables}
@@ -73,23 +69,19 @@ def evaluate_masks(
     return realism_markdown(result)
 
 
-def held_out_masks(cases: Sequence[Path], splits: Path, fold: int) -> tuple[np.ndarray, np.ndarray]:
+def held_out_masks(cohort: CohortFiles) -> tuple[np.ndarray, np.ndarray]:
     """(masks of validation and test lesions, their groups)."""
-    table, roles = read_cases(cases, _COLUMNS), read_splits(splits, fold)
-    rows = pd.concat([cases_with_role(table, roles, role) for role in ("validation", "test")])
+    real = cohort.read(_COLUMNS)
+    rows = pd.concat([real.with_role("validation"), real.with_role("test")])
     rows = rows[rows["lesion_count"] > 0]
     if rows.empty:
-        raise InputError(f"{splits}: no validation or test case with a lesion to compare with")
-    groups = roles.set_index("case_id")["group_id"].loc[rows["case_id"]].to_numpy()
-    return images_of(rows["mask"]), groups
+        raise InputError(f"{cohort.splits}: has no validation or test lesion to compare with")
+    return images_of(rows["mask"]), real.groups_of(rows["case_id"])
 
 
-def training_masks(
-    cases: Sequence[Path], splits: Path, labels: LabelBudget, fold: int
-) -> np.ndarray:
+def training_masks(cohort: CohortFiles, labels: LabelBudget) -> np.ndarray:
     """Labelled training masks of a budget."""
-    rows = labelled_training_cases(read_cases(cases, _COLUMNS), read_splits(splits, fold), labels)
-    return images_of(rows["mask"])
+    return images_of(cohort.read(_COLUMNS).labelled_training(labels)["mask"])
 
 
 def masks_of(table: Path, count: int) -> np.ndarray:

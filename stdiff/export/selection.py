@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stdiff.runtime.files import InputError
-from stdiff.table.roles import read_splits
+from stdiff.table.cohort import read_splits
 from stdiff.table.streaming import is_rejected, is_synthetic, iterate_rows
 
 ROLES = ("train", "validation", "test")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from stdiff.filtering.scores import REJECTED, Measures, Threshold, calibrate, ju
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError, sha256_file, write_text
 from stdiff.table.accepted import count_gate
-from stdiff.table.cases import images_of, read_cases, read_rows, write_cases
-from stdiff.table.roles import cases_with_role, read_splits, training_cases
+from stdiff.table.cases import images_of, read_rows, write_cases
+from stdiff.table.cohort import CohortFiles
 
 
 def calibrate_gate(
     config: Config,
     *,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     segmenter: str,
     weights: Path,
     out: Path,
@@ -41,8 +39,7 @@ def calibrate_gate(
 
     Args:
         config: the run; ``corpus.gate`` says how many real images each score may reject.
-        cases: case tables of real images.
-        splits: the table that says roles.
+        cohort: real cases and their splits.
         segmenter: a name in ``segmentation.segmenters``.
         weights: its weights, trained on real images of the generator's own label budget.
         out: JSON file to write: ``training_images``, ``held_out_images``, ``rejected_held_out``
@@ -56,18 +53,18 @@ def calibrate_gate(
     Raises:
         InputError: no held-out lesion although a score is to reject images, unreadable files.
     """
-    table, roles = read_cases(cases), read_splits(splits, config.split.fold)
-    held_out = cases_with_role(table, roles, "validation")
+    real = cohort.read()
+    held_out = real.with_role("validation")
     held_out = held_out[
         held_out["image"].notna() & held_out["mask"].notna() & (held_out["lesion_count"] > 0)
     ]
     tails = config.corpus.gate.tails
     if held_out.empty and any(tails.values()):
         raise InputError(
-            f"none of the {len(table)} cases is an annotated validation lesion to set the "
+            f"none of the {len(real.cases)} cases is an annotated validation lesion to set the "
             "thresholds of corpus.gate by; raise split.validation, or set all its scores to null"
         )
-    seen = training_cases(table, roles)
+    seen = real.training()
     seen = seen[seen["image"].notna()]
     network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())
     known = GateReference.of(list(seen["case_id"]), images_of(seen["image"]), network)

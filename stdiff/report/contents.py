@@ -35,8 +35,8 @@ from stdiff.report.tables import (
     steps_table,
 )
 from stdiff.runtime.files import read_json
+from stdiff.table.cohort import read_splits
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import read_splits
 
 _PACKAGES = (
     *("stdiff", "torch", "diffusers", "transformers", "segmentation-models-pytorch", "monai"),

@@ -18,13 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stdiff.downstream.images import annotated_lesions
 from stdiff.filtering.nearest import nearest_training
 from stdiff.report.canvas import COLOURS, MARKERS, write_figure
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.table.cases import images_of, read_cases
+from stdiff.table.cohort import Cohort
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import training_cases
 from stdiff.training.validation import best_of, better_generator
 
 _PANEL_IN = (3.6, 2.9)  # width and height of one small plot
@@ -155,7 +154,7 @@ def sample_grid(
         InputError: the corpus or the training set holds no image, or a table cannot be read.
     """
     made = _first_rows(shards, rows)
-    training = training_cases(read_cases(cases, ["case_id", "image"]), roles)
+    training = Cohort(read_cases(cases, ["case_id", "image"]), roles).training()
     training = training[training["image"].notna()].reset_index(drop=True)
     if training.empty:
         raise InputError("no training case has an image; split again")
@@ -203,7 +202,7 @@ def real_and_generated(
         InputError: no test lesion, an empty corpus, or a table that cannot be read.
     """
     columns = ["case_id", "image", "mask", "lesion_count"]
-    test = annotated_lesions(read_cases(cases, columns), roles)
+    test = Cohort(read_cases(cases, columns), roles).lesions()
     test = test[test["image"].notna()]
     spaced = np.linspace(0, len(test) - 1, min(side**2, len(test))).round().astype(int)
     made = _first_rows(shards, side**2)

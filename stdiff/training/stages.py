@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from stdiff.diffusion.unet import build_controlnet
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError, atomic_write, sha256_folder, write_sums, write_text
 from stdiff.runtime.randomness import integer_seed
-from stdiff.table.cases import images_of, read_cases
+from stdiff.table.cases import images_of
+from stdiff.table.cohort import Cohort, CohortFiles
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import labelled_training_cases, read_splits, training_cases
 from stdiff.training import distributed as ranks
 from stdiff.training.autoencoder import DecoderStage
 from stdiff.training.distill import DistillStage
@@ -43,8 +43,7 @@ _COLUMNS = ("case_id", "image", "mask", "height_px", "width_px", "lesion_count",
 def train_autoencoder(
     config: Config,
     *,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     out: Path,
     state: Path,
     stop_after_s: float | None = None,
@@ -59,7 +58,7 @@ def train_autoencoder(
                 load_checkpoint(config.model.checkpoint).autoencoder.save_pretrained(temporary)
                 write_sums(temporary)
         return
-    rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
+    rows = _read(cohort, config).training()
     images_NHW = images_of(rows["image"])
     seed = integer_seed(config.seed, "autoencoder weights")
     autoencoder = build_autoencoder(config.model.autoencoder, images_NHW, seed)
@@ -87,8 +86,7 @@ def train_pretrain(
     config: Config,
     *,
     autoencoder: Path,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     out: Path,
     state: Path,
     stop_after_s: float | None = None,
@@ -97,7 +95,7 @@ def train_pretrain(
 
     With ``training.pretrain.trains: nothing`` the folder holds untrained parts.
     """
-    rows = training_cases(_read(cases, config), read_splits(splits, config.split.fold))
+    rows = _read(cohort, config).training()
     vae = load_autoencoder(autoencoder)
     if not config.model.checkpoint:
         _check_latent_channels(vae, config, autoencoder)
@@ -134,8 +132,7 @@ def train_finetune(
     *,
     base: Path,
     labels: LabelBudget,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     out: Path,
     state: Path,
     stop_after_s: float | None = None,
@@ -150,9 +147,7 @@ def train_finetune(
     if model.about.get("stage") != "pretrain":
         raise ModelFolderError(f"{base}: is not a stage-1 model; give that of `train pretrain`")
     check_model_matches(model, config, base)
-    table = _read(cases, config)
-    roles = read_splits(splits, config.split.fold)
-    rows = labelled_training_cases(table, roles, labels)
+    rows = _read(cohort, config).labelled_training(labels)
     # Gate and conditions are stage 2's own; the rest must be what stage 1 was made with.
     model.about["model"] = config.model.model_dump(mode="json")
     if not config.model.condition.mask:
@@ -198,8 +193,7 @@ def train_distill(
     *,
     base: Path,
     labels: LabelBudget,
-    cases: Sequence[Path],
-    splits: Path,
+    cohort: CohortFiles,
     out: Path,
     state: Path,
     stop_after_s: float | None = None,
@@ -217,9 +211,7 @@ def train_distill(
             "training.distill is missing; e.g. distill: {images: 9600, steps: 3} with "
             "sampler.steps: 6"
         )
-    rows = labelled_training_cases(
-        _read(cases, config), read_splits(splits, config.split.fold), labels
-    )
+    rows = _read(cohort, config).labelled_training(labels)
     model.to(compute_device())
     masks_NHW, captions = images_of(rows["mask"]), list(rows["caption"])
     stage = DistillStage(model, masks_NHW, captions, settings, config.sampler)
@@ -273,13 +265,14 @@ def _finetune_stage(
     return FinetuneStage(model, latents, masks_NHW, captions, config.training.finetune)
 
 
-def _read(cases: Sequence[Path], config: Config) -> pd.DataFrame:
+def _read(cohort: CohortFiles, config: Config) -> Cohort:
     """The columns training needs.
 
     Raises:
         InputError: images of another size than the configuration says.
     """
-    table = read_cases(cases, _COLUMNS)
+    found = cohort.read(_COLUMNS)
+    table = found.cases
     size = config.image.size_px
     other = table[(table["height_px"] != size) | (table["width_px"] != size)]
     if len(other):
@@ -288,7 +281,7 @@ def _read(cases: Sequence[Path], config: Config) -> pd.DataFrame:
             f"{len(other)} image(s) are not {size} x {size} px as image.size_px says, e.g. "
             f"{first.case_id}: {first.width_px} x {first.height_px}; harmonize again"
         )
-    return table
+    return found
 
 
 def _check_latent_channels(vae: AutoencoderTiny, config: Config, folder: Path) -> None:

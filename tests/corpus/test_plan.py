@@ -15,8 +15,8 @@ from stdiff.masks.sources import mask_source
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.table import cases as case_tables
 from stdiff.table.cases import SCHEMA, case_row, png_cell, read_cases, verify_table, write_cases
+from stdiff.table.cohort import Cohort, CohortFiles, read_splits
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import cases_with_role, labelled_training_cases, read_splits, training_cases
 
 SIZE = 32
 KINDS = st.sampled_from(["bank", "curvature", "ellipse"])
@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bank(folder):
     cases, splits = read_cases(folder / "cases.parquet"), read_splits(folder / "splits.parquet")
-    return MaskBank(labelled_training_cases(cases, splits, LabelBudget.parse(100)))
+    return MaskBank(Cohort(cases, splits).labelled_training(LabelBudget.parse(100)))
 
 
 def plan(folder, name, **changes):
@@ -83,7 +83,8 @@ def plan(folder, name, **changes):
         "seed": 3,
     }
     out = folder / name
-    write_plan([folder / "cases.parquet"], folder / "splits.parquet", out, **{**options, **changes})
+    cohort = CohortFiles([folder / "cases.parquet"], folder / "splits.parquet")
+    write_plan(cohort, out, **{**options, **changes})
     return out
 
 
@@ -97,7 +98,7 @@ def test_a_smaller_label_budget_is_part_of_a_larger_one(a, b):
     chosen = {}
     for labels in (small, large):
         try:
-            chosen[labels] = list(labelled_training_cases(cases, splits, labels)["case_id"])
+            chosen[labels] = list(Cohort(cases, splits).labelled_training(labels)["case_id"])
         except InputError:
             chosen[labels] = []  # 10 % hold the one lesion-free case only
     assert set(chosen[small]) <= set(chosen[large])
@@ -106,24 +107,24 @@ def test_a_smaller_label_budget_is_part_of_a_larger_one(a, b):
 
 def test_labelled_training_cases_are_training_cases_with_a_lesion_within_the_budget():
     cases, splits = pd.DataFrame(case_rows()).sample(frac=1, random_state=0), split_table()
-    chosen = labelled_training_cases(
-        cases, splits.sample(frac=1, random_state=1), LabelBudget.parse(70)
+    chosen = Cohort(cases, splits.sample(frac=1, random_state=1)).labelled_training(
+        LabelBudget.parse(70)
     )
     assert list(chosen["case_id"]) == [f"busi/{i:04d}" for i in (1, 2, 3, 4, 6)]
-    assert list(training_cases(cases, splits)["case_id"]) == [f"busi/{i:04d}" for i in range(10)]
-    assert len(cases_with_role(cases, splits, "test")) == 5
+    assert list(Cohort(cases, splits).training()["case_id"]) == [f"busi/{i:04d}" for i in range(10)]
+    assert len(Cohort(cases, splits).with_role("test")) == 5
 
 
 def test_bad_splits_are_named(tmp_path):
     cases, splits = pd.DataFrame(case_rows()), split_table()
     with pytest.raises(InputError, match="2 case.*busi/0000, busi/0001"):
-        training_cases(cases, splits[2:])
+        Cohort(cases, splits[2:]).training()
     with pytest.raises(InputError, match="twice: busi/0000"):
-        training_cases(cases, pd.concat([splits, splits[:1]]))
+        Cohort(cases, pd.concat([splits, splits[:1]])).training()
     with pytest.raises(InputError, match="no labelled training case"):
-        labelled_training_cases(cases, splits, LabelBudget.parse(10))
+        Cohort(cases, splits).labelled_training(LabelBudget.parse(10))
     with pytest.raises(InputError, match="no labelled"):
-        labelled_training_cases(cases, splits.assign(label_rank=None), LabelBudget.parse(100))
+        Cohort(cases, splits.assign(label_rank=None)).labelled_training(LabelBudget.parse(100))
     with pytest.raises(InputError, match="no such file"):
         read_splits(tmp_path / "none.parquet")
     splits.drop(columns="role").to_parquet(tmp_path / "s.parquet")
@@ -179,8 +180,7 @@ def test_a_plan_does_not_depend_on_row_order_or_row_groups(folder, monkeypatch):
     monkeypatch.setattr(case_tables, "_ROW_GROUP", 5)
     out = folder / "other.parquet"
     write_plan(
-        [folder / "reversed.parquet"],
-        folder / "splits.parquet",
+        CohortFiles([folder / "reversed.parquet"], folder / "splits.parquet"),
         out,
         corpus="syn",
         weights={"bank": 1},

@@ -17,6 +17,7 @@ from stdiff.corpus.plan import read_plan, write_plan
 from stdiff.corpus.shards import make_shard, verify_corpus, verify_shard
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.table.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
+from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
 
 SIZE = 32
@@ -56,8 +57,7 @@ def plan(tmp_path_factory):
     splits["label_rank"] = 0.0
     pd.DataFrame(splits).to_parquet(folder / "splits.parquet")
     write_plan(
-        [folder / "cases.parquet"],
-        folder / "splits.parquet",
+        CohortFiles([folder / "cases.parquet"], folder / "splits.parquet"),
         folder / "plan.parquet",
         corpus="syn",
         weights={"bank": 1},

@@ -10,6 +10,7 @@ from stdiff.downstream.classify import build_classifier, classify_arm
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import about_tensors
 from stdiff.table.cases import case_row, png_cell, write_cases
+from stdiff.table.cohort import CohortFiles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,8 +96,7 @@ def classified(folder, out, config=None, *, arm="real-100", **changes):
         "target": "pathology",
         "arm": arm,
         "seed": 0,
-        "cases": [folder / "cases.parquet"],
-        "splits": folder / "splits.parquet",
+        "cohort": CohortFiles([folder / "cases.parquet"], folder / "splits.parquet"),
         "corpus": [folder / "corpus.parquet"],
         "out": out / "cases.parquet",
         "weights": out / "w.safetensors",
@@ -152,7 +152,8 @@ def test_a_fold_without_a_malignant_case_is_refused(folder, tmp_path):
     splits.loc[tested & (splits.index % 2 == 1), "role"] = "unused"
     splits.to_parquet(tmp_path / "s.parquet")
     with pytest.raises(InputError, match="no test lesion is malignant .*fewer folds"):
-        classified(folder, tmp_path, splits=tmp_path / "s.parquet")
+        cohort = CohortFiles([folder / "cases.parquet"], tmp_path / "s.parquet")
+        classified(folder, tmp_path, cohort=cohort)
     with pytest.raises(InputError, match="birads: no test lesion is 2, 3, 4, 5"):
         classified(folder, tmp_path, target="birads")
 

@@ -16,6 +16,7 @@ from stdiff.downstream.segmenter_stage import SegmenterStage, soft_dice
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import about_tensors
 from stdiff.table.cases import SCHEMA, png_cell, write_cases
+from stdiff.table.cohort import CohortFiles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,7 +97,8 @@ def test_cases_without_a_test_lesion_are_refused(tables, tmp_path):
     splits = pd.read_parquet(tables / "splits.parquet").assign(role="train", label_rank=0.0)
     splits.to_parquet(tmp_path / "splits.parquet")
     with pytest.raises(InputError, match="none of the 17 cases is an annotated test lesion"):
-        run(tables, tmp_path, splits=tmp_path / "splits.parquet")
+        cohort = CohortFiles([tables / "cases.parquet"], tmp_path / "splits.parquet")
+        run(tables, tmp_path, cohort=cohort)
 
 
 def test_soft_dice():
@@ -200,10 +202,12 @@ def test_synthetic_images_only_leave_the_real_ones_unseen(tables, tmp_path):
     write_cases(changed, tmp_path / "other.parquet")
     splits = pd.read_parquet(tables / "splits.parquet").head(15)
     splits.to_parquet(tmp_path / "splits.parquet")
-    other = {"cases": [tmp_path / "other.parquet"], "splits": tmp_path / "splits.parquet"}
+    cohort = CohortFiles([tmp_path / "other.parquet"], tmp_path / "splits.parquet")
     for arm, equal in (("synthetic-100", True), ("pretrained-100", False)):
         made = trained_weights(tables, tmp_path / arm, arm=arm)
-        assert (made == trained_weights(tables, tmp_path / f"{arm}b", arm=arm, **other)) is equal
+        assert (
+            made == trained_weights(tables, tmp_path / f"{arm}b", arm=arm, cohort=cohort)
+        ) is equal
 
 
 def test_the_weights_that_are_best_on_validation_lesions_are_used(tables, tmp_path):

@@ -17,6 +17,7 @@ from stdiff.evaluation.audit import Known, audit_run, problems_of
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import save_tensors
 from stdiff.table.cases import case_row, png_cell, write_cases
+from stdiff.table.cohort import Cohort
 from stdiff.table.label_budget import ALL_LABELS, LabelBudget
 
 CASES = [f"busi/{i:02d}" for i in range(20)]
@@ -25,7 +26,7 @@ MODEL, PRIOR = "labels4cases/model/stdiff.json", "labels4cases/mask_prior.json"
 FEW = LabelBudget.parse("4 cases")
 
 
-def tables():
+def cohort():
     """Every fifth case has no lesion; two cases a group; ranks rise with the name."""
     cases = pd.DataFrame({"case_id": CASES, "mask": [b"png"] * 20})
     cases["lesion_count"] = [0 if i % 5 == 0 else 1 for i in range(20)]
@@ -33,7 +34,7 @@ def tables():
     splits["group_id"] = [f"g{i // 2}" for i in range(20)]
     splits["role"] = ["train"] * 10 + ["validation"] * 4 + ["test"] * 6
     splits["label_rank"] = [i // 2 / 5 for i in range(10)] + [None] * 10
-    return cases, splits
+    return Cohort(cases, splits)
 
 
 BUDGETED = {FEW: CASES[:6], ALL_LABELS: TRAIN}  # three groups hold four lesions
@@ -45,7 +46,7 @@ def test_what_a_part_may_know_is_no_problem(data, budget):
         return data.draw(st.sets(st.sampled_from(ids)))
 
     part = Known("p", budget, some(TRAIN), some(BUDGETED[budget]), some(VALIDATION))
-    assert problems_of(part, *tables()) == []
+    assert problems_of(part, cohort()) == []
 
 
 @given(st.sampled_from(["images", "labels", "chosen_on"]), st.sampled_from(CASES))
@@ -53,15 +54,15 @@ def test_one_case_too_many_is_named(how, case):
     may = {"images": TRAIN, "labels": BUDGETED[FEW], "chosen_on": VALIDATION}
     known = {name: set(ids) for name, ids in may.items()}
     known[how].add(case)
-    problems = problems_of(Known("labels4cases/model", FEW, **known), *tables())
+    problems = problems_of(Known("labels4cases/model", FEW, **known), cohort())
     assert bool(problems) == (case not in may[how])
     assert all(p.startswith("labels4cases/model: 1 ") and p.endswith(case) for p in problems)
     assert any("test groups" in p for p in problems) == (case in TEST)
 
 
 def test_stage_1_may_know_no_label():
-    assert problems_of(Known("pretrain", None, set(TRAIN)), *tables()) == []
-    (problem,) = problems_of(Known("pretrain", None, labels={CASES[1]}), *tables())
+    assert problems_of(Known("pretrain", None, set(TRAIN)), cohort()) == []
+    (problem,) = problems_of(Known("pretrain", None, labels={CASES[1]}), cohort())
     assert problem == f"pretrain: 1 labels beyond none, e.g. {CASES[1]}"
 
 
@@ -76,7 +77,8 @@ def run(tmp_path, pytestconfig):
     for folder in ("cases", "autoencoder", "pretrain", "labels4cases/model", "labels4cases/corpus"):
         (run / folder).mkdir(parents=True)
     (run / "config.yaml").write_text(dump_config(parse_config(config)))
-    cases, splits = tables()
+    tables = cohort()
+    cases, splits = tables.cases, tables.splits
     image, mask = lesion_scene(0)
     rows = [
         case_row(

@@ -16,6 +16,7 @@ from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.filtering.nearest import nearest_training
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import SCHEMA, case_row, png_cell, read_rows, write_cases
+from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
 
 SIZE_PX = 32
@@ -176,8 +177,7 @@ def run_folder(tmp_path):
 def evaluate(folder, corpus, config=CONFIG):
     evaluate_corpus(
         config,
-        cases=[folder / "cases.parquet"],
-        splits=folder / "splits.parquet",
+        cohort=CohortFiles([folder / "cases.parquet"], folder / "splits.parquet"),
         corpus=[folder / name for name in corpus],
         segmenter="unet_resnet18",
         weights=folder / "w.safetensors",

@@ -6,6 +6,7 @@ from tiny import tiny_config, tiny_model, write_tables
 from stdiff.downstream.networks import build_segmenter, save_segmenter
 from stdiff.evaluation.generator_validation import Watcher
 from stdiff.runtime.files import InputError
+from stdiff.table.cohort import CohortFiles
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,7 @@ def watcher(folder, weights, validation):
     splits.to_parquet(tables["splits"])
     return Watcher(
         config,
-        cases=[tables["cases"]],
-        splits=tables["splits"],
+        cohort=CohortFiles([tables["cases"]], tables["splits"]),
         segmenter="unet_resnet18",
         weights=weights,
     )

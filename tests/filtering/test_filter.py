@@ -21,6 +21,7 @@ from stdiff.filtering.reference import GateReference
 from stdiff.filtering.scores import REJECTED
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
+from stdiff.table.cohort import CohortFiles
 
 SIZE = 32
 TRAINING, HELD_OUT = 60, 300
@@ -92,12 +93,12 @@ def calibrate(folder, out=None, **changes):
     out = out or folder
     options = {
         "config": load_config(folder / "config.yaml"),
-        "splits": folder / "splits.parquet",
+        "cohort": CohortFiles([folder / "cases.parquet"], folder / "splits.parquet"),
         "out": out / "gate.json",
         "reference": out / "reference.safetensors",
         **judge(folder),
     } | changes
-    return calibrate_gate(options.pop("config"), cases=[folder / "cases.parquet"], **options)
+    return calibrate_gate(options.pop("config"), **options)
 
 
 def gated(folder, tmp_path, rows, **changes):
@@ -218,11 +219,12 @@ def test_reference_is_read_as_it_was_written(run, tmp_path):
 def test_nothing_to_calibrate_with_is_refused_unless_nothing_is_to_be_rejected(run, tmp_path):
     splits = pd.read_parquet(run / "splits.parquet").assign(role="train")
     splits.to_parquet(tmp_path / "splits.parquet")
+    cohort = CohortFiles([run / "cases.parquet"], tmp_path / "splits.parquet")
     with pytest.raises(InputError, match=r"none of the 360 cases .* raise split\.validation"):
-        calibrate(run, tmp_path, splits=tmp_path / "splits.parquet")
+        calibrate(run, tmp_path, cohort=cohort)
     assert not (tmp_path / "gate.json").exists()
     off = tiny_config(corpus={"count": 12, "shard_size": 4, "gate": dict.fromkeys(REJECTED)})
-    calibrate(run, tmp_path, splits=tmp_path / "splits.parquet", config=off)
+    calibrate(run, tmp_path, cohort=cohort, config=off)
     found = json.loads((tmp_path / "gate.json").read_text())
     assert {limit["threshold"] for limit in found["thresholds"].values()} == {None}
 

@@ -37,7 +37,7 @@ from stdiff.report.tables import (
 )
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
-from stdiff.table.roles import read_splits
+from stdiff.table.cohort import read_splits
 
 ROOT = Path(__file__).parents[2]
 SIDE_PX = 32

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdiff.runtime.files import InputError
+from stdiff.table.cohort import Cohort
 from stdiff.table.label_budget import LabelBudget
-from stdiff.table.roles import labelled_training_cases, lesion_free_training_cases
 
 BUDGETS = st.builds(LabelBudget, st.integers(1, 100), st.booleans())
 
@@ -52,7 +52,7 @@ def tables(seed, groups=30):
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(0, 3))
 def test_a_number_of_cases_is_reached_with_whole_groups_and_no_more(seed, number, more):
     cases, splits, group_of = tables(seed)
-    rows = labelled_training_cases(cases, splits, LabelBudget(number, is_percent=False))
+    rows = Cohort(cases, splits).labelled_training(LabelBudget(number, is_percent=False))
     ranks = splits.set_index("case_id")["label_rank"]
     last = ranks[rows["case_id"]].max()
     assert (ranks[rows["case_id"]] < last).sum() < number <= len(rows)
@@ -60,7 +60,7 @@ def test_a_number_of_cases_is_reached_with_whole_groups_and_no_more(seed, number
     with_lesion = set(cases.loc[cases["lesion_count"] > 0, "case_id"]) & set(training)
     groups = set(group_of[rows["case_id"]])
     assert set(rows["case_id"]) == {c for c in with_lesion if group_of[c] in groups}
-    larger = labelled_training_cases(cases, splits, LabelBudget(number + more, is_percent=False))
+    larger = Cohort(cases, splits).labelled_training(LabelBudget(number + more, is_percent=False))
     assert set(rows["case_id"]) <= set(larger["case_id"])
 
 
@@ -68,14 +68,14 @@ def test_lesion_free_images_lie_within_the_same_ranks():
     cases, splits, _ = tables(3)
     budget = LabelBudget(10, is_percent=False)
     ranks = splits.set_index("case_id")["label_rank"]
-    last = ranks[labelled_training_cases(cases, splits, budget)["case_id"]].max()
-    free = lesion_free_training_cases(cases, splits, budget)["case_id"]
+    last = ranks[Cohort(cases, splits).labelled_training(budget)["case_id"]].max()
+    free = Cohort(cases, splits).lesion_free_training(budget)["case_id"]
     training = splits["role"].eq("train").to_numpy() & (cases["lesion_count"] == 0).to_numpy()
     assert set(free) == {c for c in cases["case_id"][training] if ranks[c] <= last}
 
 
 def test_more_cases_than_there_are_is_refused_with_their_number():
     cases, splits, _ = tables(0)
-    every = labelled_training_cases(cases, splits, LabelBudget(100, is_percent=True))
+    every = Cohort(cases, splits).labelled_training(LabelBudget(100, is_percent=True))
     with pytest.raises(InputError, match=rf"labels: \[{len(every)} cases\]"):
-        labelled_training_cases(cases, splits, LabelBudget(len(every) + 1, is_percent=False))
+        Cohort(cases, splits).labelled_training(LabelBudget(len(every) + 1, is_percent=False))

@@ -11,6 +11,7 @@ from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.parts import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
 from stdiff.diffusion.unet import build_scheduler
+from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
 from stdiff.training.distill import DistillStage, few_step_scheduler, prediction_between
 from stdiff.training.stages import train_distill
@@ -36,8 +37,7 @@ def taught(tmp_path_factory):
         config,
         base=folder / "teacher",
         labels=LabelBudget.parse(100),
-        cases=[paths["cases"]],
-        splits=paths["splits"],
+        cohort=CohortFiles([paths["cases"]], paths["splits"]),
         out=folder / "student",
         state=folder / "state",
     )
@@ -125,8 +125,7 @@ def test_only_a_fine_tuned_model_is_a_teacher(taught, tmp_path):
             config,
             base=folder / "student",
             labels=LabelBudget.parse(100),
-            cases=[paths["cases"]],
-            splits=paths["splits"],
+            cohort=CohortFiles([paths["cases"]], paths["splits"]),
             out=tmp_path / "out",
             state=tmp_path / "state",
         )

@@ -14,6 +14,7 @@ from stdiff.diffusion.parts import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import images_of, read_cases
+from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
@@ -215,7 +216,7 @@ def test_the_folder_says_which_cases_each_stage_saw(tmp_path, tables, config):
     model.controlnet, model.about["stage"] = None, "pretrain"
     save_model(model, tmp_path / "base", {})
     (tmp_path / "base" / "pretrain.jsonl").write_text("")
-    options = {"cases": [tables["cases"]], "splits": tables["splits"]}
+    options = {"cohort": CohortFiles([tables["cases"]], tables["splits"])}
     out = tmp_path / "model"
     train_finetune(
         config,
@@ -232,8 +233,7 @@ def test_the_folder_says_which_cases_each_stage_saw(tmp_path, tables, config):
 
 def test_wrong_inputs_are_refused(tmp_path, tables, config):
     options = {
-        "cases": [tables["cases"]],
-        "splits": tables["splits"],
+        "cohort": CohortFiles([tables["cases"]], tables["splits"]),
         "out": tmp_path / "out",
         "state": tmp_path / "state",
     }
@@ -277,8 +277,7 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path, tables):
     with pytest.raises(InputError, match=r"batch of 10 .* there are 9 .*autoencoder\.batch: 9 or"):
         train_autoencoder(
             tiny_config().model_copy(update={"training": training}),
-            cases=[tables["cases"]],
-            splits=tables["splits"],
+            cohort=CohortFiles([tables["cases"]], tables["splits"]),
             out=tmp_path / "out",
             state=tmp_path / "state",
         )
@@ -290,7 +289,7 @@ def test_all_stages_train_on_a_checkpoint(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "sd" / "sd15")
     config = checkpoint_config(checkpoint, text_lora={"rank": 4}, gate={"margin": 0.1})
     tables = write_tables(tmp_path, config)
-    common = {"cases": [tables["cases"]], "splits": tables["splits"]}
+    common = {"cohort": CohortFiles([tables["cases"]], tables["splits"])}
 
     def state(name):
         return {"out": tmp_path / name, "state": tmp_path / "state" / name, **common}
@@ -334,8 +333,7 @@ def test_without_a_mask_there_is_no_controlnet_even_if_stage_1_made_one(tmp_path
         text_only,
         base=tmp_path / "base",
         labels=LabelBudget.parse(100),
-        cases=[tables["cases"]],
-        splits=tables["splits"],
+        cohort=CohortFiles([tables["cases"]], tables["splits"]),
         out=tmp_path / "model",
         state=tmp_path / "state",
     )

@@ -5,7 +5,7 @@ import pytest
 
 from stdiff.cli.main import main
 from stdiff.runtime.files import InputError
-from stdiff.table.roles import read_splits
+from stdiff.table.cohort import read_splits
 
 
 @pytest.fixture
