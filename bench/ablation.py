@@ -41,7 +41,7 @@ from stdiff.training.stages import train_finetune, train_pretrain
 ROOT = Path(__file__).parents[1]
 SEGMENTER = "unet_resnet18"
 # Nothing is chosen on validation images, so that all models are trained alike.
-LAST_WEIGHTS = {"training": {"finetune": {"watch_every_images": None}}}
+LAST_WEIGHTS = {"training": {"finetune": {"validate_every_images": None}}}
 
 
 def merged(base, change):

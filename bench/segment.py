@@ -122,7 +122,7 @@ class OurLoop:
 
     def drawn(self):
         indices = torch.randint(CASES, (self.batch,), generator=self.rng).numpy()
-        return self.stage.draw(indices, self.rng)
+        return self.stage.sample_batch(indices, self.rng)
 
     def batches(self):
         for _ in range(self.count):

@@ -135,7 +135,7 @@ class OurLoop:
         self.progress = Progress(stage.modules, settings)
 
     def step(self, indices, rng):
-        self.progress.backward(self.stage, self.stage.draw(indices, rng))
+        self.progress.backward(self.stage, self.stage.sample_batch(indices, rng))
         self.progress.step()
 
 
@@ -164,7 +164,7 @@ def plain_form(config, kind, **switches):
     if kind == 1:
         return config, PretrainConfig(**common)
     return config, FinetuneConfig(
-        **common, text_encoder=False, caption_dropout=0, foreground_weight=None
+        **common, train_text_encoder=False, caption_dropout=0, foreground_weight=None
     )
 
 
@@ -182,11 +182,11 @@ def gradients_agree(config, kind, images, masks, batch):
     stage = stage_of(kind, ours, images, masks, settings)
     loop = PlainLoop(plain, images, masks, captions, kind)
     indices = np.arange(batch)
-    drawn = stage.draw(indices, torch.Generator().manual_seed(0))
+    drawn = stage.sample_batch(indices, torch.Generator().manual_seed(0))
     rng = torch.Generator().manual_seed(0)
     mirrored = torch.randint(2, (batch,), generator=rng).bool()
     loop.backward(indices, mirrored, drawn["noise"], drawn["t"])
-    stage.loss(drawn)[0].backward()
+    stage.training_step(drawn)[0].backward()
     mine = [p.grad for p in stage.modules.parameters() if p.grad is not None]
     theirs = [p.grad for p in loop.trained if p.grad is not None]
     largest = max(float(g.abs().max()) for g in theirs)

@@ -46,7 +46,7 @@ def configuration(images=16, **training):
                 "labels": [50, 100],
                 "arms": ARMS,
                 "segmenters": SEGMENTERS,
-                "training": {"batch": 8, "images": images, "warmup_images": 0, "ema_decay": 0}
+                "training": {"batch": 8, "images": images, "warmup_images": 0}
                 | training,
             },
         }

@@ -121,7 +121,7 @@ def _split(o: argparse.Namespace) -> None:
 def _train(o: argparse.Namespace) -> int:
     from stdiff.config.run import load_config
     from stdiff.table.cohort import CohortFiles
-    from stdiff.training import distributed as ranks
+    from stdiff.training import distributed
     from stdiff.training.stages import (
         train_autoencoder,
         train_distill,
@@ -135,7 +135,7 @@ def _train(o: argparse.Namespace) -> int:
             print(f"stdiff: error: `train {stage}` needs --{option}", file=sys.stderr)
             return 2
     config = load_config(o.config)
-    ranks.start(config.training.num_processes)
+    distributed.launch(config.training.num_processes)
     cohort = CohortFiles(o.cases, o.splits, config.split.fold)
     common = {"cohort": cohort, "out": o.out, "state": o.state}
     common["stop_after_s"] = o.stop_after
@@ -146,13 +146,13 @@ def _train(o: argparse.Namespace) -> int:
     common |= {"base": o.base, "labels": o.labels}
     if o.stage == "distill":
         return _trained(lambda: train_distill(config, **common))
-    look = None
+    validate = None
     if o.weights:
-        from stdiff.evaluation.generator_validation import Watcher
+        from stdiff.evaluation.generator_validation import GeneratorValidator
 
         judge = {"segmenter": o.segmenter, "weights": o.weights}
-        look = Watcher(config, cohort=cohort, **judge).look
-    return _trained(lambda: train_finetune(config, look=look, **common))
+        validate = GeneratorValidator(config, cohort=cohort, **judge).validate
+    return _trained(lambda: train_finetune(config, validate=validate, **common))
 
 
 def _trained(train: Callable[[], None]) -> int:

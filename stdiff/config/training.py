@@ -10,27 +10,26 @@ from pydantic import Field, PositiveInt, model_validator
 from stdiff.config.generator import Section
 
 
-class StageConfig(Section):
-    """One training stage; progress is counted in images."""
+class LoopConfig(Section):
+    """Settings of the training loop; progress is counted in images."""
 
     images: int = Field(gt=0, description="images to train on (with repetition)")
-    batch: int = Field(32, gt=0, description="images in one optimisation step")
+    batch: int = Field(32, gt=0, description="images in one optimizer step")
     learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
     warmup_images: int = Field(640, ge=0, description="images of linear warm-up")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     max_gradient_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    ema_decay: float = Field(0.998, ge=0, lt=1, description="decay a step of the averaged weights")
     checkpoint_every_images: int = Field(6400, gt=0, description="images between checkpoints")
-    keep_latest: int = Field(2, ge=1, description="checkpoints that are kept")
+    keep_latest: int = Field(2, ge=1, description="number of checkpoints kept")
     microbatch: PositiveInt | None = Field(
         None,
-        description="images in memory at once, a divisor of batch: gradients are accumulated over "
-        "them; null = the whole batch",
+        description="images computed at once, a divisor of batch, with gradient accumulation; "
+        "null = the whole batch",
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the computation (autocast); weights are float32 always"
+        "float32", description="precision of autocast; weights are always float32"
     )
-    compile: bool = Field(False, description="torch.compile; minutes at the start, then faster")
+    compile: bool = Field(False, description="torch.compile; takes minutes, then trains faster")
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
@@ -47,86 +46,88 @@ class StageConfig(Section):
         return self
 
 
+class StageConfig(LoopConfig):
+    """One training stage of the generator."""
+
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="EMA decay per step; 0 = no EMA")
+
+
 class DenoisingConfig(StageConfig):
-    """What both stages of the denoiser have in common."""
+    """Settings that stages 1 and 2 share."""
 
     min_snr_gamma: float | None = Field(
         None,
         gt=0,
-        description="weights time steps by min(SNR, gamma) (arXiv 2303.09556, there 5); null = all "
-        "alike",
+        description="weight time steps by min(SNR, gamma) (arXiv 2303.09556, which uses 5); null = "
+        "equal weights",
     )
     gradient_checkpointing: bool = Field(
-        False, description="less memory, each step computed once more"
+        False, description="recompute activations to save memory, at one more forward pass a step"
     )
 
 
 class PretrainConfig(DenoisingConfig):
-    """Stage 1: the whole denoiser on all training images, with the empty caption."""
+    """Stage 1: the whole U-Net on all training images, with the empty caption."""
 
-    trains: Literal["denoiser", "controlnet on black masks", "nothing"] = Field(
-        "denoiser",
-        description="the published code trains the ControlNet on black masks and leaves the "
-        "denoiser as it was; `nothing` leaves all of it to stage 2",
+    trains: Literal["unet", "controlnet on black masks", "nothing"] = Field(
+        "unet",
+        description="trained network: the published code trains the ControlNet on black masks and "
+        "freezes the U-Net; `nothing` leaves all training to stage 2",
     )
     captions: bool = Field(
         False,
-        description="with captions instead of the empty one (arXiv 2502.08580); they tell labels",
+        description="use captions instead of the empty one (arXiv 2502.08580); they reveal labels",
     )
 
 
 class FinetuneConfig(DenoisingConfig):
     """Stage 2: ControlNet and caption encoder, on labelled images."""
 
-    denoiser: bool = Field(False, description="train the denoiser too, which stage 1 made")
-    text_encoder: bool = Field(True, description="train the caption encoder")
-    watch_every_images: PositiveInt | None = Field(
+    train_unet: bool = Field(False, description="train the U-Net of stage 1 too")
+    train_text_encoder: bool = Field(True, description="train the caption encoder")
+    validate_every_images: PositiveInt | None = Field(
         None,
-        description="images between looks at what the model makes of validation masks; the weights "
-        "that look best are used; null = the last ones",
+        description="images between validations by KID and mask Dice; the best weights are used; "
+        "null = the last weights",
     )
-    caption_dropout: float = Field(0.15, ge=0, le=1, description="captions left empty")
+    caption_dropout: float = Field(0.15, ge=0, le=1, description="share of captions left empty")
     foreground_weight: float | None = Field(
         None,
         gt=0,
-        description="weight of the gate's inside in the loss, averaged by itself; null = one mean "
-        "over the whole image, which looked better (docs/results.md)",
+        description="weight of the mean loss inside the gate; null = mean over the whole image, "
+        "which gave better images (docs/results.md)",
     )
     background_weight: float = Field(
         0.5,
         ge=0,
-        description="weight of the gate's outside, averaged by itself, beside foreground_weight",
+        description="weight of the mean loss outside the gate; used only with foreground_weight",
     )
     background_hold: float = Field(
         0.0, ge=0, description="weight of the difference to stage 1's prediction outside the gate"
     )
 
     @model_validator(mode="after")
-    def _holds_to_something(self) -> Self:
-        if self.denoiser and self.background_hold:
+    def _stage_1_is_fixed(self) -> Self:
+        if self.train_unet and self.background_hold:
             raise ValueError(
-                f"background_hold {self.background_hold} holds to stage 1, which denoiser: true "
-                "changes; e.g. background_hold: 0"
+                f"background_hold {self.background_hold} compares with stage 1, which train_unet: "
+                "true changes; e.g. background_hold: 0"
             )
         return self
 
 
 class DistillConfig(StageConfig):
-    """Stage 3: a model that needs few steps and no guidance. Its images are made on the way."""
+    """Stage 3: a few-step student that imitates the guided teacher without guidance."""
 
     steps: int = Field(
-        3,
-        ge=1,
-        description="of the model made, a divisor of sampler.steps, which are the teacher's",
+        3, ge=1, description="sampling steps of the student, a divisor of sampler.steps"
     )
     learning_rate: float = Field(3e-4, gt=0, description="peak of the cosine schedule")
 
 
-class DownstreamTrainingConfig(StageConfig):
-    """Training of a network that a corpus is to help."""
-
-    # An average of weights would not fit the statistics that batch normalisation keeps.
-    ema_decay: Literal[0] = Field(0, description="not used here")
+# No EMA downstream: its weights would not match the statistics that batch normalisation keeps.
+class DownstreamTrainingConfig(LoopConfig):
+    """Training of a downstream classifier or segmenter."""
 
 
 class SegmenterTrainingConfig(DownstreamTrainingConfig):
@@ -134,28 +135,28 @@ class SegmenterTrainingConfig(DownstreamTrainingConfig):
 
     validate_every_images: PositiveInt | None = Field(
         None,
-        description="images between looks at the real validation lesions; the weights with the "
-        "best Dice are used; null = the last ones",
+        description="images between validations on real lesions; the weights with the best Dice "
+        "are used; null = the last weights",
     )
 
 
 class TrainingConfig(Section):
-    """The stages of the generator."""
+    """The training stages of the generator."""
 
     num_processes: PositiveInt = Field(
         1,
-        description="processes of one machine, each with a GPU of its own, that share every batch; "
-        "their number changes no result by more than rounding",
+        description="processes on this machine, each with its own GPU, that share every batch; "
+        "changes results by rounding only",
     )
     autoencoder: StageConfig | None = Field(
-        None, description="stage 0; needed unless model.checkpoint brings an autoencoder"
+        None, description="stage 0; required unless model.checkpoint is set"
     )
     pretrain: PretrainConfig
     finetune: FinetuneConfig
     distill: DistillConfig | None = Field(
         None,
-        description="stage 3; the corpus is then made by its model, whose steps and guidance take "
-        "the place of the sampler's",
+        description="stage 3; if set, its student generates the corpus, with its own steps and "
+        "without guidance",
     )
 
     @model_validator(mode="after")
@@ -165,7 +166,7 @@ class TrainingConfig(Section):
             if stage and stage.batch % self.num_processes:
                 whole = -(-stage.batch // self.num_processes) * self.num_processes
                 raise ValueError(
-                    f"num_processes {self.num_processes} cannot share {name}.batch {stage.batch} "
-                    f"evenly; e.g. {name}.batch: {whole}"
+                    f"num_processes {self.num_processes} does not divide {name}.batch "
+                    f"{stage.batch}; e.g. {name}.batch: {whole}"
                 )
         return self

@@ -1,12 +1,13 @@
-"""Low-rank adapters (LoRA) of the caption encoder and of the denoiser's cross-attention.
+"""Low-rank adapters (LoRA) of the caption encoder and of the U-Net's cross-attention.
 
-They stand in the model folder as ``lora/pytorch_lora_weights.safetensors``, which diffusers'
-``load_lora_weights`` reads; the parts beside it are saved without them.
+The model folder holds them as ``lora/pytorch_lora_weights.safetensors``, which diffusers'
+``load_lora_weights`` reads; the other parts are saved without adapters.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -22,17 +23,17 @@ _CROSS_ATTENTION = r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)"
 
 
 def add_text_adapters(text_encoder: nn.Module, config: AdapterConfig, seed: int) -> None:
-    """Adapters on the attention of a CLIP text encoder; they change nothing until trained."""
+    """Add adapters to the attention of a CLIP text encoder; untrained, they change nothing."""
     _add(text_encoder, config, _TEXT_ENCODER, seed)
 
 
 def add_unet_adapters(unet: nn.Module, config: AdapterConfig, seed: int) -> None:
-    """Adapters on the cross-attention of a denoiser; they change nothing until trained."""
+    """Add adapters to the cross-attention of a U-Net; untrained, they change nothing."""
     _add(unet, config, _CROSS_ATTENTION, seed)
 
 
 def has_adapters(network: nn.Module) -> bool:
-    """Whether a network was given any."""
+    """Whether a network has adapters."""
     return getattr(network, "peft_config", None) is not None
 
 
@@ -43,10 +44,10 @@ def train_adapters_only(network: nn.Module) -> None:
 
 
 def without_adapters(network: nn.Module) -> nn.Module:
-    """The network as it was before it was given adapters; itself if it has none."""
+    """A copy of the network without its adapters; the network itself if it has none."""
     if not has_adapters(network):
         return network
-    # Classes of diffusers are built by `from_config`, those of transformers by themselves.
+    # diffusers classes are built by `from_config`, transformers classes by their constructor.
     plain = getattr(type(network), "from_config", type(network))(network.config)
     weights = {
         name.replace(".base_layer.", "."): value
@@ -58,33 +59,30 @@ def without_adapters(network: nn.Module) -> nn.Module:
 
 
 def save_adapters(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
-    """Write the adapters of both, if any, into a model folder."""
-    networks = {"unet": unet, "text_encoder": text_encoder}
-    given = {name: network for name, network in networks.items() if has_adapters(network)}
-    if not given:
+    """Write the adapters of both networks, if any, into a model folder."""
+    if not (given := _with_adapters(unet, text_encoder)):
         return
-    layers = {f"{n}_lora_layers": peft.get_peft_model_state_dict(m) for n, m in given.items()}
-    metadata = {
-        f"{name}_lora_adapter_metadata": _metadata(network) for name, network in given.items()
-    }
+    arguments: dict[str, Any] = {}
+    for name, network in given.items():
+        (config,) = network.peft_config.values()
+        arguments[f"{name}_lora_layers"] = peft.get_peft_model_state_dict(network)
+        arguments[f"{name}_lora_adapter_metadata"] = config.to_dict()
     StableDiffusionPipeline.save_lora_weights(
-        folder / _FOLDER, safe_serialization=True, **layers, **metadata
+        folder / _FOLDER, safe_serialization=True, **arguments
     )
 
 
 def load_adapters(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
-    """Read what :func:`save_adapters` wrote into networks that were given adapters.
+    """Load what :func:`save_adapters` wrote into networks that have adapters.
 
     Raises:
-        ModelFolderError: the file is missing, or is for other adapters.
+        ModelFolderError: the file is missing, or belongs to other adapters.
     """
-    networks = {"unet": unet, "text_encoder": text_encoder}
-    given = {name: network for name, network in networks.items() if has_adapters(network)}
-    if not given:
+    if not (given := _with_adapters(unet, text_encoder)):
         return
     file = folder / _FOLDER / "pytorch_lora_weights.safetensors"
     if not file.is_file():
-        raise ModelFolderError(f"{file}: is missing; train the model again or restore the file")
+        raise ModelFolderError(f"{file}: missing; restore it or train the model again")
     weights, _ = StableDiffusionPipeline.lora_state_dict(file.parent, local_files_only=True)
     for name, network in given.items():
         mine = {
@@ -96,9 +94,14 @@ def load_adapters(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> Non
         expected = set(peft.get_peft_model_state_dict(network))
         if result.unexpected_keys or len(mine) != len(expected):
             raise ModelFolderError(
-                f"{file}: holds {len(mine)} weights for {name}, which has {len(expected)}; it "
-                "belongs to another model"
+                f"{file}: has {len(mine)} weights for {name}, expected {len(expected)}; it belongs "
+                "to another model"
             )
+
+
+def _with_adapters(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Module]:
+    networks = {"unet": unet, "text_encoder": text_encoder}
+    return {name: network for name, network in networks.items() if has_adapters(network)}
 
 
 def _add(network: nn.Module, config: AdapterConfig, where: list[str] | str, seed: int) -> None:
@@ -109,8 +112,3 @@ def _add(network: nn.Module, config: AdapterConfig, where: list[str] | str, seed
                 r=config.rank, lora_alpha=config.alpha, target_modules=where, lora_dropout=0.0
             )
         )
-
-
-def _metadata(network: nn.Module) -> dict[str, object]:
-    (config,) = network.peft_config.values()
-    return config.to_dict()

@@ -118,7 +118,7 @@ def gate_attention(unet: UNet2DConditionModel) -> None:
     unet.set_attn_processor(GatedAttention())
 
 
-def denoise_as_stage_1(
+def predict_stage_1(
     unet: UNet2DConditionModel, z_BCHW: torch.Tensor, t: torch.Tensor, empty_1LD: torch.Tensor
 ) -> torch.Tensor:
     """Prediction without mask, caption and adapters."""
@@ -130,7 +130,7 @@ def denoise_as_stage_1(
     ).sample
 
 
-def denoise_gated(
+def predict_gated(
     unet: UNet2DConditionModel,
     z_BCHW: torch.Tensor,
     t: torch.Tensor,

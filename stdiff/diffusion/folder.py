@@ -46,7 +46,7 @@ It is not a medical device, and nothing it generates may be used for diagnosis.
 foreground from background is applied by `stdiff generate` and `stdiff generate-one` only.
 """
 # The stages whose models know masks and captions.
-OF_CONDITIONS = ("finetune", "distill")
+CONDITIONAL_STAGES = ("finetune", "distill")
 # What belongs to stage 2 alone.
 _OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
@@ -117,7 +117,7 @@ def load_model(folder: Path) -> DiffusionModel:
         else None,
         about=about,
     )
-    if about.get("stage") in OF_CONDITIONS:
+    if about.get("stage") in CONDITIONAL_STAGES:
         add_adapters(model, ModelConfig(**about["model"]), seed=0)
         load_adapters(model.unet, model.text_encoder, folder)
     return model

@@ -1,9 +1,8 @@
-"""A lesion put into an image that is given: outside the gate, the given image stays as it is.
+"""Inserting lesions into given images, which stay unchanged outside the gate.
 
-Outside the gate the latents are those of the given image at the noise of every step (as in Avrahami
-et al. 2022, arXiv 2206.02779), so that what is made inside grows out of what lies around it. The
-pixels of the given image come back at the end, blended by the gate, which falls off smoothly: no
-seam, and outside the gate not a grey level has changed.
+After every step, latents outside the gate are replaced by those of the given image at the same
+noise level (Avrahami et al. 2022, arXiv 2206.02779), so that the lesion fits its surroundings.
+Finally the pixels are blended with the soft gate: no seam, and no grey level changes outside it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from stdiff.diffusion.model import DiffusionModel
 
 
 class Background:
-    """The images that lesions are put into."""
+    """The images that lesions are inserted into."""
 
     def __init__(
         self,
@@ -26,10 +25,10 @@ class Background:
         masks_NHW: np.ndarray,
         noise_BCHW: torch.Tensor,
     ) -> None:
-        """``noise_BCHW`` is what sampling starts from.
+        """``noise_BCHW`` is the noise that sampling starts from.
 
         Raises:
-            ValueError: the model has no gate, or the images are not of the masks' size.
+            ValueError: the model has no gate, or images and masks differ in shape.
         """
         if model.gate.everywhere:
             raise ValueError("the model has no gate, so there is no background to keep")
@@ -43,13 +42,13 @@ class Background:
         self._clean_BCHW = encode(model.autoencoder, images_NHW).to(noise_BCHW.device)
         self._noise_BCHW = noise_BCHW
 
-    def put_back(self, z_BCHW: torch.Tensor, signal: float, noise: float) -> torch.Tensor:
-        """Latents with the given image's outside the gate, at this much signal and noise."""
+    def blend_latents(self, z_BCHW: torch.Tensor, signal: float, noise: float) -> torch.Tensor:
+        """Latents inside the gate, those of the given images at this noise level outside."""
         given_BCHW = signal * self._clean_BCHW + noise * self._noise_BCHW
         return self._gate_B1HW * z_BCHW + (1 - self._gate_B1HW) * given_BCHW
 
-    def around(self, made_NHW: np.ndarray) -> np.ndarray:
-        """(N, H, W) uint8: what was made inside the gate, the given images around it."""
+    def blend_pixels(self, generated_NHW: np.ndarray) -> np.ndarray:
+        """(N, H, W) uint8 generated images inside the gate, the given images outside."""
         gate = self._gates_NHW
-        blended = gate * made_NHW.astype(np.float32) + (1 - gate) * self.images_NHW
+        blended = gate * generated_NHW.astype(np.float32) + (1 - gate) * self.images_NHW
         return np.rint(blended).astype(np.uint8)

@@ -12,8 +12,8 @@ import torch
 
 from stdiff.config.generator import SamplerConfig
 from stdiff.diffusion.autoencoder import decode
-from stdiff.diffusion.folder import OF_CONDITIONS, load_model
-from stdiff.diffusion.guidance import Denoisers, build_solver, denoise
+from stdiff.diffusion.folder import CONDITIONAL_STAGES, load_model
+from stdiff.diffusion.guidance import SamplingNetworks, build_solver, sampling_steps
 from stdiff.diffusion.insertion import Background
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.parts import ModelFolderError
@@ -22,37 +22,36 @@ from stdiff.runtime.files import sha256_folder
 
 
 class Generator:
-    """A fine-tuned model, ready to sample; ``sha256`` is that of its folder."""
+    """A fine-tuned model, ready to sample; ``sha256`` is the hash of its folder."""
 
     def __init__(self, model: DiffusionModel, sha256: str) -> None:
         self.model, self.sha256 = model, sha256
-        # Compiling takes minutes: once, however many batches follow.
-        self.networks = functools.cache(functools.partial(Denoisers, model))
+        # Cached, because compiling takes minutes.
+        self.networks = functools.cache(functools.partial(SamplingNetworks, model))
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
-        """Open a model folder made by `stdiff train finetune` or `stdiff train distill`.
+        """Load a model folder written by `stdiff train finetune` or `stdiff train distill`.
 
         Raises:
-            ModelFolderError: not a model folder, one of stage 1, or one that another program
-                changed while it was read.
+            ModelFolderError: not a model folder, one of stage 1, or changed while it was read.
         """
         sha256 = sha256_folder(folder)
         model = load_model(folder)
-        if model.about.get("stage") not in OF_CONDITIONS:
+        if (stage := model.about.get("stage")) not in CONDITIONAL_STAGES:
             raise ModelFolderError(
-                f"{folder}: knows neither masks nor captions yet; give the output of "
-                "`stdiff train finetune`"
+                f"{folder}: is a model of stage {stage!r}, which takes neither masks nor captions; "
+                "give the output of `stdiff train finetune`"
             )
         if sha256_folder(folder) != sha256:
             raise ModelFolderError(f"{folder}: changed while it was read; try again")
-        # What convolutions are fastest with, on CPUs and GPUs alike.
+        # The fastest memory format for convolutions, on CPUs and GPUs alike.
         model.autoencoder.to(memory_format=torch.channels_last)
         return cls(model.to(compute_device()), sha256)
 
     @property
     def size_px(self) -> int:
-        """Side of the masks it takes and of the images it makes."""
+        """Side of masks and images, in pixels."""
         return self.model.size_px
 
     @torch.inference_mode()
@@ -64,15 +63,15 @@ class Generator:
         sampler: SamplerConfig,
         backgrounds_NHW: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Sample one batch; image i depends on row i alone, its place and the batch's size.
+        """Sample one batch; image i depends on row i, its position and the batch size only.
 
         Args:
             masks_NHW: (N, size_px, size_px) uint8, non-zero on the lesion.
             captions: N captions as `lexicon.render` writes them.
-            seeds: N integers; the noise is drawn on the CPU, so it is the same on every device.
+            seeds: N integers; noise is drawn on the CPU, so it is the same on every device.
             sampler: steps and guidance scales.
-            backgrounds_NHW: (N, size_px, size_px) uint8 images to put the lesions into; outside
-                the gate they stay as they are.
+            backgrounds_NHW: (N, size_px, size_px) uint8 images to insert the lesions into; they
+                stay unchanged outside the gate.
 
         Returns:
             (N, size_px, size_px) uint8 images.
@@ -81,8 +80,8 @@ class Generator:
         if backgrounds_NHW is not None:
             background = Background(self.model, backgrounds_NHW, masks_NHW, noise_BCHW)
         z_BCHW = self.sample(masks_NHW, captions, noise_BCHW, sampler, background)
-        made_NHW = self.decode(z_BCHW, sampler)
-        return background.around(made_NHW) if background else made_NHW
+        images_NHW = self.decode(z_BCHW, sampler)
+        return background.blend_pixels(images_NHW) if background else images_NHW
 
     @torch.inference_mode()
     def sample(
@@ -93,30 +92,30 @@ class Generator:
         sampler: SamplerConfig,
         background: Background | None = None,
     ) -> torch.Tensor:
-        """Latents (N, C, h, w) of the images (see :meth:`generate`)."""
+        """Latents (N, C, h, w); arguments as in :meth:`generate`."""
         if masks_NHW.shape[1:] != (self.size_px, self.size_px):
             raise ValueError(f"masks are {masks_NHW.shape[1:]}, the model takes {self.size_px} px")
-        sampler = self._own(sampler)
-        with self._at(sampler.precision, only_on_gpu=True):
-            conditions = self.networks(compiled=sampler.compiled).conditioned(masks_NHW, captions)
+        sampler = self._as_distilled(sampler)
+        with self._autocast(sampler.precision, only_on_gpu=True):
+            predictions = self.networks(compiled=sampler.compiled).given(masks_NHW, captions)
             solver = build_solver(self.model.scheduler, sampler)
-            *_, z_BCHW = denoise(conditions, solver, noise_BCHW, sampler, background)
+            *_, z_BCHW = sampling_steps(predictions, solver, noise_BCHW, sampler, background)
         return z_BCHW
 
     @torch.inference_mode()
     def decode(self, z_BCHW: torch.Tensor, sampler: SamplerConfig) -> np.ndarray:
         """(N, size_px, size_px) uint8 images of latents."""
-        with self._at(sampler.precision):
+        with self._autocast(sampler.precision):
             return decode(self.model.autoencoder, z_BCHW)
 
-    def _own(self, sampler: SamplerConfig) -> SamplerConfig:
-        """What a distilled model was trained for takes the place of steps and guidance."""
+    def _as_distilled(self, sampler: SamplerConfig) -> SamplerConfig:
+        """The sampler; for a distilled model with the steps it was trained for, unguided."""
         if (distilled := self.model.about.get("distilled")) is None:
             return sampler
         own = {"steps": distilled["steps"], "solver": "dpm-solver++", "guidance_from": 0.0}
         return sampler.model_copy(update=own | {"mask_guidance": 1.0, "text_guidance": 1.0})
 
-    def _at(self, precision: str, only_on_gpu: bool = False) -> AbstractContextManager[None]:
+    def _autocast(self, precision: str, only_on_gpu: bool = False) -> AbstractContextManager[None]:
         device = self.model.device.type
         if precision == "float32" or (only_on_gpu and device == "cpu"):
             return nullcontext()

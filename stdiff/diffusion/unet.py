@@ -1,4 +1,4 @@
-"""The denoiser, its ControlNet and the noise schedule, in standard diffusers parts."""
+"""The U-Net, its ControlNet and the noise schedule, as standard diffusers classes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stdiff.config.generator import ModelConfig, NoiseConfig
 from stdiff.diffusion.condition import CONDITION_CHANNELS
 from stdiff.diffusion.parts import ModelFolderError
 
-# Widths of the condition's embedder: the published ones for latents at 1/8 size.
+# Widths of the condition's embedder by downscaling factor; those for 8 are the published ones.
 _EMBEDDERS = {2: (16, 32), 4: (16, 32, 64), 8: (16, 32, 96, 256), 16: (16, 32, 96, 128, 256)}
 
 
 def build_unet(config: ModelConfig, latent_size: int, seed: int) -> UNet2DConditionModel:
-    """Untrained denoiser; the two finest resolutions and the middle attend to the caption."""
+    """Untrained U-Net with cross-attention at the two finest resolutions and in the middle."""
     levels = len(config.unet.channels)
     attends = [i < 2 for i in range(levels)]
     down = tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends)
@@ -46,24 +46,24 @@ def build_unet(config: ModelConfig, latent_size: int, seed: int) -> UNet2DCondit
 def build_controlnet(
     config: ModelConfig, unet: UNet2DConditionModel, factor: int, seed: int
 ) -> ControlNetModel:
-    """ControlNet that starts from the stage-1 denoiser (Zhang et al. 2023, arXiv 2302.05543).
+    """ControlNet initialised from the U-Net of stage 1 (Zhang et al. 2023, arXiv 2302.05543).
 
     Args:
-        config: widths of the condition's embedder; each but the first halves the picture.
-        unet: the denoiser.
-        factor: by how much latents are smaller than images.
-        seed: of the embedder's weights.
+        config: widths of the condition's embedder; each but the first halves the resolution.
+        unet: the U-Net.
+        factor: side of the images over side of the latents.
+        seed: seed of the embedder's weights.
 
     Raises:
-        ModelFolderError: the embedder would not end at the size of the latents.
+        ModelFolderError: the embedder's output would not have the size of the latents.
     """
     widths = config.condition.embedder_channels or _EMBEDDERS[factor]
     if 2 ** (len(widths) - 1) != factor:
         halvings = factor.bit_length() - 1
         raise ModelFolderError(
             f"model.condition.embedder_channels {list(widths)} halves the mask {len(widths) - 1} "
-            f"times, the autoencoder the image {halvings} times; give {halvings + 1} widths, e.g. "
-            f"embedder_channels: {list(_EMBEDDERS[factor])}"
+            f"times, but the autoencoder halves the image {halvings} times; give {halvings + 1} "
+            f"widths, e.g. embedder_channels: {list(_EMBEDDERS[factor])}"
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -81,10 +81,10 @@ def build_scheduler(config: NoiseConfig) -> DPMSolverMultistepScheduler:
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type={"velocity": "v_prediction", "noise": "epsilon"}[config.prediction],
+        prediction_type=config.prediction,
         rescale_betas_zero_snr=config.zero_terminal_snr,
         timestep_spacing="trailing",
-        steps_offset=1,  # not used with trailing steps; pipelines warn without it
+        steps_offset=1,  # unused with trailing steps, but pipelines warn without it
         algorithm_type="dpmsolver++",
         solver_order=2,
     )
@@ -92,7 +92,7 @@ def build_scheduler(config: NoiseConfig) -> DPMSolverMultistepScheduler:
 
 @dataclass(frozen=True)
 class Noised:
-    """Noisy latents (B, C, h, w) and what the denoiser should predict of them."""
+    """Noisy latents (B, C, h, w) and the target of the U-Net's prediction."""
 
     z_BCHW: torch.Tensor
     target_BCHW: torch.Tensor
@@ -103,11 +103,13 @@ class NoiseSchedule:
 
     def __init__(self, scheduler: SchedulerMixin) -> None:
         self._ddpm = DDPMScheduler.from_config(scheduler.config)
+        self._predicts_v = self._ddpm.config.prediction_type == "v_prediction"
         signal = self._ddpm.alphas_cumprod
+        # diffusers' compute_snr squares a ratio of square roots, which rounds differently.
         self._snr = signal / (1 - signal)
 
     def time_steps(self, batch: int, rng: torch.Generator) -> torch.Tensor:
-        """(B,) time steps, spread evenly over the batch, which lowers the loss's variance."""
+        """(B,) time steps, stratified over the batch to lower the variance of the loss."""
         steps = self._ddpm.config.num_train_timesteps
         even = (torch.arange(batch) + torch.rand(batch, generator=rng)) / batch
         return (even * steps).long().clamp(max=steps - 1)
@@ -115,18 +117,15 @@ class NoiseSchedule:
     def noised(self, clean_BCHW: torch.Tensor, noise: torch.Tensor, t_B: torch.Tensor) -> Noised:
         """Latents after the forward process; all arguments on one device."""
         noisy = self._ddpm.add_noise(clean_BCHW, noise, t_B)
-        velocity = self._ddpm.config.prediction_type == "v_prediction"
-        target = self._ddpm.get_velocity(clean_BCHW, noise, t_B) if velocity else noise
+        target = self._ddpm.get_velocity(clean_BCHW, noise, t_B) if self._predicts_v else noise
         return Noised(noisy, target)
 
     def weights(self, t_B: torch.Tensor, min_snr_gamma: float | None) -> torch.Tensor:
-        """(B,) weights of the squared error: min(SNR, gamma) as if the image were predicted.
+        """(B,) weights of the squared error (Hang et al. 2023, arXiv 2303.09556).
 
-        That is over SNR for the noise and over SNR + 1 for the velocity (Hang et al. 2023,
-        arXiv 2303.09556). All 1 without a gamma.
+        min(SNR, gamma) / (SNR + 1) for v, min(SNR, gamma) / SNR for epsilon; 1 without a gamma.
         """
         if min_snr_gamma is None:
             return torch.ones(len(t_B), device=t_B.device)
         snr = self._snr.to(t_B.device)[t_B]
-        velocity = self._ddpm.config.prediction_type == "v_prediction"
-        return snr.clamp(max=min_snr_gamma) / (snr + 1 if velocity else snr)
+        return snr.clamp(max=min_snr_gamma) / (snr + 1 if self._predicts_v else snr)

@@ -25,7 +25,7 @@ class ClassifierStage:
         self.count = len(images.synthetic if only_synthetic else images.real)
         self._dropout_seed = 0
 
-    def draw(self, indices: np.ndarray, rng: torch.Generator) -> Batch:
+    def sample_batch(self, indices: np.ndarray, rng: torch.Generator) -> Batch:
         """An augmented batch; ``indices`` name real cases, or synthetic ones if these are all."""
         parts = [
             (of.images_NHW[drawn], of.classes_N[drawn], of.weights[drawn])
@@ -35,7 +35,7 @@ class ClassifierStage:
         device = next(self.modules.parameters()).device
         images_N1HW = torch.from_numpy(images[:, None]).to(device).float()
         images_N1HW, _ = augment(images_N1HW, torch.zeros_like(images_N1HW), rng)
-        # Drop-out takes no generator of its own; see `loss`.
+        # Drop-out takes no generator of its own; see `training_step`.
         self._dropout_seed = int(torch.randint(2**62, (), generator=rng))
         return {
             "images": images_N1HW,
@@ -43,7 +43,7 @@ class ClassifierStage:
             "weights": torch.from_numpy(weights).to(device),
         }
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def training_step(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted mean cross-entropy, and the share of right classes."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._dropout_seed)

@@ -95,17 +95,17 @@ def classify_arm(
         held_out = real.lesions("validation")
         lesions["validation"] = of_known_class(held_out, target, "validation lesion")
     seen = images_of_arm(chosen, real, corpus, config.image.size_px, target)
-    purpose = f"classifier {target} {seed}"
+    stream = f"classifier {target} {seed}"
     classes = CLASSES[target]
     network = build_classifier(
-        settings.network, len(classes), integer_seed(config.seed, f"{purpose} weights")
+        settings.network, len(classes), integer_seed(config.seed, f"{stream} weights")
     )
     for phase in chosen.phases:
         train(
             ClassifierStage(network, phase, seen),
             settings_of(phase, settings.training),
             seed=config.seed,
-            purpose=f"{purpose} {phase.name}" if len(chosen.phases) > 1 else purpose,
+            stream=f"{stream} {phase.name}" if len(chosen.phases) > 1 else stream,
             state=state / phase.name,
             identity={"network": settings.network, "phases": repr(chosen.phases)}
             | {"training": settings.training.model_dump_json(), **seen.identity},

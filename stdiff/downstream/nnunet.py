@@ -35,7 +35,7 @@ _EPOCHS, _STEPS_AN_EPOCH = 1000, 250
 def train_nnunet(
     config: Config,
     recipe: SegmenterConfig,
-    purpose: str,
+    stream: str,
     seen: ArmImages,
     validation: LabelledImages | None,
     state: Path,
@@ -53,7 +53,7 @@ def train_nnunet(
     Args:
         config: The run.
         recipe: The segmenter.
-        purpose: What random numbers are drawn for.
+        stream: Name of the random stream.
         seen: Images of the arm.
         validation: Real validation lesions; None = the run has none.
         state: Folder of the checkpoints, and of nnU-Net's own folders.
@@ -72,7 +72,7 @@ def train_nnunet(
         "segmenter": recipe.model_dump_json(),
         "batch": str(settings.batch),
         "seed": str(config.seed),
-        "purpose": purpose,
+        "stream": stream,
         **seen.identity,
     }
     if validation is not None:
@@ -98,7 +98,7 @@ def train_nnunet(
         steps = int(recipe.options.get("steps_per_epoch", _STEPS_AN_EPOCH))
         trainer.num_iterations_per_epoch = steps
         trainer.num_val_iterations_per_epoch = max(1, steps // 5)
-        trainer.train_in(checkpoints, config.seed, purpose)
+        trainer.train_in(checkpoints, config.seed, stream)
         for kind in ("raw", "preprocessed"):
             shutil.rmtree(checkpoints.path / f"nnUNet_{kind}")
     return trainer.network, lambda images_NHW: masks_by(trainer, images_NHW)

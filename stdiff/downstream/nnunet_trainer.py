@@ -30,19 +30,19 @@ class Trainer(nnUNetTrainer):
     those of ``nnUNetTrainer``; the rest is said to :meth:`train_in`.
     """
 
-    def train_in(self, checkpoints: CheckpointFolder, seed: int, purpose: str) -> None:
+    def train_in(self, checkpoints: CheckpointFolder, seed: int, stream: str) -> None:
         """Train from the newest whole checkpoint until ``num_epochs``; weights are then the last.
 
         Raises:
             Interrupted: on SIGTERM or SIGINT.
         """
-        self._checkpoints, self._seed, self._purpose = checkpoints, seed, purpose
+        self._checkpoints, self._seed, self._stream = checkpoints, seed, stream
         self.disable_checkpointing = True  # nnU-Net's own
         self._draw_from("weights")
         self.initialize()
         if (found := checkpoints.load()) is not None:
             self._restore(*found)
-            print(f"{purpose}: goes on at epoch {self.current_epoch} of {self.num_epochs}")
+            print(f"{stream}: goes on at epoch {self.current_epoch} of {self.num_epochs}")
         with (
             stop_requests() as self._stop,
             tqdm(total=self.num_epochs, initial=self.current_epoch, unit="epoch") as self._bar,
@@ -59,7 +59,7 @@ class Trainer(nnUNetTrainer):
         """One step, unless the training is asked to stop."""
         if self._stop:
             raise Interrupted(
-                f"{self._purpose}: stopped in epoch {self.current_epoch} of {self.num_epochs}; "
+                f"{self._stream}: stopped in epoch {self.current_epoch} of {self.num_epochs}; "
                 f"the state after the one before is in {self._checkpoints.path}. The same command "
                 "goes on from there."
             )
@@ -75,7 +75,7 @@ class Trainer(nnUNetTrainer):
         """Takes a package that draws graphs."""
 
     def _draw_from(self, what: str) -> None:
-        number = integer_seed(self._seed, f"{self._purpose} {what}") % 2**32
+        number = integer_seed(self._seed, f"{self._stream} {what}") % 2**32
         random.seed(number)
         np.random.seed(number)
         torch.manual_seed(number)

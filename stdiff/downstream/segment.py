@@ -13,7 +13,7 @@ from torch import nn
 
 from stdiff.config.run import Config
 from stdiff.config.segmentation import NNUNET, SegmenterConfig
-from stdiff.config.training import StageConfig
+from stdiff.config.training import LoopConfig
 from stdiff.downstream.arms import Arm, Phase, parse_arm
 from stdiff.downstream.images import (
     ArmImages,
@@ -30,9 +30,9 @@ from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import integer_seed
 from stdiff.table.cohort import CohortFiles
 from stdiff.training.loop import train
-from stdiff.training.validation import Look, Watch, better_segmenter
+from stdiff.training.validation import Validation, ValidationResult, better_segmenter
 
-_Settings = TypeVar("_Settings", bound=StageConfig)
+_Settings = TypeVar("_Settings", bound=LoopConfig)
 # What is known of a tested case, beside its metrics.
 _DESCRIBED = ["case_id", "collection", "group_id", "pathology", "birads", "device"]
 
@@ -104,13 +104,13 @@ def segment_arm(
             "synthetic_share); choose another arm or segmenter"
         )
     known = {"labels": seen.labelled_cases, "images": seen.unlabelled_cases}
-    purpose = f"segmenter {segmenter} {seed}"
+    stream = f"segmenter {segmenter} {seed}"
     if recipe.network == NNUNET:
         network, masks_of = train_nnunet(
-            config, recipe, purpose, seen, images.get("validation"), state
+            config, recipe, stream, seen, images.get("validation"), state
         )
     else:
-        network = _train_network(config, recipe, chosen, purpose, seen, images, state)
+        network = _train_network(config, recipe, chosen, stream, seen, images, state)
         masks_of = partial(segment, network)
         if settings.validate_every_images:
             known["chosen_on"] = tuple(lesions["validation"]["case_id"])
@@ -143,14 +143,14 @@ def _train_network(
     config: Config,
     recipe: SegmenterConfig,
     arm: Arm,
-    purpose: str,
+    stream: str,
     seen: ArmImages,
     images: dict[str, LabelledImages],
     state: Path,
 ) -> nn.Module:
     """A network, trained by our own recipe in all phases of the arm."""
     settings = config.segmentation.training
-    network = build_segmenter(recipe, integer_seed(config.seed, f"{purpose} weights"))
+    network = build_segmenter(recipe, integer_seed(config.seed, f"{stream} weights"))
     check_takes(network, recipe, config.image.size_px)
     *before, last = arm.phases
     identity = {"segmenter": recipe.model_dump_json(), **seen.identity}
@@ -160,11 +160,11 @@ def _train_network(
             SegmenterStage(network, phase, seen, part.images),
             part,
             seed=config.seed,
-            purpose=f"{purpose} {phase.name}" if before else purpose,
+            stream=f"{stream} {phase.name}" if before else stream,
             state=state / phase.name,
             identity=identity
             | {"phases": repr(arm.phases), "training": settings.model_dump_json()},
-            watch=_watch(network, images["validation"], settings.validate_every_images)
+            validation=_validation(network, images["validation"], settings.validate_every_images)
             if phase == last and settings.validate_every_images
             else None,
         )
@@ -177,11 +177,11 @@ def settings_of(phase: Phase, settings: _Settings) -> _Settings:
     return settings.model_copy(update={"images": batches * settings.batch})
 
 
-def _watch(network: nn.Module, lesions: LabelledImages, every_images: int) -> Watch:
-    """Looks at the network on validation lesions."""
+def _validation(network: nn.Module, lesions: LabelledImages, every_images: int) -> Validation:
+    """Mean Dice of the network on validation lesions."""
 
-    def look() -> Look:
+    def validate() -> ValidationResult:
         dice = case_dice(segment(network, lesions.images_NHW), lesions.masks_NHW)
-        return Look({"dice": float(np.nanmean(dice))})
+        return ValidationResult({"dice": float(np.nanmean(dice))})
 
-    return Watch(every_images, look, better_segmenter)
+    return Validation(every_images, validate, better_segmenter)

@@ -42,7 +42,7 @@ class SegmenterStage:
         self.phase, self.images, self.training_images = phase, images, training_images
         self._dropout_seed = 0
 
-    def draw(self, indices: np.ndarray, rng: torch.Generator) -> Batch:
+    def sample_batch(self, indices: np.ndarray, rng: torch.Generator) -> Batch:
         """An augmented batch; ``indices`` name real cases, or synthetic ones if these are all."""
         images_NHW, masks_NHW, weights_N = self.batch(indices, rng)
         images_N1HW, masks_N1HW = augment(
@@ -53,12 +53,12 @@ class SegmenterStage:
             drawn = torch.randint(len(self.images.unlabelled_NHW), (len(indices),), generator=rng)
             without_N1HW = self._on_device(self.images.unlabelled_NHW[drawn.numpy()][:, None])
             batch["unlabelled"], _ = augment(without_N1HW, torch.zeros_like(without_N1HW), rng)
-        # Drop-out takes no generator of its own; see `loss`.
+        # Drop-out takes no generator of its own; see `training_step`.
         self._dropout_seed = int(torch.randint(2**62, (), generator=rng))
         self.seen.add(len(indices))
         return batch
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def training_step(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Supervised loss, plus the weighted consistency where there are unlabelled images.
 
         Labelled and unlabelled images pass through the network by themselves. Where batch

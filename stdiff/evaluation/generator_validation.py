@@ -17,14 +17,14 @@ from stdiff.evaluation.fidelity import kid
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cohort import CohortFiles
-from stdiff.training.validation import Look
+from stdiff.training.validation import ValidationResult
 
 # Lesions looked at, evenly spaced over the validation cases, and those of the grid.
 _WATCHED, _SHOWN, _COLUMNS = 96, 16, 8
 _SMALLEST_KID_SUBSET = 10
 
 
-class Watcher:
+class GeneratorValidator:
     """Looks at models with the masks, captions and noise that it was made with."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Watcher:
             raise InputError(
                 f"{len(rows)} validation lesion(s) to watch the training with, at least "
                 f"{_SMALLEST_KID_SUBSET} are needed; raise split.validation, or set "
-                "training.finetune.watch_every_images: null"
+                "training.finetune.validate_every_images: null"
             )
         chosen = np.linspace(0, len(rows) - 1, min(_WATCHED, len(rows))).round().astype(int)
         rows = rows.iloc[chosen]
@@ -63,7 +63,7 @@ class Watcher:
         self.network = load_segmenter(segmenter_config(config, segmenter), weights)
         self.real_features = image_features(self.network, self.real.images_NHW)
 
-    def look(self, model: DiffusionModel) -> Look:
+    def look(self, model: DiffusionModel) -> ValidationResult:
         """Images of the model as it is, and what a fixed segmenter sees in them."""
         sampler, made = self.config.sampler, []
         for start in range(0, len(self.captions), sampler.batch):
@@ -83,7 +83,7 @@ class Watcher:
         )
         found = case_metrics(segment(self.network, images_NHW), self.real.masks_NHW)
         figures = {"kid": distance, "mask_dice": float(found["dice"].mean())}
-        return Look(figures, self._grid(images_NHW))
+        return ValidationResult(figures, self._grid(images_NHW))
 
     def _grid(self, images_NHW: np.ndarray) -> np.ndarray:
         """Rows of masks and below them the images made for them."""

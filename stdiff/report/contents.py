@@ -265,9 +265,9 @@ def _curves(run: Path, config: Config, folder: Path) -> str | None:
     if not found:
         return None
     watched = {
-        f"{labels}, validation": model / "watch.jsonl"
+        f"{labels}, validation": model / "validation.jsonl"
         for labels, model in models.items()
-        if (model / "watch.jsonl").is_file()
+        if (model / "validation.jsonl").is_file()
     }
     figures.training_curves(found, watched, folder / "training_curves.png")
     return embedded(folder / "training_curves.png")

@@ -1,1 +1,1 @@
-"""Training: one resumable loop, and the stages of the generator that run in it."""
+"""Training: one resumable loop, and the stages of the generator that it trains."""

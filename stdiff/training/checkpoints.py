@@ -1,4 +1,4 @@
-"""Checkpoints of the training loop: one safetensors file each, whole or absent."""
+"""Checkpoints of the training loop: one safetensors file each, written atomically."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from stdiff.runtime.tensor_files import Damaged, Tensors, load_tensors, save_ten
 
 
 class NotSaved(RuntimeError):
-    """A checkpoint could not be written; the one before is whole and stays."""
+    """A checkpoint could not be written; the previous one is kept."""
 
 
 @dataclass
 class CheckpointFolder:
-    """The checkpoints of one training, in a folder named by what is trained on what.
+    """Checkpoints of one training.
 
-    ``identity`` says everything the result depends on (settings, data, the stage before). A
-    training with another identity gets another folder: weights are never mixed, nothing is lost.
+    The folder's name is a hash of ``identity``: everything the weights depend on (settings, data,
+    the stage before). A training with another identity uses another folder, so weights are never
+    mixed and nothing is deleted.
     """
 
     path: Path
 
     @classmethod
     def of(cls, state: Path, identity: dict[str, str]) -> CheckpointFolder:
-        """The folder below ``state`` for this identity; nothing is written."""
+        """The folder below ``state`` for this identity; writes nothing."""
         return cls(Path(state) / sha256_bytes(_text(identity).encode())[:12])
 
     @classmethod
     @contextmanager
     def open(cls, state: Path, identity: dict[str, str]) -> Iterator[CheckpointFolder]:
-        """The folder below ``state`` for this identity, made if it is not there.
+        """Create the folder if needed and lock it until the context is closed.
 
-        It is this process' own until closed: a second one (started anew while a worker of a killed
-        workflow still trains) waits, and then goes on from what the first has done. The lock is
-        the kernel's, so it never outlives the process.
+        A second process (restarted while a worker of a killed workflow still trains) waits for the
+        lock and then resumes from the first one's checkpoints. The kernel releases the lock when
+        its process ends.
         """
         path = cls.of(state, identity).path
         record = path / "identity.json"
@@ -53,8 +54,8 @@ class CheckpointFolder:
             write_text(record, _text(identity))
         elif json.loads(record.read_text()) != identity:
             raise InputError(
-                f"{record}: says another training than the folder's name; remove {path} to start "
-                "anew, or restore the file"
+                f"{record}: does not match the name of its folder; restore the file, or remove "
+                f"{path} to train again"
             )
         with (path / "lock").open("w") as lock:
             try:
@@ -65,10 +66,10 @@ class CheckpointFolder:
             yield cls(path)
 
     def save(self, images: int, tensors: Tensors, keep: int) -> None:
-        """Write a checkpoint beside its name, rename it, then drop all but the newest ``keep``.
+        """Write a checkpoint, then delete all but the newest ``keep``.
 
         Raises:
-            NotSaved: the disk is full, or the folder cannot be written to.
+            NotSaved: the disk is full, or the folder is not writable.
         """
         here = {key: value.cpu().contiguous() for key, value in tensors.items()}
         try:
@@ -76,23 +77,23 @@ class CheckpointFolder:
         except (SafetensorError, OSError) as error:
             size_mb = sum(value.nbytes for value in here.values()) / 2**20
             raise NotSaved(
-                f"{self.path}: a checkpoint of {size_mb:.1f} MB at image {images} could not be "
-                f"written ({error}); the one before is kept. Make room: the same command goes on "
-                "from there."
+                f"{self.path}: cannot write the checkpoint of {size_mb:.1f} MB at image {images} "
+                f"({error}); the previous one is kept. Free disk space and run the same command "
+                "to resume."
             ) from error
         for old in self._newest_first()[keep:]:
             old.unlink()
 
     def load(self) -> tuple[int, Tensors] | None:
-        """The newest whole checkpoint as (images, tensors); None when there is none.
+        """The newest intact checkpoint as (images, tensors); None if there is none.
 
-        A file that cannot be read is named, left where it is, and passed over.
+        Damaged files are reported and kept.
         """
         for file in self._newest_first():
             try:
                 tensors = load_tensors(file)
             except Damaged as damage:
-                print(f"{damage}; passed over")
+                print(f"{damage}; skipped")
                 continue
             return int(file.stem.removeprefix("checkpoint-")), tensors
         return None

@@ -1,8 +1,10 @@
-"""Several processes that train one model, started by `stdiff train` itself or by `torchrun`.
+"""Data-parallel training in several processes, launched by `stdiff train` or by `torchrun`.
 
-Each computes its part of every batch; losses and gradients are summed over all of them. What is
-drawn at random is drawn for the whole batch by each, so that their number changes nothing but the
-order of sums. Started alone, there is one process and nothing is sent.
+Each process computes its slice of every batch; losses and gradients are summed over all of them.
+Every process draws the random numbers of the whole batch, so the number of processes changes only
+the order of sums. A single process communicates nothing.
+
+Plain torch: accelerate's `reduce` sends one message a tensor and knows no error for a lost process.
 """
 
 from __future__ import annotations
@@ -13,107 +15,109 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import distributed
+import torch.distributed as dist
 
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError
 
 
-class Lost(RuntimeError):
-    """Another of the processes has ended, so that nothing can be shared any more."""
+class ProcessLost(RuntimeError):
+    """Another process of the training has ended."""
 
 
-def start(processes: int) -> None:
-    """Run this command in so many processes of this machine instead; returns if it is one of them.
+def launch(processes: int) -> None:
+    """Replace this process by ``processes`` copies of its command; a copy joins the others.
 
-    The number stands in no command, so that another one makes nothing again.
+    The number is not passed on the command line, so changing it reruns no job.
     """
-    if processes == 1 or "WORLD_SIZE" in os.environ:
-        return
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    os.execv(sys.executable, [sys.executable, *launcher, "-m", "stdiff", *sys.argv[1:]])
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        os.execv(sys.executable, [sys.executable, *launcher, "-m", "stdiff", *sys.argv[1:]])
+    join()
 
 
 def join() -> None:
-    """Meet the other processes, if there are any; once in a process."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
-        # Before they meet: what they send each other lies on it.
-        compute_device()
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    """Join the process group, if there is one; calling it again does nothing."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        compute_device()  # must be selected before NCCL starts
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
-def count() -> int:
-    """How many processes train together."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+def num_processes() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes files and talks."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
+def is_main_process() -> bool:
+    """Whether this process writes files and prints."""
+    return _rank() == 0
 
 
-def my_part(batch: int) -> slice:
+def local_slice(batch: int) -> slice:
     """The rows of a batch that this process computes.
 
     Raises:
-        InputError: the batch cannot be shared out evenly.
+        InputError: the batch cannot be divided evenly.
     """
-    if batch % count():
+    count = num_processes()
+    share, rest = divmod(batch, count)
+    if rest:
         raise InputError(
-            f"a batch of {batch} images cannot be shared by {count()} processes; set batch to "
-            f"{batch // count() * count() or count()}, or start another number of them"
+            f"a batch of {batch} images cannot be shared by {count} processes; set batch to "
+            f"{share * count or count}, or change training.num_processes"
         )
-    share = batch // count()
-    rank = distributed.get_rank() if count() > 1 else 0
-    return slice(rank * share, (rank + 1) * share)
+    return slice(_rank() * share, (_rank() + 1) * share)
 
 
-def sum_up(tensors: Sequence[torch.Tensor]) -> None:
-    """Replace each tensor by its sum over all processes; if one is lost, by nothing else.
+def all_reduce(tensors: Sequence[torch.Tensor]) -> None:
+    """Replace each tensor by its sum over all processes; unchanged if a process is lost.
 
     Raises:
-        Lost: a process has ended.
+        ProcessLost: another process has ended.
     """
-    if count() == 1 or not tensors:
+    if num_processes() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    with _all_there():
-        distributed.all_reduce(flat)
+    with _naming_lost_processes():
+        dist.all_reduce(flat)
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
 
 
-def agreed(wish: bool, device: torch.device) -> bool:
-    """Whether any process wishes it; all get the same answer."""
-    if count() == 1:
-        return wish
-    flag = torch.tensor(float(wish), device=device)
-    with _all_there():
-        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
-    return bool(flag)
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all get the same answer."""
+    total = torch.tensor(float(flag), device=compute_device())
+    all_reduce([total])
+    return bool(total)
 
 
-def wait() -> None:
-    """Go on when all processes have come here."""
-    if count() > 1:
-        with _all_there():
-            distributed.barrier()
+def barrier() -> None:
+    """Wait until all processes have reached this line."""
+    if num_processes() > 1:
+        with _naming_lost_processes():
+            dist.barrier()
 
 
 @contextmanager
-def first_goes_first() -> Iterator[None]:
-    """The first process does what follows alone; then the others do, and find it done."""
-    if not is_first():
-        wait()
+def main_process_first() -> Iterator[None]:
+    """The main process runs the block alone; then the others run it."""
+    if not is_main_process():
+        barrier()
     yield
-    if is_first():
-        wait()
+    if is_main_process():
+        barrier()
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 @contextmanager
-def _all_there() -> Iterator[None]:
+def _naming_lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost(f"another of the {count()} processes has ended ({error})") from error
+        raise ProcessLost(
+            f"another of the {num_processes()} processes has ended ({error})"
+        ) from error

@@ -1,4 +1,4 @@
-"""Latents of the training images: encoded once, kept in a file, never pickled."""
+"""Latents of the training images: encoded once and cached in a safetensors file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from stdiff.diffusion.autoencoder import Autoencoder, encode
 from stdiff.runtime.files import sha256_bytes
 from stdiff.runtime.tensor_files import Damaged, load_tensors, save_tensors
-from stdiff.training import distributed as ranks
+from stdiff.training import distributed
 
 
 def cached_latents(autoencoder: Autoencoder, images_NHW: np.ndarray, cache: Path) -> torch.Tensor:
-    """(N, 2, C, h, w) latents of every image and of its mirror image, scaled for the denoiser.
+    """(N, 2, C, h, w) latents of every image and of its mirror image, scaled for the U-Net.
 
-    Kept in ``cache`` under a name made of the images' and the encoder's content, so a changed
-    image or autoencoder never meets old latents.
+    The file name in ``cache`` is a hash of the images and the encoder's weights, so a changed image
+    or autoencoder is encoded again.
     """
     weights = b"".join(
         value.cpu().numpy().tobytes()
@@ -25,20 +25,13 @@ def cached_latents(autoencoder: Autoencoder, images_NHW: np.ndarray, cache: Path
         if not name.startswith(("decoder.", "post_quant_conv."))
     )
     file = cache / f"{sha256_bytes(images_NHW.tobytes() + weights)[:24]}.safetensors"
-    with ranks.first_goes_first():
-        if not _is_whole(file):
-            mirrored = np.ascontiguousarray(images_NHW[:, :, ::-1])
-            both = [encode(autoencoder, images).cpu() for images in (images_NHW, mirrored)]
-            save_tensors(file, {"latents": torch.stack(both, dim=1).contiguous()})
+    with distributed.main_process_first():
+        if file.exists():
+            try:
+                return load_tensors(file)["latents"]
+            except Damaged as damage:
+                print(f"{damage}; encoded again")
+        mirrored = np.ascontiguousarray(images_NHW[:, :, ::-1])
+        both = [encode(autoencoder, images).cpu() for images in (images_NHW, mirrored)]
+        save_tensors(file, {"latents": torch.stack(both, dim=1).contiguous()})
     return load_tensors(file)["latents"]
-
-
-def _is_whole(file: Path) -> bool:
-    if not file.exists():
-        return False
-    try:
-        load_tensors(file)
-    except Damaged as damage:
-        print(f"{damage}; encoded again")
-        return False
-    return True

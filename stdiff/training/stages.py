@@ -1,4 +1,4 @@
-"""The training stages of the generator, from case tables to folders of weights."""
+"""The training stages of the generator, from case tables to model folders."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from diffusers import AutoencoderTiny
 
 from stdiff.config.run import Config
@@ -26,7 +24,7 @@ from stdiff.runtime.randomness import integer_seed
 from stdiff.table.cases import images_of
 from stdiff.table.cohort import Cohort, CohortFiles
 from stdiff.table.label_budget import LabelBudget
-from stdiff.training import distributed as ranks
+from stdiff.training import distributed
 from stdiff.training.autoencoder import DecoderStage
 from stdiff.training.distill import DistillStage
 from stdiff.training.finetune import FinetuneStage
@@ -35,7 +33,7 @@ from stdiff.training.latents import cached_latents
 from stdiff.training.loop import train
 from stdiff.training.pretrain import PretrainStage
 from stdiff.training.progress import Stage
-from stdiff.training.validation import Look, Watch, better_generator
+from stdiff.training.validation import Validation, ValidationResult, better_generator
 
 _COLUMNS = ("case_id", "image", "mask", "height_px", "width_px", "lesion_count", "caption")
 
@@ -50,10 +48,10 @@ def train_autoencoder(
 ) -> None:
     """Stage 0: fit the patch encoder and train the decoder on all training images.
 
-    That of a checkpoint is taken as it is.
+    A checkpoint's autoencoder is copied as it is.
     """
     if config.model.checkpoint:
-        if ranks.is_first():
+        if distributed.is_main_process():
             with atomic_write(out) as temporary:
                 load_checkpoint(config.model.checkpoint).autoencoder.save_pretrained(temporary)
                 write_sums(temporary)
@@ -63,16 +61,17 @@ def train_autoencoder(
     seed = integer_seed(config.seed, "autoencoder weights")
     autoencoder = build_autoencoder(config.model.autoencoder, images_NHW, seed)
     autoencoder.to(compute_device())
+    settings = config.training.autoencoder
     log = _train(
         DecoderStage(autoencoder, images_NHW),
-        config.training.autoencoder,
+        settings,
+        "autoencoder",
         seed=config.seed,
-        purpose="autoencoder",
         state=state,
-        identity=identity_of(rows, config.training.autoencoder, config.model.autoencoder),
+        identity=identity_of(rows, settings, config.model.autoencoder),
         stop_after_s=stop_after_s,
     )
-    if not ranks.is_first():
+    if not distributed.is_main_process():
         return
     with atomic_write(out) as temporary:
         autoencoder.save_pretrained(temporary, safe_serialization=True)
@@ -91,40 +90,35 @@ def train_pretrain(
     state: Path,
     stop_after_s: float | None = None,
 ) -> None:
-    """Stage 1: train the whole denoiser on all training images with the empty caption.
+    """Stage 1: train the whole U-Net on all training images with the empty caption.
 
-    With ``training.pretrain.trains: nothing`` the folder holds untrained parts.
+    With ``training.pretrain.trains: nothing`` the model is saved untrained.
     """
     rows = _read(cohort, config).training()
     vae = load_autoencoder(autoencoder)
     if not config.model.checkpoint:
         _check_latent_channels(vae, config, autoencoder)
-    settings = config.training.pretrain
+    settings, parts, logs = config.training.pretrain, config.model, {}
     model = new_model(config, vae).to(compute_device())
+    identity = identity_of(rows, settings, parts.unet, parts.text, parts.noise) | {
+        "checkpoint": _checkpoint_hash(config),
+        "autoencoder": sha256_folder(autoencoder),
+    }
     if settings.trains == "controlnet on black masks":
         _add_controlnet(model, config)
-        of_controlnet = identity_of(rows, config.model.condition)
-    else:
-        of_controlnet = {}
-    logs = {}
+        identity |= identity_of(rows, parts.condition)
     if settings.trains != "nothing":
         latents = cached_latents(vae, images_of(rows["image"]), state / "latents")
         logs["pretrain.jsonl"] = _train(
             PretrainStage(model, latents, list(rows["caption"]), settings),
             settings,
+            "pretrain",
             seed=config.seed,
-            purpose="pretrain",
             state=state,
-            identity=identity_of(rows, settings, config.model.unet, config.model.text)
-            | identity_of(rows, config.model.noise)
-            | of_controlnet
-            | {"checkpoint": _checkpoint_hash(config)}
-            | {"autoencoder": sha256_folder(autoencoder)},
+            identity=identity,
             stop_after_s=stop_after_s,
         )
-    model.about |= {"stage": "pretrain", "pretrain_cases": list(rows["case_id"])}
-    if ranks.is_first():
-        save_model(model, out, logs)
+    _save(model, out, logs, {"stage": "pretrain", "pretrain_cases": list(rows["case_id"])})
 
 
 def train_finetune(
@@ -136,56 +130,56 @@ def train_finetune(
     out: Path,
     state: Path,
     stop_after_s: float | None = None,
-    look: Callable[[DiffusionModel], Look] | None = None,
+    validate: Callable[[DiffusionModel], ValidationResult] | None = None,
 ) -> None:
-    """Stage 2: train ControlNet and caption encoder on this budget of the labels.
+    """Stage 2: train ControlNet and caption encoder on the labelled images of this budget.
 
-    Args:
-        look: looks at the model in training, every ``training.finetune.watch_every_images``.
+    ``validate`` is called every ``training.finetune.validate_every_images`` images and required
+    exactly if that key is set.
     """
-    model = load_model(base)
-    if model.about.get("stage") != "pretrain":
-        raise ModelFolderError(f"{base}: is not a stage-1 model; give that of `train pretrain`")
+    model = _load(base, "pretrain", "`stdiff train pretrain`")
     check_model_matches(model, config, base)
     rows = _read(cohort, config).labelled_training(labels)
-    # Gate and conditions are stage 2's own; the rest must be what stage 1 was made with.
-    model.about["model"] = config.model.model_dump(mode="json")
-    if not config.model.condition.mask:
-        model.controlnet = None  # that of a published stage 1
+    settings, parts = config.training.finetune, config.model
+    every = settings.validate_every_images
+    if (every is None) != (validate is None):
+        raise InputError(
+            f"training.finetune.validate_every_images is {every}, but a segmenter to validate with "
+            f"was {'not ' if validate is None else ''}given; name --segmenter and --weights, or "
+            "set the key to null"
+        )
+    # Gate and condition may differ from stage 1's; check_model_matches compared the rest.
+    model.about["model"] = parts.model_dump(mode="json")
+    if not parts.condition.mask:
+        model.controlnet = None  # the one of a published stage 1
     elif model.controlnet is None:
         _add_controlnet(model, config)
-    add_adapters(model, config.model, config.seed)
+    add_adapters(model, parts, config.seed)
     model.to(compute_device())
-    every = config.training.finetune.watch_every_images
-    if (every is None) != (look is None):
-        raise InputError(
-            f"training.finetune.watch_every_images is {every}, but a segmenter to watch with was "
-            f"{'not ' if look is None else ''}given; name --segmenter and --weights, or set it to "
-            "null"
-        )
-    log = _train(
-        _finetune_stage(model, rows, config, state),
-        config.training.finetune,
-        seed=config.seed,
-        purpose=f"finetune-{labels.slug}",
-        state=state,
-        identity=identity_of(
-            rows, config.training.finetune, config.model.gate, config.model.condition
-        )
-        | {"text_lora": str(config.model.text_lora), "unet_lora": str(config.model.unet_lora)}
-        | {"base": sha256_folder(base)},
-        stop_after_s=stop_after_s,
-        watch=Watch(every, partial(look, model), better_generator) if every and look else None,
-    )
-    model.about |= {
-        "stage": "finetune",
-        "labels": str(labels),
-        "finetune_cases": list(rows["case_id"]),
+    latents = cached_latents(model.autoencoder, images_of(rows["image"]), state / "latents")
+    masks_NHW, captions = images_of(rows["mask"]), list(rows["caption"])
+    identity = identity_of(rows, settings, parts.gate, parts.condition) | {
+        "text_lora": str(parts.text_lora),
+        "unet_lora": str(parts.unet_lora),
+        "base": sha256_folder(base),
     }
+    validation = None
+    if every and validate:
+        validation = Validation(every, partial(validate, model), better_generator)
+    log = _train(
+        FinetuneStage(model, latents, masks_NHW, captions, settings),
+        settings,
+        f"finetune-{labels.slug}",
+        seed=config.seed,
+        state=state,
+        identity=identity,
+        stop_after_s=stop_after_s,
+        validation=validation,
+    )
     logs = {"pretrain.jsonl": base / "pretrain.jsonl", "finetune.jsonl": log}
-    logs["watch.jsonl"] = log.with_name("watch.jsonl")
-    if ranks.is_first():
-        save_model(model, out, {name: file for name, file in logs.items() if file.is_file()})
+    logs["validation.jsonl"] = log.with_name("validation.jsonl")
+    about = {"stage": "finetune", "labels": str(labels), "finetune_cases": list(rows["case_id"])}
+    _save(model, out, {name: file for name, file in logs.items() if file.is_file()}, about)
 
 
 def train_distill(
@@ -198,13 +192,11 @@ def train_distill(
     state: Path,
     stop_after_s: float | None = None,
 ) -> None:
-    """Stage 3: a few-step model that does without guidance what a fine-tuned one does with it.
+    """Stage 3: train a few-step student that imitates the guided teacher without guidance.
 
-    It is told the masks and captions of this budget of the labels, those of stage 2.
+    Its conditions are the masks and captions of this label budget, as in stage 2.
     """
-    model = load_model(base)
-    if model.about.get("stage") != "finetune":
-        raise ModelFolderError(f"{base}: is no fine-tuned model; give that of `train finetune`")
+    model = _load(base, "finetune", "`stdiff train finetune`")
     settings = config.training.distill
     if settings is None:
         raise InputError(
@@ -215,40 +207,75 @@ def train_distill(
     model.to(compute_device())
     masks_NHW, captions = images_of(rows["mask"]), list(rows["caption"])
     stage = DistillStage(model, masks_NHW, captions, settings, config.sampler)
+    teacher = sha256_folder(base)
     log = _train(
         stage,
         settings,
+        f"distill-{labels.slug}",
         seed=config.seed,
-        purpose=f"distill-{labels.slug}",
         state=state,
-        identity=identity_of(rows, settings, config.sampler) | {"base": sha256_folder(base)},
+        identity=identity_of(rows, settings, config.sampler) | {"base": teacher},
         stop_after_s=stop_after_s,
     )
     model.scheduler = stage.scheduler
-    model.about |= {
-        "stage": "distill",
-        "distill_cases": list(rows["case_id"]),
-        "distilled": {"steps": settings.steps, "teacher": sha256_folder(base)}
-        | {"teacher_sampler": config.sampler.model_dump(mode="json")},
-    }
-    if ranks.is_first():
-        logs = {file.name: file for file in base.glob("*.jsonl")}
-        save_model(model, out, logs | {"distill.jsonl": log})
+    sampler = config.sampler.model_dump(mode="json")
+    distilled = {"steps": settings.steps, "teacher": teacher, "teacher_sampler": sampler}
+    logs = {file.name: file for file in base.glob("*.jsonl")} | {"distill.jsonl": log}
+    about = {"stage": "distill", "distill_cases": list(rows["case_id"]), "distilled": distilled}
+    _save(model, out, logs, about)
 
 
-def _train(stage: Stage, settings: StageConfig, *, purpose: str, **options: Any) -> Path:
-    """Train a stage of the generator, which must see different images in a batch.
+def _train(
+    stage: Stage,
+    settings: StageConfig,
+    stream: str,
+    *,
+    seed: int,
+    state: Path,
+    identity: dict[str, str],
+    stop_after_s: float | None,
+    validation: Validation | None = None,
+) -> Path:
+    """Train a generator stage, whose batches must not repeat an image.
 
     Raises:
-        InputError: a batch larger than the data.
+        InputError: the batch is larger than the data.
     """
     if settings.batch > stage.count:
         raise InputError(
-            f"{purpose}: a batch of {settings.batch} images, but there are {stage.count} to train "
-            f"on; set training.{purpose.partition('-')[0]}.batch: {stage.count} or less, or use "
-            "more images"
+            f"{stream}: training.{stream.partition('-')[0]}.batch is {settings.batch}, but there "
+            f"are only {stage.count} training images; set it to {stage.count} or less, or add "
+            "images"
         )
-    return train(stage, settings, purpose=purpose, **options)
+    return train(
+        stage,
+        settings,
+        seed=seed,
+        stream=stream,
+        state=state,
+        identity=identity,
+        stop_after_s=stop_after_s,
+        validation=validation,
+    )
+
+
+def _load(folder: Path, stage: str, command: str) -> DiffusionModel:
+    """The model of the stage before."""
+    model = load_model(folder)
+    if (found := model.about.get("stage")) != stage:
+        raise ModelFolderError(
+            f"{folder}: is a model of stage {found!r}, expected {stage!r}; give the output of "
+            f"{command}"
+        )
+    return model
+
+
+def _save(
+    model: DiffusionModel, out: Path, logs: dict[str, Path], about: dict[str, object]
+) -> None:
+    model.about |= about
+    if distributed.is_main_process():
+        save_model(model, out, logs)
 
 
 def _add_controlnet(model: DiffusionModel, config: Config) -> None:
@@ -257,19 +284,11 @@ def _add_controlnet(model: DiffusionModel, config: Config) -> None:
     model.controlnet = build_controlnet(config.model, model.unet, factor, seed)
 
 
-def _finetune_stage(
-    model: DiffusionModel, rows: pd.DataFrame, config: Config, state: Path
-) -> FinetuneStage:
-    latents = cached_latents(model.autoencoder, images_of(rows["image"]), state / "latents")
-    masks_NHW, captions = images_of(rows["mask"]), list(rows["caption"])
-    return FinetuneStage(model, latents, masks_NHW, captions, config.training.finetune)
-
-
 def _read(cohort: CohortFiles, config: Config) -> Cohort:
-    """The columns training needs.
+    """The cases, with the columns that training needs.
 
     Raises:
-        InputError: images of another size than the configuration says.
+        InputError: an image whose size is not ``image.size_px``.
     """
     found = cohort.read(_COLUMNS)
     table = found.cases
@@ -285,11 +304,11 @@ def _read(cohort: CohortFiles, config: Config) -> Cohort:
 
 
 def _check_latent_channels(vae: AutoencoderTiny, config: Config, folder: Path) -> None:
-    found, asked = vae.config.latent_channels, config.model.autoencoder.latent_channels
-    if found != asked:
+    found, expected = vae.config.latent_channels, config.model.autoencoder.latent_channels
+    if found != expected:
         raise ModelFolderError(
-            f"{folder}: has latent_channels {found}, the configuration says "
-            f"model.autoencoder.latent_channels: {asked}; train the autoencoder again"
+            f"{folder}: has latent_channels {found}, but model.autoencoder.latent_channels is "
+            f"{expected}; train the autoencoder again"
         )
 
 

@@ -1,8 +1,8 @@
-"""Looking at a model while it trains, and keeping the weights that looked best.
+"""Validation during training, and keeping the weights with the best result.
 
-The loss of a diffusion model hardly tells how good its images are, and that of a segmenter not when
-it begins to overfit. Every so many images a model is looked at with its averaged weights; what was
-seen is logged, and the best weights are kept and used in the end.
+The loss of a diffusion model says little about its images, and that of a segmenter does not show
+when it begins to overfit. The EMA weights are therefore validated every so many images; results are
+logged, and the best weights are used in the end.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from safetensors.torch import save_file
 
 from stdiff.runtime.files import atomic_write, write_text
 
-# Of the best mask Dice so far, what a model must reach for its fidelity to count.
-FOLLOWS_MASKS = 0.95
+# KID is compared only among weights that reach this fraction of the best mask Dice.
+MINIMUM_DICE_RATIO = 0.95
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of a model.
+class ValidationResult:
+    """Result of one validation.
 
     Attributes:
-        figures: by name, all on validation cases.
-        grid_HW: uint8, images side by side, of a model that makes some.
+        figures: metrics on validation cases, by name.
+        grid_HW: uint8 grid of sampled images; None if the model samples none.
     """
 
     figures: dict[str, float]
@@ -41,47 +41,48 @@ Better = Callable[[dict[str, float], dict[str, float]], bool]
 
 
 @dataclass(frozen=True)
-class Watch:
-    """How a training is watched: ``look`` every ``every_images`` images, and at the end."""
+class Validation:
+    """Call ``validate`` every ``every_images`` images and at the end; ``better`` picks weights."""
 
     every_images: int
-    look: Callable[[], Look]
+    validate: Callable[[], ValidationResult]
     better: Better
 
 
 class BestWeights:
-    """The best weights of a training so far, in a file of its own, with what was seen of them."""
+    """The best weights of a training so far, in a file with their figures, and a log of all."""
 
     def __init__(self, folder: Path, better: Better) -> None:
         self.better = better
         self.file = folder / "best.safetensors"
-        self.log = folder / "watch.jsonl"
+        self.log = folder / "validation.jsonl"
 
-    def forget_after(self, images: int) -> None:
-        """Drop what was logged later: the training goes on from there, and logs it again."""
-        write_text(self.log, "".join(f"{line}\n" for line in self._lines(images)))
+    def truncate_log(self, images: int) -> None:
+        """Drop results after ``images``, where the training resumes: they will be logged again."""
+        write_text(self.log, "".join(self._lines(images)))
 
-    def see(self, images: int, look: Look, weights: dict[str, torch.Tensor]) -> None:
-        """Log a look, and keep the weights if they are better than those kept."""
-        figures = {"images": images, **look.figures}
-        lines = [*self._lines(images - 1), json.dumps(figures)]
-        write_text(self.log, "".join(f"{line}\n" for line in lines))
+    def update(
+        self, images: int, result: ValidationResult, weights: dict[str, torch.Tensor]
+    ) -> None:
+        """Log a result, and keep the weights if they are the best so far."""
+        figures = {"images": images, **result.figures}
+        write_text(self.log, "".join([*self._lines(images - 1), json.dumps(figures) + "\n"]))
         best = self.figures()
-        # Weights from further on were found before a stop, and will be found again.
+        # Best weights found after ``images``, before a stop, will be found again.
         if best is None or (best["images"] < images and self.better(figures, best)):
             here = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
             with atomic_write(self.file) as temporary:
                 save_file(here, temporary, metadata={"figures": json.dumps(figures)})
 
     def figures(self) -> dict[str, float] | None:
-        """What was seen of the weights that are kept."""
+        """Figures of the best weights; None before the first validation."""
         if not self.file.is_file():
             return None
         with safe_open(self.file, "pt") as handle:
             return json.loads(handle.metadata()["figures"])
 
-    def put_into(self, weights: dict[str, torch.Tensor]) -> None:
-        """Put the weights that are kept in place of these."""
+    def load_into(self, weights: dict[str, torch.Tensor]) -> None:
+        """Overwrite these tensors with the best weights."""
         with safe_open(self.file, "pt") as handle, torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(handle.get_tensor(name))
@@ -89,32 +90,30 @@ class BestWeights:
     def _lines(self, images: int) -> list[str]:
         if not self.log.is_file():
             return []
-        lines = self.log.read_text(encoding="utf-8").splitlines()
+        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
         return [line for line in lines if json.loads(line)["images"] <= images]
 
 
-def best_of(looks: Sequence[dict[str, float]], better: Better) -> dict[str, float]:
-    """The look whose weights are kept, of the logged ones in their order."""
-    best = looks[0]
-    for look in looks[1:]:
-        best = look if better(look, best) else best
+def best_of(results: Sequence[dict[str, float]], better: Better) -> dict[str, float]:
+    """The logged result, in order of training, whose weights are used."""
+    best = results[0]
+    for result in results[1:]:
+        best = result if better(result, best) else best
     return best
 
 
 def better_generator(new: dict[str, float], best: dict[str, float]) -> bool:
-    """Nearer to real images, among models that follow their masks about as well as the best does.
+    """Lower KID among weights whose mask Dice is at least 95 % of the best.
 
-    Figures: ``kid``, kernel distance to real validation images; ``mask_dice``, Dice of a fixed
-    segmenter on generated images against the masks they were made for.
-
-    KID alone would choose a model that has not learnt the masks yet; mask Dice alone one that draws
-    stereotyped lesions.
+    Figures: ``kid``, kernel inception distance to real validation images; ``mask_dice``, Dice of a
+    fixed segmenter on generated images against their masks. KID alone would choose weights that do
+    not follow masks yet; mask Dice alone would choose stereotyped lesions.
     """
-    if best["mask_dice"] < FOLLOWS_MASKS * new["mask_dice"]:
+    if best["mask_dice"] < MINIMUM_DICE_RATIO * new["mask_dice"]:
         return True
-    return new["mask_dice"] >= FOLLOWS_MASKS * best["mask_dice"] and new["kid"] < best["kid"]
+    return new["mask_dice"] >= MINIMUM_DICE_RATIO * best["mask_dice"] and new["kid"] < best["kid"]
 
 
 def better_segmenter(new: dict[str, float], best: dict[str, float]) -> bool:
-    """More overlap: ``dice``, the mean over validation lesions."""
+    """Higher ``dice``, the mean over validation lesions."""
     return new["dice"] > best["dice"]

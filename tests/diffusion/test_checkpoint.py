@@ -12,7 +12,7 @@ from stdiff.config.generator import SamplerConfig
 from stdiff.config.run import ConfigError
 from stdiff.diffusion.autoencoder import decode, encode, latent_factor
 from stdiff.diffusion.checkpoint import load_checkpoint
-from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated
+from stdiff.diffusion.decoupling import predict_gated, predict_stage_1
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.model import add_adapters, new_model, prompt_of
 from stdiff.diffusion.parts import ModelFolderError, quiet_diffusers
@@ -90,12 +90,12 @@ def test_a_closed_gate_is_the_checkpoint_itself_bit_for_bit(checkpoint):
             z, t, caption, controlnet_cond=torch.rand(2, 3, 64, 64), return_dict=False
         )
         arguments = model.unet, z, t, caption, model.empty_1LD
-        closed = denoise_gated(*arguments, torch.zeros(2, 1, 8, 8), residuals)
-        opened = denoise_gated(*arguments, torch.ones(2, 1, 8, 8), residuals)
+        closed = predict_gated(*arguments, torch.zeros(2, 1, 8, 8), residuals)
+        opened = predict_gated(*arguments, torch.ones(2, 1, 8, 8), residuals)
         base = load_checkpoint(str(checkpoint))
         stock = base.unet(z, t, encoder_hidden_states=base.empty_1LD.expand(2, -1, -1)).sample
         assert torch.equal(closed, stock)
-        assert torch.equal(denoise_as_stage_1(model.unet, z, t, model.empty_1LD), stock)
+        assert torch.equal(predict_stage_1(model.unet, z, t, model.empty_1LD), stock)
         assert (opened - stock).abs().max() > 1e-2
 
 
@@ -131,7 +131,7 @@ def test_the_parts_are_saved_without_adapters_and_plain_diffusers_adds_them(chec
         text = pipeline.text_encoder(ids).last_hidden_state
         assert torch.allclose(text, ours.embed([CAPTION]), atol=1e-5)
         theirs = pipeline.unet(z, t, encoder_hidden_states=text).sample
-        mine = denoise_gated(ours.unet, z, t, text, ours.empty_1LD, None, None)
+        mine = predict_gated(ours.unet, z, t, text, ours.empty_1LD, None, None)
     assert torch.allclose(theirs, mine, atol=1e-5)
 
 
@@ -172,7 +172,7 @@ def test_captions_in_the_words_of_a_template(template, caption, prompt):
 
 
 def test_a_template_that_asks_for_an_unknown_field_is_refused():
-    with pytest.raises(ConfigError, match=r"asks for colour; known are caption, pathology"):
+    with pytest.raises(ConfigError, match=r"unknown fields colour; known are caption, pathology"):
         tiny_config(model={"text": {"template": "a {colour} lesion"}})
     with pytest.raises(ConfigError, match="template"):
         tiny_config(model={"text": {"template": "a {lesion"}})

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdiff.config.generator import GateConfig
-from stdiff.diffusion.decoupling import GatedAttention, denoise_gated, gate_at, soft_gate
+from stdiff.diffusion.decoupling import GatedAttention, gate_at, predict_gated, soft_gate
 
 CAPTION = "BI-RADS 4: irregular shape, hypoechoic"
 
@@ -18,7 +18,7 @@ def prediction(model, gate, with_mask=True):
     residuals = model.controlnet(z, t, caption, controlnet_cond=condition, return_dict=False)
     residuals = residuals if with_mask else None
     with torch.no_grad():
-        gated = denoise_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
+        gated = predict_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
         empty = model.empty_1LD.expand(2, -1, -1)
         stage1 = model.unet(z, t, encoder_hidden_states=empty).sample
     return gated, stage1
@@ -96,7 +96,7 @@ def test_outside_the_gate_neither_caption_nor_mask_changes_a_residual(model, mon
         embedded = model.embed([caption])
         condition = torch.full((1, 3, 32, 32), shade)
         residuals = model.controlnet(z, t, embedded, controlnet_cond=condition, return_dict=False)
-        denoise_gated(model.unet, z, t, embedded, model.empty_1LD, gate, residuals)
+        predict_gated(model.unet, z, t, embedded, model.empty_1LD, gate, residuals)
     changed = 0
     for first, second in zip(*seen, strict=True):
         inside = gate_at(gate, first.shape[2:]).bool().expand_as(first)
@@ -114,7 +114,7 @@ def test_an_open_gate_is_plain_diffusers(model):
     )
     ones = torch.ones(2, 1, 32, 32)
     arguments = model.unet, z, t, caption, model.empty_1LD
-    opened, ungated = (denoise_gated(*arguments, g, (down, middle)) for g in (ones, None))
+    opened, ungated = (predict_gated(*arguments, g, (down, middle)) for g in (ones, None))
     plain = UNet2DConditionModel.from_config(model.unet.config)
     plain.load_state_dict(model.unet.state_dict())
     expected = plain(

@@ -5,8 +5,8 @@ from tiny import lesion_scene, tiny_config, tiny_model
 
 from stdiff.config.generator import SamplerConfig
 from stdiff.diffusion.condition import condition_image
-from stdiff.diffusion.decoupling import denoise_as_stage_1, denoise_gated, soft_gates
-from stdiff.diffusion.guidance import Denoisers
+from stdiff.diffusion.decoupling import predict_gated, predict_stage_1, soft_gates
+from stdiff.diffusion.guidance import SamplingNetworks
 from stdiff.diffusion.pipeline import Generator
 
 CAPTIONS = ["malignant", "BI-RADS 3, benign: oval shape"]
@@ -37,10 +37,10 @@ def test_what_is_computed_once_equals_what_is_computed_at_every_step(generator, 
     picture = condition_image(masks, model.condition.image, CAPTIONS)
     residuals = model.controlnet(z, t, caption, controlnet_cond=picture, return_dict=False)
     gate = soft_gates(masks, model.gate)
-    told = denoise_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
-    base = denoise_as_stage_1(model.unet, z, t, model.empty_1LD)
-    ours = Denoisers(model, compiled=False).conditioned(masks, CAPTIONS)
-    assert torch.equal(ours.told(z, t), told)
+    told = predict_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
+    base = predict_stage_1(model.unet, z, t, model.empty_1LD)
+    ours = SamplingNetworks(model).given(masks, CAPTIONS)
+    assert torch.equal(ours.conditional(z, t), told)
     guided = ours.guided(z, t, mask_scale=3, text_scale=3)
     assert torch.equal(guided, base + 3 * (told - base))
     # The model itself keeps its embedder.
@@ -53,14 +53,14 @@ def test_what_is_computed_once_equals_what_is_computed_at_every_step(generator, 
 def test_guidance_of_the_mask_begins_where_it_is_asked_to(generator, masks, monkeypatch):
     from stdiff.diffusion import guidance
 
-    guided, scales, times = guidance.Conditions.guided, [], []
+    guided, scales, times = guidance.Predictions.guided, [], []
 
     def noted(self, z, t, *, mask_scale, text_scale):
         scales.append((mask_scale, text_scale))
         times.append(int(t))
         return guided(self, z, t, mask_scale=mask_scale, text_scale=text_scale)
 
-    monkeypatch.setattr(guidance.Conditions, "guided", noted)
+    monkeypatch.setattr(guidance.Predictions, "guided", noted)
     for start, early in ((0.0, 0), (0.5, 2), (0.6, 3), (0.99, 4)):
         scales.clear(), times.clear()
         images(generator, masks, guidance_from=start)
@@ -74,13 +74,13 @@ def test_branches_that_cancel_need_not_be_computed(generator, masks):
     model = generator.model
     shape = (2, model.unet.config.in_channels, model.latent_px, model.latent_px)
     z, t = torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.tensor(300)
-    ours = Denoisers(model, compiled=False).conditioned(masks, CAPTIONS)
+    ours = SamplingNetworks(model).given(masks, CAPTIONS)
     almost = 1 + 1e-7  # all three branches are computed
     for mask, text in ((1, 3), (1, 0), (2, 2)):
         short = ours.guided(z, t, mask_scale=mask, text_scale=text)
         long = ours.guided(z, t, mask_scale=mask * almost, text_scale=text)
         assert torch.allclose(short, long, atol=1e-5)
-    assert torch.equal(ours.guided(z, t, mask_scale=1, text_scale=1), ours.told(z, t))
+    assert torch.equal(ours.guided(z, t, mask_scale=1, text_scale=1), ours.conditional(z, t))
 
 
 def test_early_guidance_is_of_the_caption_alone(generator, masks):

@@ -92,11 +92,11 @@ def test_words_outside_the_vocabulary_are_refused():
 FORMS = [
     NoiseConfig(),
     NoiseConfig(zero_terminal_snr=False),
-    NoiseConfig(prediction="noise", zero_terminal_snr=False),
+    NoiseConfig(prediction="epsilon", zero_terminal_snr=False),
 ]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=["velocity", "leaky velocity", "noise"])
+@pytest.mark.parametrize("form", FORMS, ids=["v", "v, leaky", "epsilon"])
 def test_what_is_predicted_gives_the_latents_back(form):
     z, noise = torch.randn(6, 4, 8, 8), torch.randn(6, 4, 8, 8)
     schedule = NoiseSchedule(build_scheduler(form))
@@ -104,7 +104,7 @@ def test_what_is_predicted_gives_the_latents_back(form):
     noised = schedule.noised(z, noise, t)
     signal = DDPMScheduler.from_config(build_scheduler(form).config).alphas_cumprod
     alphas = signal[t][:, None, None, None]
-    if form.prediction == "velocity":
+    if form.prediction == "v_prediction":
         back = alphas.sqrt() * noised.z_BCHW - (1 - alphas).sqrt() * noised.target_BCHW
     else:
         back = (noised.z_BCHW - (1 - alphas).sqrt() * noised.target_BCHW) / alphas.sqrt()
@@ -113,7 +113,7 @@ def test_what_is_predicted_gives_the_latents_back(form):
     assert (signal[-1] == 0) == form.zero_terminal_snr
 
 
-@pytest.mark.parametrize("form", FORMS, ids=["velocity", "leaky velocity", "noise"])
+@pytest.mark.parametrize("form", FORMS, ids=["v", "v, leaky", "epsilon"])
 def test_min_snr_weighs_the_error_of_the_image(form):
     """Weighted, an error of what is predicted counts as min(SNR, 5) errors of the image."""
     schedule = NoiseSchedule(build_scheduler(form))
@@ -121,7 +121,7 @@ def test_min_snr_weighs_the_error_of_the_image(form):
     signal = DDPMScheduler.from_config(build_scheduler(form).config).alphas_cumprod[t]
     snr = signal / (1 - signal)
     # z = √a z_t - √(1 - a) v, and z = (z_t - √(1 - a) noise) / √a.
-    of_the_image = 1 - signal if form.prediction == "velocity" else (1 - signal) / signal
+    of_the_image = 1 - signal if form.prediction == "v_prediction" else (1 - signal) / signal
     assert torch.allclose(
         schedule.weights(t, 5.0), snr.clamp(max=5) * of_the_image, rtol=1e-3, atol=1e-6
     )

@@ -135,14 +135,14 @@ class Twins(torch.nn.Module):
 def test_unlabelled_images_ask_the_outputs_to_agree(largest):
     unlabelled = np.full((5, 4, 4), 7, np.uint8)
     stage = stage_of(0.0, flat(1, 8), unlabelled=unlabelled, network=Twins(largest))
-    batch = stage.draw(np.arange(8), torch.Generator().manual_seed(0))
+    batch = stage.sample_batch(np.arange(8), torch.Generator().manual_seed(0))
     assert batch["unlabelled"].shape == (8, 1, 4, 4)
-    loss, figures = stage.loss(batch)
+    loss, figures = stage.training_step(batch)
     difference = torch.tensor([0.0, 1.0, -1.0]).sigmoid() - 0.5
     expected = (difference[1] ** 2 + difference[2] ** 2) / 2
     assert figures["consistency"].item() == pytest.approx(expected.item(), rel=1e-5)
     without = {k: v for k, v in batch.items() if k != "unlabelled"}
-    supervised, _ = stage.loss(without)
+    supervised, _ = stage.training_step(without)
     weight = largest * ramp_up(8 / 75)
     assert (loss - supervised).item() == pytest.approx(weight * expected.item(), rel=1e-5)
 
@@ -152,20 +152,20 @@ def test_unlabelled_images_do_not_change_what_is_asked_of_labelled_ones():
     drawn = np.random.default_rng(0).integers(0, 256, (8, 32, 32), np.uint8)
     real = LabelledImages(drawn, 255 * (drawn > 128).astype(np.uint8))
     stage = stage_of(0.0, real, unlabelled=drawn // 4, network=network)
-    batch = stage.draw(np.arange(8), torch.Generator().manual_seed(0))
-    with_them, figures = stage.loss(batch)
+    batch = stage.sample_batch(np.arange(8), torch.Generator().manual_seed(0))
+    with_them, figures = stage.training_step(batch)
     assert figures["consistency"] > 0
     del batch["unlabelled"]
-    assert with_them.item() == stage.loss(batch)[0].item()
+    assert with_them.item() == stage.training_step(batch)[0].item()
 
 
 def test_a_weight_of_nought_takes_an_image_out_of_the_loss():
     stage = stage_of(0.0, flat(1, 8), network=Twins())
-    batch = stage.draw(np.arange(8), torch.Generator().manual_seed(0))
-    loss, _ = stage.loss(batch)
-    doubled, _ = stage.loss(batch | {"weights": torch.tensor([2.0] * 4 + [0.0] * 4)})
+    batch = stage.sample_batch(np.arange(8), torch.Generator().manual_seed(0))
+    loss, _ = stage.training_step(batch)
+    doubled, _ = stage.training_step(batch | {"weights": torch.tensor([2.0] * 4 + [0.0] * 4)})
     assert loss.item() == pytest.approx(doubled.item(), rel=1e-6)  # all masks are alike here
-    none, _ = stage.loss(batch | {"weights": torch.zeros(8)})
+    none, _ = stage.training_step(batch | {"weights": torch.zeros(8)})
     assert none.item() == 0
 
 
@@ -184,9 +184,8 @@ def test_drop_out_is_drawn_from_the_batch_not_from_global_state():
         stage = stage_of(0.0, flat(1, 8), network=network.train())
         torch.manual_seed(noise)
         before = torch.get_rng_state()
-        losses.append(
-            stage.loss(stage.draw(np.arange(8), torch.Generator().manual_seed(0)))[0].item()
-        )
+        batch = stage.sample_batch(np.arange(8), torch.Generator().manual_seed(0))
+        losses.append(stage.training_step(batch)[0].item())
         assert torch.equal(before, torch.get_rng_state())
     assert losses[0] == losses[1]
 

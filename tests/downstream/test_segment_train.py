@@ -213,7 +213,7 @@ def test_synthetic_images_only_leave_the_real_ones_unseen(tables, tmp_path):
 def test_the_weights_that_are_best_on_validation_lesions_are_used(tables, tmp_path):
     config = configuration(images=64, learning_rate=3e-3, validate_every_images=8)
     table = run(tables, tmp_path, config)
-    (log,) = (tmp_path / "state").rglob("watch.jsonl")
+    (log,) = (tmp_path / "state").rglob("validation.jsonl")
     looks = [json.loads(line) for line in log.read_text().splitlines()]
     assert [look["images"] for look in looks] == list(range(8, 65, 8))
     best = max(look["dice"] for look in looks)

@@ -4,7 +4,7 @@ import pytest
 from tiny import tiny_config, tiny_model, write_tables
 
 from stdiff.downstream.networks import build_segmenter, save_segmenter
-from stdiff.evaluation.generator_validation import Watcher
+from stdiff.evaluation.generator_validation import GeneratorValidator
 from stdiff.runtime.files import InputError
 from stdiff.table.cohort import CohortFiles
 
@@ -24,7 +24,7 @@ def watcher(folder, weights, validation):
     splits = pd.read_parquet(tables["splits"])
     splits.loc[: validation - 1, "role"] = "validation"
     splits.to_parquet(tables["splits"])
-    return Watcher(
+    return GeneratorValidator(
         config,
         cohort=CohortFiles([tables["cases"]], tables["splits"]),
         segmenter="unet_resnet18",
@@ -35,7 +35,7 @@ def watcher(folder, weights, validation):
 def test_a_look_is_of_the_validation_masks_and_repeats(tmp_path, weights):
     watching = watcher(tmp_path, weights, validation=11)
     model = tiny_model(tiny_config())
-    first, again = watching.look(model), watching.look(model)
+    first, again = watching.validate(model), watching.validate(model)
     assert len(watching.captions) == 11
     assert np.isfinite(first.figures["kid"]) and 0 <= first.figures["mask_dice"] <= 1
     # Two rows of eight: masks, and below them images.
@@ -48,10 +48,10 @@ def test_a_look_is_of_the_validation_masks_and_repeats(tmp_path, weights):
 def test_real_images_would_look_best(tmp_path, weights, monkeypatch):
     watching = watcher(tmp_path, weights, validation=12)
     model = tiny_model(tiny_config())
-    untrained = watching.look(model)
+    untrained = watching.validate(model)
     real = iter(np.array_split(watching.real.images_NHW, range(4, 12, 4)))
     monkeypatch.setattr("stdiff.diffusion.pipeline.Generator.generate", lambda *_, **__: next(real))
-    assert watching.look(model).figures["kid"] < untrained.figures["kid"]
+    assert watching.validate(model).figures["kid"] < untrained.figures["kid"]
 
 
 def test_too_few_validation_lesions_are_refused(tmp_path, weights):

@@ -44,7 +44,7 @@ def taught(tmp_path_factory):
     return folder, config, paths
 
 
-@pytest.mark.parametrize("form", [{}, {"prediction": "noise", "zero_terminal_snr": False}])
+@pytest.mark.parametrize("form", [{}, {"prediction": "epsilon", "zero_terminal_snr": False}])
 @given(steps=st.integers(1, 8), data=st.data())
 def test_the_target_takes_a_step_exactly_where_the_teacher_went(form, steps, data):
     scheduler = few_step_scheduler(build_scheduler(NoiseConfig(**form)), steps)
@@ -65,7 +65,7 @@ def stage_of(few, **sampler):
 
 
 def batch_of(stage):
-    return stage.draw(np.arange(4), torch.Generator().manual_seed(0))
+    return stage.sample_batch(np.arange(4), torch.Generator().manual_seed(0))
 
 
 def test_a_teacher_of_one_unguided_step_has_nothing_to_teach():
@@ -79,9 +79,9 @@ def test_a_teacher_of_one_unguided_step_has_nothing_to_teach():
         )
     )
     with torch.no_grad():
-        assert alike.loss(batch_of(alike))[0].item() < 1e-9
-        assert guided.loss(batch_of(guided))[0].item() > 1e-4
-        assert slow.loss(batch_of(slow))[0].item() > 1e-4
+        assert alike.training_step(batch_of(alike))[0].item() < 1e-9
+        assert guided.training_step(batch_of(guided))[0].item() > 1e-4
+        assert slow.training_step(batch_of(slow))[0].item() > 1e-4
 
 
 def test_a_student_learns_where_its_teacher_goes():
@@ -90,7 +90,7 @@ def test_a_student_learns_where_its_teacher_goes():
     optimizer = torch.optim.AdamW(stage.modules.parameters(), lr=2e-3)
     for _ in range(30):
         optimizer.zero_grad()
-        loss, _ = stage.loss(batch)
+        loss, _ = stage.training_step(batch)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -120,7 +120,7 @@ def test_the_folder_says_what_it_is_and_how_it_steps(taught):
 
 def test_only_a_fine_tuned_model_is_a_teacher(taught, tmp_path):
     folder, config, paths = taught
-    with pytest.raises(ModelFolderError, match="is no fine-tuned model"):
+    with pytest.raises(ModelFolderError, match="stage 'distill', expected 'finetune'"):
         train_distill(
             config,
             base=folder / "student",
@@ -135,7 +135,7 @@ def test_only_a_fine_tuned_model_is_a_teacher(taught, tmp_path):
 def test_the_teacher_is_not_trained_and_the_caption_encoder_stays():
     stage = stage_of(2)
     batch = batch_of(stage)
-    loss, figures = stage.loss(batch)
+    loss, figures = stage.training_step(batch)
     loss.backward()
     assert set(figures) == {"error_step_1", "error_step_2"}
     trained, teachers = stage.networks[:2], stage.networks[2:]
@@ -147,7 +147,8 @@ def test_the_teacher_is_not_trained_and_the_caption_encoder_stays():
     # Halves of a batch have the mean of the batch's loss, whatever they are cut into.
     with torch.no_grad():
         halves = [
-            stage.loss({k: v[s] for k, v in batch.items()})[0] for s in (slice(2), slice(2, 4))
+            stage.training_step({k: v[s] for k, v in batch.items()})[0]
+            for s in (slice(2), slice(2, 4))
         ]
     assert torch.stack(halves).mean().item() == pytest.approx(loss.item(), rel=1e-4)
 

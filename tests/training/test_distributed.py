@@ -88,10 +88,10 @@ class KilledAt(Line):
         super().__init__()
         self.step = step
 
-    def loss(self, batch):
+    def training_step(self, batch):
         if len(self.seen) > self.step:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().loss(batch)
+        return super().training_step(batch)
 
 
 def loses_the_second(rank, state, step):
@@ -106,7 +106,7 @@ def test_a_killed_process_ends_the_training_with_its_state_saved(tmp_path, step)
     (said,) = together(loses_the_second, 2, tmp_path, step, answers=1)
     images = step * SETTINGS.batch
     assert f"stopped at image {images}: another of the 2 processes has ended" in said
-    assert "same command goes on" in said
+    assert "same command to resume" in said
     again = Line()
     run(again, tmp_path)
     assert len(again.seen) == SETTINGS.images // SETTINGS.batch - step

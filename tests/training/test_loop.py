@@ -37,12 +37,12 @@ class Line:
         self.seen: list[list[int]] = []
         self.fail_at = fail_at
 
-    def draw(self, indices, rng):
+    def sample_batch(self, indices, rng):
         self.seen.append(list(indices))
         x = torch.from_numpy(indices).float()[:, None] / 10
         return {"x": x, "y": 2 * x + 1 + 0.1 * torch.randn(x.shape, generator=rng)}
 
-    def loss(self, batch):
+    def training_step(self, batch):
         loss = (self.modules["line"](batch["x"]) - batch["y"]).square().mean()
         if self.fail_at is not None and len(self.seen) > self.fail_at:
             loss = loss * float("nan")
@@ -54,7 +54,7 @@ def weights(stage):
 
 
 def run(stage, state, **changes):
-    options = {"seed": 1, "purpose": "line", "state": state, "identity": {"data": "ten"}}
+    options = {"seed": 1, "stream": "line", "state": state, "identity": {"data": "ten"}}
     return train(stage, changes.pop("settings", SETTINGS), **options | changes)
 
 
@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     def trained_with_little_room():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
-        with pytest.raises(NotSaved, match="same command goes on"):
+        with pytest.raises(NotSaved, match="same command to resume"):
             run(Line(), tmp_path)
 
     with pytest.raises(Interrupted):
@@ -197,7 +197,7 @@ def _log(tmp_path):
 
 def test_bfloat16_is_used_where_asked(tmp_path):
     class Types(Line):
-        def loss(self, batch):
+        def training_step(self, batch):
             predicted = self.modules["line"](batch["x"])
             self.type = predicted.dtype
             return (predicted.float() - batch["y"]).square().mean(), {}
@@ -299,5 +299,5 @@ def test_sigterm_saves_the_state(tmp_path, tables, capfd):
         checkpoints = list((tmp_path / "state").glob("*/checkpoint-*"))
     process.terminate()
     assert finished(process) == 130
-    assert "The same command goes on" in capfd.readouterr().err
+    assert "Run the same command to resume" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

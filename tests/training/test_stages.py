@@ -68,7 +68,9 @@ def finetune_stage(config, scenes, captions=("malignant",) * 4, told=None, gate=
 
 
 def loss_of(stage, seed=0):
-    return stage.loss(stage.draw(np.arange(4), torch.Generator().manual_seed(seed)))
+    return stage.training_step(
+        stage.sample_batch(np.arange(4), torch.Generator().manual_seed(seed))
+    )
 
 
 def trained(network):
@@ -90,8 +92,8 @@ def test_stage_2_trains_controlnet_and_text_and_leaves_stage_1(config, scenes):
 def test_what_is_switched_off_is_not_trained(config, scenes):
     mask_only = finetune_stage(config, scenes, told={"text": False})
     text_only = finetune_stage(config, scenes, told={"mask": False}, gate={"everywhere": True})
-    frozen_text = finetune_stage(config, scenes, text_encoder=False)
-    everything = finetune_stage(config, scenes, denoiser=True)
+    frozen_text = finetune_stage(config, scenes, train_text_encoder=False)
+    everything = finetune_stage(config, scenes, train_unet=True)
     for stage in (mask_only, text_only, frozen_text, everything):
         loss_of(stage)[0].backward()
     assert set(mask_only.modules) == {"controlnet"} and not trained(mask_only.model.text_encoder)
@@ -103,7 +105,7 @@ def test_what_is_switched_off_is_not_trained(config, scenes):
 
 def test_frozen_captions_are_embedded_once_and_alike(config, scenes):
     captions = ["malignant", "benign", "", "malignant"]
-    frozen = finetune_stage(config, scenes, captions, text_encoder=False)
+    frozen = finetune_stage(config, scenes, captions, train_text_encoder=False)
     learnt = finetune_stage(config, scenes, captions)
     assert loss_of(frozen)[0].item() == pytest.approx(loss_of(learnt)[0].item(), rel=1e-6)
     frozen.model.text_encoder = None
@@ -113,17 +115,19 @@ def test_frozen_captions_are_embedded_once_and_alike(config, scenes):
 def test_a_small_lesion_weighs_as_much_as_a_large_one(config, scenes):
     """The foreground's part in the loss is a mean over lesions, not over their pixels."""
     alone = [finetune_stage(config, [a[k : k + 1] for a in scenes], ["benign"]) for k in (0, 1)]
-    batches = [s.draw(np.array([0]), torch.Generator().manual_seed(5)) for s in alone]
+    batches = [s.sample_batch(np.array([0]), torch.Generator().manual_seed(5)) for s in alone]
     batches[1] |= {name: batches[0][name] for name in ("noise", "t")}
-    apart = [s.loss(b)[1]["foreground"].item() for s, b in zip(alone, batches, strict=True)]
+    apart = [
+        s.training_step(b)[1]["foreground"].item() for s, b in zip(alone, batches, strict=True)
+    ]
     both = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
-    together = alone[0].loss(both)[1]["foreground"]
+    together = alone[0].training_step(both)[1]["foreground"]
     assert float(together) == pytest.approx(np.mean(apart), rel=1e-4)
 
 
 def test_without_a_foreground_weight_the_loss_is_the_plain_mean(config, scenes):
     stage = finetune_stage(config, scenes, foreground_weight=None, gate={"everywhere": True})
-    batch = stage.draw(np.arange(4), torch.Generator().manual_seed(0))
+    batch = stage.sample_batch(np.arange(4), torch.Generator().manual_seed(0))
     noised = stage.schedule.noised(batch["clean"], batch["noise"], batch["t"])
     text = stage.model.embed(["" if k < 0 else stage.texts[k] for k in batch["caption"].tolist()])
     residuals = stage.model.controlnet(
@@ -137,7 +141,7 @@ def test_without_a_foreground_weight_the_loss_is_the_plain_mean(config, scenes):
         mid_block_additional_residual=residuals[1],
     ).sample
     plain = torch.nn.functional.mse_loss(predicted, noised.target_BCHW)
-    assert stage.loss(batch)[0].item() == pytest.approx(plain.item(), rel=1e-5)
+    assert stage.training_step(batch)[0].item() == pytest.approx(plain.item(), rel=1e-5)
 
 
 def test_the_background_can_be_held_to_stage_1(config, scenes):
@@ -151,7 +155,7 @@ def test_the_background_can_be_held_to_stage_1(config, scenes):
 def test_a_mirror_image_comes_with_its_mirrored_conditions(config, scenes):
     """Drawn rows are those of the images, or all of them mirrored."""
     stage = finetune_stage(config, scenes)
-    batch = stage.draw(np.arange(4), torch.Generator().manual_seed(1))
+    batch = stage.sample_batch(np.arange(4), torch.Generator().manual_seed(1))
     turned = [torch.equal(batch["clean"][i], stage.latents_N2CHW[i, 1]) for i in range(4)]
     assert 0 < sum(turned) < 4
     for name, stored in (
@@ -175,7 +179,7 @@ def pretrain_stage(config, scenes, **changes):
     )
 
 
-def test_stage_1_trains_the_whole_denoiser_without_a_caption(config, scenes):
+def test_stage_1_trains_the_whole_unet_without_a_caption(config, scenes):
     stage = pretrain_stage(config, scenes)
     loss_of(stage)[0].backward()
     assert all(p.grad is not None for p in stage.model.unet.parameters())
@@ -183,7 +187,7 @@ def test_stage_1_trains_the_whole_denoiser_without_a_caption(config, scenes):
     assert all(p.grad is None for p in stage.model.controlnet.parameters())
 
 
-def test_the_published_stage_1_leaves_the_denoiser_as_it_was(config, scenes):
+def test_the_published_stage_1_leaves_the_unet_as_it_was(config, scenes):
     stage = pretrain_stage(config, scenes, trains="controlnet on black masks")
     loss_of(stage)[0].backward()
     assert not trained(stage.model.unet) and trained(stage.model.controlnet)
@@ -247,7 +251,7 @@ def test_wrong_inputs_are_refused(tmp_path, tables, config):
         )
     model = tiny_model(config)
     save_model(model, tmp_path / "stage2", {})
-    with pytest.raises(ModelFolderError, match="not a stage-1 model"):
+    with pytest.raises(ModelFolderError, match="stage 'finetune', expected 'pretrain'"):
         train_finetune(config, base=tmp_path / "stage2", labels=LabelBudget.parse(100), **options)
     model.controlnet, model.about["stage"] = None, "pretrain"
     save_model(model, tmp_path / "stage1", {})
@@ -274,7 +278,7 @@ def _autoencoder(tmp_path, tables):
 def test_a_batch_larger_than_the_data_is_refused(tmp_path, tables):
     stage = tiny_config().training.autoencoder.model_copy(update={"batch": 10})
     training = tiny_config().training.model_copy(update={"autoencoder": stage})
-    with pytest.raises(InputError, match=r"batch of 10 .* there are 9 .*autoencoder\.batch: 9 or"):
+    with pytest.raises(InputError, match=r"autoencoder\.batch is 10, .* only 9 .* set it to 9 or"):
         train_autoencoder(
             tiny_config().model_copy(update={"training": training}),
             cohort=CohortFiles([tables["cases"]], tables["splits"]),

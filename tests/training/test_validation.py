@@ -6,7 +6,7 @@ import torch
 from test_loop import SETTINGS, Line, run, weights
 
 from stdiff.runtime.stopping import Interrupted
-from stdiff.training.validation import Look, Watch, best_of, better_generator
+from stdiff.training.validation import Validation, ValidationResult, best_of, better_generator
 
 EMA = SETTINGS.model_copy(update={"ema_decay": 0.9})
 # What is seen after 8, 16, … images: the third is nearest to real images among the three that
@@ -22,20 +22,22 @@ def watched(state, settings=EMA, stop_after_s=None):
         images = 8 * (len(json_lines(state)) + 1)
         looks[images] = weights(stage).clone()
         kid, dice = SEEN[images // 8 - 1]
-        return Look({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
+        return ValidationResult({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
 
     run(
         stage,
         state,
         settings=settings,
-        watch=Watch(8, look, better_generator),
+        validation=Validation(8, look, better_generator),
         stop_after_s=stop_after_s,
     )
     return stage, looks
 
 
 def json_lines(state):
-    return [json.loads(x) for f in state.glob("*/watch.jsonl") for x in f.read_text().splitlines()]
+    return [
+        json.loads(x) for f in state.glob("*/validation.jsonl") for x in f.read_text().splitlines()
+    ]
 
 
 def test_the_weights_that_looked_best_are_used(tmp_path):
@@ -77,9 +79,11 @@ def test_what_was_seen_after_the_last_checkpoint_is_seen_again(tmp_path):
                 raise RuntimeError("lost power")
             kid, dice = SEEN[len(seen)]
             seen.append(1)
-            return Look({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
+            return ValidationResult({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
 
-        run(stage, tmp_path / "cut", settings=rare, watch=Watch(8, look, better_generator))
+        run(
+            stage, tmp_path / "cut", settings=rare, validation=Validation(8, look, better_generator)
+        )
     assert len(json_lines(tmp_path / "cut")) == 4
     resumed, looks = watched(tmp_path / "cut", settings=rare)
     assert sorted(looks) == [24, 32, 40, 48]

@@ -1,6 +1,6 @@
 # The stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
 # before it runs again, its state is not, so a stopped training goes on where it was.
-WATCHED = CONFIG.training.finetune.watch_every_images is not None
+WATCHED = CONFIG.training.finetune.validate_every_images is not None
 OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
 
