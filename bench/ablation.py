@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import yaml
 
-from stdiff.cli import options
 from stdiff.config.generator import GateConfig
 from stdiff.config.run import parse_config
 from stdiff.corpus.plan import write_plan
@@ -36,6 +35,7 @@ from stdiff.runtime.files import sha256_bytes, write_text
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cases import images_of, read_cases
 from stdiff.table.cohort import Cohort, CohortFiles, read_splits
+from stdiff.table.label_budget import LabelBudget
 from stdiff.training.stages import train_finetune, train_pretrain
 
 ROOT = Path(__file__).parents[1]
@@ -173,7 +173,7 @@ def main():
     parser.add_argument("--run", type=Path, required=True, help="its tables and autoencoder")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3, help="generation seeds")
-    options.labels(parser)
+    parser.add_argument("--labels", type=LabelBudget.parse, default="100", help="label budget")
     parser.add_argument("--only", nargs="*", help="names of files in config/ablation")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     o = parser.parse_args()

@@ -3,7 +3,7 @@
     python bench/gate.py --config C --cases TABLE... --splits S --weights W \\
         --thresholds gate.json --reference ref.safetensors --images SHARD
 
-Files as `stdiff gate calibrate` takes and writes them; SHARD is one of `stdiff generate`. Images
+Files as `stdiff filter calibrate` takes and writes them; SHARD is one of `stdiff generate`. Images
 that should be rejected are made of generated ones (another image's mask, the mask mirrored), of
 training images (copies, changed a little) and of held-out ones (a patch along the gate's edge).
 """

@@ -1,73 +1,139 @@
-"""Options that several commands have, and how a command is made."""
+"""How commands are registered, the options they share, and the arguments typer cannot parse."""
 
 from __future__ import annotations
 
-import argparse
+import os
 import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from stdiff.table.label_budget import LabelBudget
 
+if TYPE_CHECKING:
+    from stdiff.config.run import Config
+    from stdiff.table.cohort import CohortFiles
 
-def command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """A further command of argparse's subparsers, which shows its defaults."""
-    return commands.add_parser(
-        name,
-        help=text,
-        description=text,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+# Copies of names in modules that are slow to import; a test compares them.
+Published = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm"]
+Collection = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder"]
+Fit = Literal["stretch", "pad", "crop"]
+Layout = Literal["folders", "nnunet", "monai", "huggingface"]
+Target = Literal["pathology", "birads"]
+
+# Options that take several values after one another: `--cases a.parquet b.parquet`.
+SEVERAL_VALUES = frozenset({"--cases", "--corpus", "--drop-sources", "--test-only"})
 
 
-def duration_s(text: str) -> float:
-    """Seconds of '90', '90s', '9m' or '2h'."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+class UsageError(typer.TyperException):
+    """Arguments that do not go together, or cannot be read."""
+
+
+def register(
+    app: typer.Typer, panel: str, example: str, name: str | None = None
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Decorator that makes a function a command; its docstring is the help text.
+
+    Args:
+        app: the application or group it belongs to.
+        panel: heading in ``stdiff --help``.
+        example: a complete command line, shown below the options.
+        name: of the command, where it differs from the function's.
+    """
+    return app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")
+
+
+def expand(arguments: Iterable[str]) -> list[str]:
+    """Arguments as typer parses them.
+
+    ``@FILE`` becomes the lines of FILE, and ``--cases A B`` becomes ``--cases A --cases B``.
+
+    Raises:
+        UsageError: FILE cannot be read.
+    """
+    words: list[str] = []
+    for argument in arguments:
+        words += _lines(argument[1:]) if argument.startswith("@") else [argument]
+    expanded: list[str] = []
+    repeated: list[str] = []
+    for word in words:
+        if word.startswith("-"):
+            repeated = [word] if word in SEVERAL_VALUES else []
+            expanded += [] if repeated else [word]
+        else:
+            expanded += [*repeated, word]
+    return expanded
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"@{file}: expected a text file of arguments ({error})") from None
+
+
+def read_run(config_file: Path, cases: Sequence[Path], splits: Path) -> tuple[Config, CohortFiles]:
+    """The configuration, and the cohort at its fold."""
+    from stdiff.config.run import load_config
+    from stdiff.table.cohort import CohortFiles
+
+    config = load_config(config_file)
+    return config, CohortFiles(cases, splits, config.split.fold)
+
+
+def _duration_s(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(text).strip())
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write e.g. 90s, 9m or 2h")
+        raise typer.BadParameter(f"{text!r} is not a duration; e.g. 90s, 9m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def config_file(p: argparse.ArgumentParser) -> None:
-    """The run's configuration."""
-    p.add_argument("--config", type=Path, required=True, help="configuration (YAML)")
-
-
-def data(p: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Case tables and splits."""
-    p.add_argument("--cases", type=Path, nargs="+", required=required, help="case tables")
-    p.add_argument("--splits", type=Path, required=required, help="splits table")
-
-
-def label_budget(text: str) -> LabelBudget:
-    """A label budget, see :class:`stdiff.table.label_budget.LabelBudget`."""
+def _label_budget(text: str) -> LabelBudget:
     try:
         return LabelBudget.parse(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise typer.BadParameter(str(error)) from None
 
 
-def labels(p: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """The label budget."""
-    p.add_argument(
-        "--labels",
-        type=label_budget,
-        required=required,
-        default=None if required else "100",
-        help="label budget: percent of the training labels, or a number of cases, e.g. 40cases",
-    )
+def _set_threads(threads: int | None) -> int | None:
+    if threads:
+        import torch
+
+        # Processes that train together share the threads.
+        torch.set_num_threads(max(1, threads // int(os.environ.get("WORLD_SIZE", 1))))
+    return threads
 
 
-def out(p: argparse.ArgumentParser, what: str) -> None:
-    """Where the result goes."""
-    p.add_argument("--out", type=Path, required=True, help=what)
+def _labels(**more: Any) -> Any:
+    text = "label budget: percent of the training labels, or a number of cases, e.g. 40cases"
+    return typer.Option("--labels", parser=_label_budget, metavar="BUDGET", help=text, **more)
 
 
-def seed(p: argparse.ArgumentParser) -> None:
-    """The seed."""
-    p.add_argument("--seed", type=int, default=0, help="everything random is drawn from it")
-
-
-def threads(p: argparse.ArgumentParser) -> None:
-    """Torch's threads."""
-    p.add_argument("--threads", type=int, help="threads of torch; all cores if left out")
+ConfigFile = Annotated[Path, typer.Option("--config", help="configuration (YAML)")]
+Cases = Annotated[list[Path], typer.Option("--cases", help="case tables, one or several")]
+OptionalCases = Annotated[list[Path] | None, typer.Option("--cases", help="case tables")]
+Splits = Annotated[Path, typer.Option("--splits", help="splits table of `stdiff split`")]
+OptionalSplits = Annotated[Path | None, typer.Option("--splits", help="splits table")]
+Fold = Annotated[int, typer.Option("--fold", help="fold of the splits")]
+Labels = Annotated[LabelBudget, _labels()]
+Corpus = Annotated[list[Path] | None, typer.Option("--corpus", help="shards, or @shards.txt")]
+Segmenter = Annotated[str, typer.Option("--segmenter", help="name of the segmenter of --weights")]
+Model = Annotated[Path, typer.Option("--model", help="model folder")]
+Run = Annotated[Path, typer.Argument(help="run folder, results/RUN")]
+Seed = Annotated[int, typer.Option("--seed", help="seed of all random draws")]
+State = Annotated[Path, typer.Option("--state", help="folder of checkpoints")]
+Processes = Annotated[int, typer.Option("--processes", help="worker processes")]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        parser=_duration_s,
+        metavar="DURATION",
+        help="save and stop with exit code 130 after e.g. 90s, 9m or 2h",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", callback=_set_threads, help="threads of torch; default: all cores"),
+]

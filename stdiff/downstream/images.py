@@ -205,7 +205,7 @@ def _weighted(
     if np.isnan(agreement).any() or not agreement.any():
         raise InputError(
             f"arm {arm} is weighted, but {int(np.isnan(agreement).sum())} of its "
-            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff gate apply` "
+            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff filter apply` "
             "on the corpus, or leave weighted out"
         )
     return replace(images, weights_N=agreement / agreement.mean())

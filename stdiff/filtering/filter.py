@@ -147,13 +147,13 @@ def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:
         made_with = found["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: not the thresholds of a gate ({error}); make them with `stdiff gate "
+            f"{path}: not the thresholds of a gate ({error}); make them with `stdiff filter "
             "calibrate`"
         ) from error
     if made_with != (given := sha256_file(weights)):
         raise InputError(
             f"{weights}: SHA-256 is {given[:12]}, the thresholds in {path} were set with weights "
-            f"of {made_with[:12]}; give those, or run `stdiff gate calibrate` again"
+            f"of {made_with[:12]}; give those, or run `stdiff filter calibrate` again"
         )
     return limits
 

@@ -88,7 +88,7 @@ class GateReference:
         except (Damaged, KeyError) as error:
             raise InputError(
                 f"{path}: not the training images of a gate ({error}); delete it and run what "
-                "makes it again (`stdiff gate calibrate`)"
+                "makes it again (`stdiff filter calibrate`)"
             ) from error
         return cls(case_ids, *tensors)
 

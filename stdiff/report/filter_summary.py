@@ -36,8 +36,8 @@ def gate_contents(thresholds: Path, shards: Sequence[Path], figure: Path) -> dic
     """The page's part on one corpus: counts, a table by reason, and a picture of the scores.
 
     Args:
-        thresholds: as `stdiff gate calibrate` writes them.
-        shards: of one corpus, as `stdiff gate apply` writes them.
+        thresholds: as `stdiff filter calibrate` writes them.
+        shards: of one corpus, as `stdiff filter apply` writes them.
         figure: PNG to write.
 
     Returns:

@@ -16,19 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stdiff.runtime.errors import InputError, UnusableFile
+
 # Larger than any scanner's frame, small enough that a decompression bomb cannot fill memory.
 MAX_PIXELS = 64_000_000
 
 # The hashes of a folder's files stand in it under this name.
 SUMS = "sha256.txt"
-
-
-class InputError(ValueError):
-    """Something the user gave is at fault; the message says what, where and how to mend it."""
-
-
-class UnusableFile(InputError):
-    """A file that should be of an earlier step is damaged, or is another; it can be made again."""
 
 
 def unreadable_table(path: Path, error: Exception) -> UnusableFile:

@@ -83,7 +83,7 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
     if not made:
         raise InputError(
             f"the corpus ({len(corpus)} files) holds no image; name the shards that `stdiff "
-            "generate` or `stdiff gate apply` wrote"
+            "generate` or `stdiff filter apply` wrote"
         )
     listed = pd.concat(parts, ignore_index=True)
     count = GateCount(made, len(listed), _most_frequent_first(reasons))

@@ -29,7 +29,7 @@ def command(tables, out, arm="mixed-100", **options):
     (out / "config.yaml").write_text(dump_config(nnunet(**options)))
     words = [sys.executable, "-m", "stdiff", "segment", "--config", out / "config.yaml"]
     words += ["--cases", tables / "cases.parquet", "--splits", tables / "splits.parquet"]
-    words += ["--segmenter", "nnunet", "--arm", arm, "--seed", "0", "--state", out / "state"]
+    words += ["--segmenter", "nnunet", "--arm", arm, "--repetition", "0", "--state", out / "state"]
     words += ["--corpus", tables / "corpus.parquet", "--threads", "1"]
     return [str(word) for word in (*words, "--out", out / "t", "--weights", out / "w")]
 

@@ -226,7 +226,7 @@ def test_a_corpus_that_is_too_small_is_refused(tables, tmp_path):
 
 
 def test_weights_need_the_verdict_of_the_gate(tables, tmp_path):
-    with pytest.raises(InputError, match=r"weighted, but 6 of its 6 .* run `stdiff gate apply`"):
+    with pytest.raises(InputError, match=r"weighted, but 6 of its 6 .* run `stdiff filter apply`"):
         run(tables, tmp_path, arm="weighted-50")
 
 
@@ -241,7 +241,7 @@ def command_of(tables, tmp_path, arm):
     (tmp_path / "c.yaml").write_text(dump_config(configuration()))
     command = ["segment", "--config", tmp_path / "c.yaml", "--cases", tables / "cases.parquet"]
     command += ["--splits", tables / "splits.parquet", "--segmenter", "unet_resnet18"]
-    command += ["--arm", arm, "--corpus", tables / "corpus.parquet", "--seed", 1]
+    command += ["--arm", arm, "--corpus", tables / "corpus.parquet", "--repetition", 1]
     command += ["--state", tmp_path / "state", "--weights", tmp_path / "w", "--out", tmp_path / "t"]
     return [str(part) for part in command]
 
@@ -252,7 +252,7 @@ def test_a_damaged_file_is_no_hole(tables, tmp_path, name, capsys):
     shutil.copytree(tables, copy)
     file = copy / f"{name}.parquet"
     file.write_bytes(file.read_bytes()[:-100])
-    assert main([*command_of(copy, tmp_path, "mixed-100"), "--leave-hole"]) == 1
+    assert main([*command_of(copy, tmp_path, "mixed-100"), "--allow-failure"]) == 1
     assert f"{name}.parquet" in capsys.readouterr().err
     assert not (tmp_path / "t").exists() and not (tmp_path / "w").exists()
 
@@ -261,7 +261,7 @@ def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
     command = command_of(tables, tmp_path, "many-100")
     assert main(command) == 1
     assert not (tmp_path / "t").exists()
-    assert main([*command, "--leave-hole"]) == 0
+    assert main([*command, "--allow-failure"]) == 0
     hole = pd.read_parquet(tmp_path / "t").iloc[0]
     assert (hole["arm"], hole["labels"], hole["seed"]) == ("many", "100 %", 1)
     assert "32 synthetic" in hole["reason"]

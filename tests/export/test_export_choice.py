@@ -3,12 +3,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import pytest
 from small_tables import gated, rows, write, write_splits
 
-from stdiff.cli.arguments_corpus import LAYOUTS as LAYOUT_NAMES
 from stdiff.cli.main import main
+from stdiff.cli.options import Layout
 from stdiff.export.export import LAYOUTS, export_cases
 from stdiff.export.selection import Choice
 from stdiff.runtime.files import InputError
@@ -18,7 +19,7 @@ NAME = "Dataset501_Small"
 
 
 def test_the_command_line_knows_every_layout():
-    assert set(LAYOUT_NAMES) == set(LAYOUTS)
+    assert set(get_args(Layout)) == set(LAYOUTS)
 
 
 def chosen(*tables, **options):

@@ -292,12 +292,12 @@ def test_through_the_command_line_with_a_network(run_files, tmp_path, capsys):
     common += ["--weights", run / "weights.safetensors", "--reference", tmp_path / "r.safetensors"]
     calibrating = ["calibrate", "--cases", run / "cases.parquet", "--out", tmp_path / "gate.json"]
     calibrating += ["--splits", run / "splits.parquet"]
-    assert main([str(a) for a in ("gate", *calibrating, *common)]) == 0
+    assert main([str(a) for a in ("filter", *calibrating, *common)]) == 0
     assert f"{HELD_OUT} held-out and {TRAINING} training images" in capsys.readouterr().out
     write_cases([row(5), row(900)], tmp_path / "images.parquet")
     applying = ["apply", tmp_path / "images.parquet", "--thresholds", tmp_path / "gate.json"]
     applying += ["--out", tmp_path / "c.parquet"]
-    assert main([str(a) for a in ("gate", *applying, *common)]) == 0
+    assert main([str(a) for a in ("filter", *applying, *common)]) == 0
     assert "images.parquet: 1 of 2 accepted" in capsys.readouterr().out
     copy, _ = read_rows(tmp_path / "c.parquet")
     assert {"embedding_distance", "correlation"} <= set(copy["gate"]["reasons"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stdiff.cli.arguments import build_parser
+from stdiff.cli.options import expand
 from stdiff.runtime.files import InputError
 from stdiff.table.shard_list import write_shard_list
 
@@ -11,9 +11,8 @@ def test_a_list_names_the_parts_in_their_order_and_is_read_as_arguments(tmp_path
     for name in ("00000", "00001", "00001r1", "00002"):
         (tmp_path / f"{name}.parquet").touch()
     write_shard_list(tmp_path, ["00000", "00001", "00001r1"], tmp_path / "shards.txt")
-    command = ["corpus", "show", f"@{tmp_path}/shards.txt", "--out", "sheet.png"]
-    assert build_parser().parse_args(command).shards == [
-        tmp_path / f"{name}.parquet" for name in ("00000", "00001", "00001r1")
+    assert expand([f"@{tmp_path}/shards.txt"]) == [
+        f"{tmp_path}/{name}.parquet" for name in ("00000", "00001", "00001r1")
     ]
 
 

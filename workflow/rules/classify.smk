@@ -40,8 +40,8 @@ if CONFIG.classification:
         shell:
             "stdiff classify --config {input.config} --cases {input.tables}"
             " --splits {input.splits} --target {wildcards.target}"
-            " --arm {wildcards.arm}-{wildcards.labels} --seed {wildcards.seed}"
-            " --corpus {params.corpus} --state {params.state} --leave-hole --out {output.table}"
+            " --arm {wildcards.arm}-{wildcards.labels} --repetition {wildcards.seed}"
+            " --corpus {params.corpus} --state {params.state} --allow-failure --out {output.table}"
             " --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
 
     rule auc:

@@ -30,7 +30,7 @@ rule gate_thresholds:
         decoupling=CONFIG.model.gate.model_dump_json(),
         segmenter=SEGMENTERS[0],
     shell:
-        "stdiff gate calibrate --config {input.config} --cases {input.tables}"
+        "stdiff filter calibrate --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --segmenter {params.segmenter} --weights {input.weights}"
         " --out {output.thresholds} --reference {output.reference} --threads {threads}"
         " 2>&1 | tee -i {log}"
@@ -58,7 +58,7 @@ rule gate:
         code=code_of("stdiff.filtering.filter"),
         segmenter=SEGMENTERS[0],
     shell:
-        "stdiff gate apply {input.images} --config {input.config} --thresholds {input.thresholds}"
+        "stdiff filter apply {input.images} --config {input.config} --thresholds {input.thresholds}"
         " --reference {input.reference} --segmenter {params.segmenter} --weights {input.weights}"
         " --out {output} --threads {threads} 2>&1 | tee -i {log}"
 

@@ -32,11 +32,11 @@ rule segment:
         corpus=lambda _, input: [f"@{path}" for path in input.corpus],
         arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
         # One failed training leaves a hole in the report; without the judge there is no report.
-        failing=lambda w: "" if (w.segmenter, w.arm, w.seed) == JUDGING else "--leave-hole",
+        failing=lambda w: "" if (w.segmenter, w.arm, w.seed) == JUDGING else "--allow-failure",
         seed=CONFIG.seed,
     shell:
         "stdiff segment --config {input.config} --cases {input.tables} --splits {input.splits}"
         " --segmenter {wildcards.segmenter} --arm {wildcards.arm}-{wildcards.labels}"
-        " --seed {wildcards.seed} --corpus {params.corpus} --state {params.state}"
+        " --repetition {wildcards.seed} --corpus {params.corpus} --state {params.state}"
         " {params.failing}"
         " --out {output.table} --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
