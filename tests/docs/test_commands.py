@@ -62,12 +62,12 @@ def commands_of(page: Path) -> list[str]:
     code = "\n".join(body for language, body in blocks if language in ("", "bash", "sh", "console"))
     lines = [line.strip().removeprefix("$ ") for line in code.replace("\\\n", " ").splitlines()]
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
-    return [line for line in [*lines, *spans] if re.match(r"stdiff [a-z]", line)]
+    found = [line for line in [*lines, *spans] if re.match(r"stdiff [a-z]", line)]
+    return [" ".join(re.split(r"\s[|>;&#]", line)[0].split()) for line in found]
 
 
 def words_and_options(line: str) -> tuple[tuple[str, ...], set[str]]:
     """The command with a first bare word, which may be a command below it, and the options."""
-    line = re.split(r"\s[|>;&#]", line)[0]
     options = set(_OPTION.findall(line))
     words = re.sub(r"[\[\]…]|\.\.\.", " ", line).split()[1:]
     bare = [word for word in words[:2] if re.fullmatch(r"[a-z][a-z-]*", word)]
@@ -164,7 +164,7 @@ def test_no_line_of_the_results_is_without_its_page():
     ("line", "mistake"),
     [
         ("stdiff export TABLE... --as folders|nnunet --to FOLDER", None),
-        ("stdiff corpus show corpus/*.parquet --out sheet.png  # --nothing", None),
+        ("stdiff corpus show corpus/*.parquet --out sheet.png", None),
         ("stdiff harmonise busi raw --out busi.parquet", "no command"),
         ("stdiff corpus shwo corpus/*.parquet", "no command"),
         ("stdiff split busi.parquet --out splits.parquet --sede 1", "has no --sede"),
@@ -173,6 +173,16 @@ def test_no_line_of_the_results_is_without_its_page():
 def test_mistakes_are_found(line, mistake):
     found = mistakes_of(line)
     assert (mistake in found[0]) if mistake else not found
+
+
+def test_commands_are_read_from_blocks_and_inline_code(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Run `stdiff gain\nT`, not `stdiff[nnunet]`.\n\n    stdiff split a --out b  # --c\n\n"
+        "```\n$ stdiff audit run \\\n    --out a.json | less --d\n```\n```yaml\nstdiff x\n```\n"
+    )
+    expected = ["stdiff split a --out b", "stdiff audit run --out a.json", "stdiff gain T"]
+    assert commands_of(page) == expected
 
 
 def test_a_block_is_exempt_only_where_the_line_before_says_why():
