@@ -140,6 +140,15 @@ def test_every_file_of_the_repository_that_is_named_exists(page):
     assert not missing, f"{name(page)} names {', '.join(missing)}"
 
 
+def test_names_in_the_guide_for_contributors_are_those_of_the_code():
+    code = " ".join(file.read_text() for file in sorted((ROOT / "stdiff").rglob("*.py")))
+    words = {*re.findall(r"\w+", code), *re.findall(r"\w+", (ROOT / "Makefile").read_text())}
+    words |= set(re.findall(r"\w+", (ROOT / "tests/workflow/test_workflow.py").read_text()))
+    prose, _ = split_page((ROOT / "CONTRIBUTING.md").read_text())
+    named = set(re.findall(r"`([A-Za-z_]\w+)(?:\(\w*\))?`", prose))
+    assert not named - words
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_examples_compile_and_import_what_there_is(page):
     _, blocks = split_page(page.read_text())
