@@ -159,6 +159,12 @@ def test_python_examples_compile_and_import_what_there_is(page):
                 assert hasattr(importlib.import_module(module), wanted), f"{module}.{wanted}"
 
 
+def test_the_map_shows_every_room():
+    picture = (ROOT / "docs" / "pictures" / "map.svg").read_text()
+    rooms = {path.parent.name for path in (ROOT / "stdiff").glob("*/__init__.py")}
+    assert rooms <= set(re.findall(r">(\w+)</text>", picture))
+
+
 def test_the_readme_is_one_screen_or_two():
     assert len((ROOT / "README.md").read_text().splitlines()) < 120
 
