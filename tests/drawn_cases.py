@@ -75,7 +75,7 @@ def run(tables, out, config=None, *, arm="real-100", corpus=("corpus.parquet",),
     options = {
         "segmenter": "unet_resnet18",
         "arm": arm,
-        "seed": 0,
+        "repetition": 0,
         "cohort": CohortFiles([tables / "cases.parquet"], tables / "splits.parquet"),
         "corpus": [tables / name for name in corpus],
         "out": out / "cases.parquet",

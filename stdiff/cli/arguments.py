@@ -10,7 +10,7 @@ from stdiff.cli import options
 from stdiff.cli.arguments_corpus import add_corpus_actions, add_export_options
 from stdiff.cli.arguments_gate import add_gate_actions
 from stdiff.cli.arguments_masks import add_mask_actions
-from stdiff.config.classification import Target
+from stdiff.config.downstream import Target
 
 COLLECTIONS = ("busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder")
 
@@ -211,8 +211,8 @@ def _downstream_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--weights", type=Path, required=True, help="where the weights go")
     p.add_argument("--state", type=Path, required=True, help="folder of checkpoints")
     p.add_argument(
-        "--leave-hole", action="store_true", help="if it fails, write why in place of the table"
+        "--allow-failure", action="store_true", help="if it fails, record the reason in the table"
     )
-    options.seed(p)
+    p.add_argument("--repetition", type=int, default=0, help="number of the repetition, from 0")
     options.out(p, "per-case table (Parquet)")
     options.threads(p)

@@ -234,23 +234,22 @@ def _classify(o: argparse.Namespace) -> int:
 
 
 def _downstream(o: argparse.Namespace, train: Callable[..., None], named: dict[str, str]) -> int:
-    """Exit code of the training of a segmenter or classifier, which may leave a hole."""
+    """Exit code of the training of a segmenter or classifier, which may fail if allowed."""
     from stdiff.config.run import load_config
     from stdiff.downstream.arms import parse_arm
-    from stdiff.downstream.holes import or_leave_hole
+    from stdiff.downstream.failures import record_failure
     from stdiff.table.cohort import CohortFiles
 
     config = load_config(o.config)
-    names = ("arm", "seed", "corpus", "out", "weights", "state")
+    names = ("arm", "repetition", "corpus", "out", "weights", "state")
     options = named | {name: getattr(o, name) for name in names}
     options["cohort"] = CohortFiles(o.cases, o.splits, config.split.fold)
-    if not o.leave_hole:
+    if not o.allow_failure:
         return _trained(lambda: train(config, **options))
     arm = parse_arm(o.arm, config)
-    named = named | {"arm": arm.name, "labels": str(arm.labels), "seed": o.seed}
-    return _trained(
-        lambda: or_leave_hole(lambda: train(config, **options), named, out=o.out, weights=o.weights)
-    )
+    named = named | {"arm": arm.name, "labels": str(arm.labels), "repetition": o.repetition}
+    files = {"out": o.out, "weights": o.weights}
+    return _trained(lambda: record_failure(lambda: train(config, **options), named, **files))
 
 
 def _evaluate(o: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ def command(tables, out, arm="mixed-100", **options):
     (out / "config.yaml").write_text(dump_config(nnunet(**options)))
     words = [sys.executable, "-m", "stdiff", "segment", "--config", out / "config.yaml"]
     words += ["--cases", tables / "cases.parquet", "--splits", tables / "splits.parquet"]
-    words += ["--segmenter", "nnunet", "--arm", arm, "--seed", "0", "--state", out / "state"]
+    words += ["--segmenter", "nnunet", "--arm", arm, "--repetition", "0", "--state", out / "state"]
     words += ["--corpus", tables / "corpus.parquet", "--threads", "1"]
     return [str(word) for word in (*words, "--out", out / "t", "--weights", out / "w")]
 
@@ -54,7 +54,7 @@ def test_it_cannot_judge_generated_images():
     config = nnunet().model_dump(mode="json")
     segmenters = config["segmentation"]["segmenters"]
     config["segmentation"]["segmenters"] = {"nnunet": segmenters.pop("nnunet"), **segmenters}
-    with pytest.raises(InputError, match="nnunet stands first and judges"):
+    with pytest.raises(InputError, match="nnunet is the first and evaluates"):
         parse_config(config)
 
 

@@ -73,7 +73,7 @@ def test_same_command_same_weights_and_a_finished_one_is_not_trained_again(table
     again = run(tables, tmp_path / "c", arm="mixed-50", state=tmp_path / "a" / "state")
     assert weights == (tmp_path / "c" / "weights.safetensors").read_bytes()
     assert again["dice"].equals(pd.read_parquet(tmp_path / "a" / "cases.parquet")["dice"])
-    run(tables, tmp_path / "d", arm="mixed-50", seed=1)
+    run(tables, tmp_path / "d", arm="mixed-50", repetition=1)
     assert weights != (tmp_path / "d" / "weights.safetensors").read_bytes()
 
 
@@ -241,30 +241,30 @@ def command_of(tables, tmp_path, arm):
     (tmp_path / "c.yaml").write_text(dump_config(configuration()))
     command = ["segment", "--config", tmp_path / "c.yaml", "--cases", tables / "cases.parquet"]
     command += ["--splits", tables / "splits.parquet", "--segmenter", "unet_resnet18"]
-    command += ["--arm", arm, "--corpus", tables / "corpus.parquet", "--seed", 1]
+    command += ["--arm", arm, "--corpus", tables / "corpus.parquet", "--repetition", 1]
     command += ["--state", tmp_path / "state", "--weights", tmp_path / "w", "--out", tmp_path / "t"]
     return [str(part) for part in command]
 
 
 @pytest.mark.parametrize("name", ["cases", "splits", "corpus"])
-def test_a_damaged_file_is_no_hole(tables, tmp_path, name, capsys):
+def test_a_damaged_file_is_not_recorded_as_a_failure(tables, tmp_path, name, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(tables, copy)
     file = copy / f"{name}.parquet"
     file.write_bytes(file.read_bytes()[:-100])
-    assert main([*command_of(copy, tmp_path, "mixed-100"), "--leave-hole"]) == 1
+    assert main([*command_of(copy, tmp_path, "mixed-100"), "--allow-failure"]) == 1
     assert f"{name}.parquet" in capsys.readouterr().err
     assert not (tmp_path / "t").exists() and not (tmp_path / "w").exists()
 
 
-def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
+def test_the_command_records_a_failure_only_if_allowed(tables, tmp_path):
     command = command_of(tables, tmp_path, "many-100")
     assert main(command) == 1
     assert not (tmp_path / "t").exists()
-    assert main([*command, "--leave-hole"]) == 0
-    hole = pd.read_parquet(tmp_path / "t").iloc[0]
-    assert (hole["arm"], hole["labels"], hole["seed"]) == ("many", "100 %", 1)
-    assert "32 synthetic" in hole["reason"]
+    assert main([*command, "--allow-failure"]) == 0
+    failure = pd.read_parquet(tmp_path / "t").iloc[0]
+    assert (failure["arm"], failure["labels"], failure["repetition"]) == ("many", "100 %", 1)
+    assert "32 synthetic" in failure["reason"]
 
 
 @pytest.mark.parametrize(
