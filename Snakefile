@@ -82,7 +82,7 @@ wildcard_constraints:
     segmenter="[a-z0-9_]+",
     target="[a-z]+",
     arm="[a-z0-9_]+",
-    seed=r"\d+",
+    repetition=r"\d+",
 
 
 # Done in a second; not worth a job of a cluster.

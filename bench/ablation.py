@@ -28,7 +28,7 @@ from stdiff.downstream.images import LabelledImages, labelled_images
 from stdiff.downstream.metrics import case_metrics
 from stdiff.downstream.networks import image_features, load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
-from stdiff.evaluation.adherence import balanced_accuracy, told_terms
+from stdiff.evaluation.adherence import balanced_accuracy, derived_agreement
 from stdiff.evaluation.fidelity import kid
 from stdiff.filtering.scores import SEEN_TERMS
 from stdiff.runtime.files import sha256_bytes, write_text
@@ -96,7 +96,7 @@ def generated(model, plan, seed, sampler, free=False):
 
 def adherence(rows, images, masks):
     """Balanced accuracy of each feature that is seen in the image."""
-    told = told_terms(rows, LabelledImages(images, masks), rows["case_id"].to_numpy())
+    told = derived_agreement(rows, LabelledImages(images, masks), rows["case_id"].to_numpy())
     return {name: balanced_accuracy(told[name]) for name in SEEN_TERMS}
 
 

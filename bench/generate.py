@@ -37,7 +37,7 @@ from stdiff.downstream.images import LabelledImages, labelled_images
 from stdiff.downstream.metrics import case_metrics
 from stdiff.downstream.networks import image_features, load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
-from stdiff.evaluation.adherence import balanced_record, told_terms
+from stdiff.evaluation.adherence import balanced_record, derived_agreement
 from stdiff.filtering.scores import SEEN_TERMS
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.randomness import generator as random_generator
@@ -192,7 +192,7 @@ def quality(run, config, segmenter):
             f"{kid:.2f} ± {1.96 * error:.2f}",
             f"{dice.mean():.3f} ± {1.96 * stats.sem(dice):.3f}",
         ]
-        told = told_terms(plan, LabelledImages(images, masks), plan["case_id"].to_numpy())
+        told = derived_agreement(plan, LabelledImages(images, masks), plan["case_id"].to_numpy())
         for name in SEEN_TERMS:
             draws, rng = config.evaluation.bootstrap_draws, random_generator(config.seed, "bench")
             met = balanced_record(told[name], draws, rng)

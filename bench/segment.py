@@ -26,11 +26,11 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from stdiff.config.segmentation import ArmConfig, SegmenterConfig
+from stdiff.config.downstream import ArmConfig, SegmenterConfig
 from stdiff.config.training import SegmenterTrainingConfig
+from stdiff.downstream.architectures import build_network
 from stdiff.downstream.arms import Arm
 from stdiff.downstream.augmentation import augment
-from stdiff.downstream.factories import build_network
 from stdiff.downstream.images import ArmImages, LabelledImages
 from stdiff.downstream.networks import build_segmenter
 from stdiff.downstream.segmenter_stage import SegmenterStage, soft_dice

@@ -46,8 +46,7 @@ def configuration(images=16, **training):
                 "labels": [50, 100],
                 "arms": ARMS,
                 "segmenters": SEGMENTERS,
-                "training": {"batch": 8, "images": images, "warmup_images": 0}
-                | training,
+                "training": {"batch": 8, "images": images, "warmup_images": 0} | training,
             },
         }
     )
@@ -75,7 +74,7 @@ def run(tables, out, config=None, *, arm="real-100", corpus=("corpus.parquet",),
     options = {
         "segmenter": "unet_resnet18",
         "arm": arm,
-        "seed": 0,
+        "repetition": 0,
         "cohort": CohortFiles([tables / "cases.parquet"], tables / "splits.parquet"),
         "corpus": [tables / name for name in corpus],
         "out": out / "cases.parquet",

@@ -1,9 +1,9 @@
-# Every fold of a k-fold: a run each, with its own stage 1, and the gain over the test cases of all.
+# All folds of a k-fold, each a separate run, and the gain over the test cases of all folds.
 #
 #   snakemake --snakefile workflow/folds.smk --cores all --configfile config/busi_cpu.yaml \
 #       --config data_root=FOLDER split='{folds: 5}'
 #
-# Fold k is results/<run>_fold<k>, as if it had been run by itself with split.fold: k.
+# Fold k is written to results/<run>_fold<k>, the same as a run with split.fold: k.
 
 from pathlib import Path
 
@@ -33,9 +33,9 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 if CONFIG.split.folds is None:
-    raise WorkflowError("split.folds is null, a hold-out; e.g. --config split='{folds: 5}'")
+    raise WorkflowError("split.folds is null, a hold-out; set it, e.g. --config split='{folds: 5}'")
 
-# Configurations of the folds, by what the names of their rules begin with.
+# Configurations of the folds by the prefix of their rule names.
 FOLDS = {
     f"fold{fold}_": config
     | {
@@ -54,19 +54,19 @@ onstart:
         refresh_config(one, run / "state" / "config.yaml", run / "config.yaml")
 
 
-for FOLD, OF_FOLD in FOLDS.items():
+for FOLD, FOLD_CONFIG in FOLDS.items():
 
     module:
         name: FOLD
         snakefile:
             "../Snakefile"
         config:
-            OF_FOLD
+            FOLD_CONFIG
 
     use rule * from FOLD as FOLD*
 
 
-# After the modules: the target of the last one would be the default.
+# Defined after the modules, so that their default targets do not replace this one.
 localrules:
     all_folds,
 

@@ -101,12 +101,12 @@ def _train(
 ) -> int:
     """Exit code of a training."""
     from stdiff.downstream.arms import parse_arm
-    from stdiff.downstream.holes import or_leave_hole
+    from stdiff.downstream.failures import record_failure
 
-    run = partial(train, config, cohort=cohort, arm=arm, seed=repetition, **network, **files)
+    run = partial(train, config, cohort=cohort, arm=arm, repetition=repetition, **network, **files)
     if not allow_failure:
         return exit_code(run)
     parsed = parse_arm(arm, config)
-    named = network | {"arm": parsed.name, "labels": str(parsed.labels), "seed": repetition}
+    named = network | {"arm": parsed.name, "labels": str(parsed.labels), "repetition": repetition}
     out, weights = files["out"], files["weights"]
-    return exit_code(lambda: or_leave_hole(run, named, out=out, weights=weights))
+    return exit_code(lambda: record_failure(run, named, out=out, weights=weights))

@@ -12,12 +12,12 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from stdiff.config.classification import ClassificationConfig
 from stdiff.config.corpus import CorpusConfig
+from stdiff.config.downstream import ClassificationConfig, SegmentationConfig
 from stdiff.config.errors import explain
+from stdiff.config.evaluation import EvaluationConfig
 from stdiff.config.generator import ModelConfig, SamplerConfig, Section
 from stdiff.config.masks import MasksConfig
-from stdiff.config.segmentation import EvaluationConfig, SegmentationConfig
 from stdiff.config.training import TrainingConfig
 from stdiff.runtime.files import InputError, write_text
 

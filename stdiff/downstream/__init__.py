@@ -1,1 +1,1 @@
-"""Segmenters: networks, what they are trained on, training, and per-case metrics."""
+"""Segmenters and classifiers: networks, training data, training and per-case metrics."""

@@ -1,21 +1,17 @@
-"""An arm: what a segmenter is trained on besides the real labelled images, and how they meet."""
+"""An arm: the training data of a network besides the real labelled images, and its schedule."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from stdiff.config.downstream import ArmConfig
 from stdiff.config.run import Config
-from stdiff.config.segmentation import ArmConfig
 from stdiff.runtime.files import InputError
 from stdiff.table.label_budget import LabelBudget
 
-# The columns of a per-case table that name a training, but for its seed.
-TRAINING = ["segmenter", "arm", "labels"]
-# The columns of the table that a failed training leaves.
-HOLE = [*TRAINING, "seed", "reason"]
-# Of a pretrained segmenter's images, those seen before the real ones.
-PRETRAINING = 0.75
+# Share of a pretrained network's images that are synthetic and come before the real ones.
+_PRETRAINING = 0.75
 
 
 @dataclass(frozen=True)
@@ -23,11 +19,11 @@ class Phase:
     """A part of a training."""
 
     name: str
-    fraction: float  # of the training's images
+    fraction: float  # of the training's images, in (0, 1]
     synthetic_share: float  # share of synthetic images in every batch, in [0, 1]
 
     def real_in_batch(self, batch: int) -> int:
-        """Number of real images in a batch of ``batch`` images; at least one if any is wanted."""
+        """Number of real images in a batch; at least one unless the phase is all synthetic."""
         real = round((1 - self.synthetic_share) * batch)
         return max(real, int(self.synthetic_share < 1))
 
@@ -45,19 +41,19 @@ class Arm:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The parts of the training, in their order; all arms see equally many images in all."""
+        """The parts of the training in order; the total number of images is equal in all arms."""
         kind = self.config.kind
         if kind == "pretrained":
-            return Phase("synthetic", PRETRAINING, 1.0), Phase("real", 1 - PRETRAINING, 0.0)
+            return Phase("synthetic", _PRETRAINING, 1.0), Phase("real", 1 - _PRETRAINING, 0.0)
         share = {"mixed": self.config.share_of_mixed, "synthetic": 1.0}.get(kind, 0.0)
         return (Phase(kind, 1.0, share),)
 
 
 def parse_arm(text: str, config: Config) -> Arm:
-    """The arm that ``<arm>-<labels>``, e.g. ``mixed-10`` or ``mixed-40cases``, names.
+    """Parse ``<arm>-<labels>``, e.g. ``mixed-10`` or ``mixed-40cases``.
 
     Raises:
-        InputError: not of that form, or arm or labels are not in the configuration.
+        InputError: wrong format, or arm or labels are not in the configuration.
     """
     arms = config.segmentation.arms
     budgets = {budget.slug: budget for budget in config.segmentation.budgets}
@@ -72,15 +68,15 @@ def parse_arm(text: str, config: Config) -> Arm:
 
 
 def per_case_tables(config: Config) -> list[str]:
-    """The tables of all trainings of segmenters, below the run's folder."""
+    """Paths of the per-case tables of all segmenter trainings, relative to the run's folder."""
     return [
-        f"segment/{segmenter}/{arm}-{budget.slug}/seed{seed}.parquet"
+        f"segment/{segmenter}/{arm}-{budget.slug}/seed{repetition}.parquet"
         for segmenter, arm in config.segmentation.trainings
         for budget in config.segmentation.budgets
-        for seed in range(config.segmentation.seeds)
+        for repetition in range(config.segmentation.seeds)
     ]
 
 
 def real_arm(config: Config) -> str:
-    """Name of the arm that gains are measured against: the first with real images only."""
+    """Name of the baseline arm: the first with real images only."""
     return next(name for name, arm in config.segmentation.arms.items() if arm.kind == "real")

@@ -1,8 +1,8 @@
-"""Augmentation of whole batches of ultrasound images, equal in every arm.
+"""Augmentation of batches of ultrasound images, the same in every arm.
 
-Only changes a scanner could have made: no vertical flip (shadows fall downwards), no black
-borders (edges are reflected). Every image of a batch gets a change of its own; all of it is drawn
-from the generator given.
+Only changes that a scanner could produce: no vertical flip (shadows fall downwards), no black
+borders (edges are reflected). Each image is changed independently; all randomness comes from the
+given generator.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import math
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-_SCALE = 0.25  # of log size; and half of it of log aspect
+_SCALE = 0.25  # range of the log size; half of it for the log aspect ratio
 _ROTATION = math.radians(10)
-_SHIFT = 0.2  # fraction of half the side
-_ELASTIC = 0.05  # standard deviation of the control points, fraction of half the side
+_SHIFT = 0.2  # fraction of half the image side
+_ELASTIC = 0.05  # standard deviation of the control points, fraction of half the image side
 _ELASTIC_POINTS = 5  # control points along each side
-_GAMMA = 0.3  # of log gamma
-_GAIN = 0.15  # of log gain, over the whole image and once more from top to bottom
+_GAMMA = 0.3  # range of log gamma
+_GAIN = 0.15  # range of the log gain: overall, and again as a gradient over depth
 _SPECKLE = 0.15  # largest standard deviation of the multiplicative noise
-_SHADOWED = 0.25  # share of images that get an acoustic shadow
-_SHADOW_LOSS = 0.7  # largest share of the brightness that is lost in it
+_SHADOWED = 0.25  # share of images with an acoustic shadow
+_SHADOW_LOSS = 0.7  # largest loss of brightness in a shadow, fraction
 
 
 def augment(
     images_N1HW: torch.Tensor, masks_N1HW: torch.Tensor, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images in [0, 255] and masks in {0, 1}, float, deformed together, then images regraded."""
+    """Deform float images in [0, 255] and masks in {0, 1} together, then change the grey levels."""
     images_N1HW, masks_N1HW = deform(images_N1HW, masks_N1HW, rng)
     return regrade(images_N1HW, rng), masks_N1HW
 
@@ -38,15 +38,15 @@ def deform(
     """Mirror, scale, rotate, shift and elastically deform images (linear) and masks (nearest)."""
     count, device = len(images_N1HW), images_N1HW.device
     grid_NHW2 = _sampling_grid(count, images_N1HW.shape[-2:], rng).to(device)
-    where = {"padding_mode": "reflection", "align_corners": False}
+    sampling = {"padding_mode": "reflection", "align_corners": False}
     return (
-        F.grid_sample(images_N1HW, grid_NHW2, mode="bilinear", **where),
-        F.grid_sample(masks_N1HW, grid_NHW2, mode="nearest", **where),
+        F.grid_sample(images_N1HW, grid_NHW2, mode="bilinear", **sampling),
+        F.grid_sample(masks_N1HW, grid_NHW2, mode="nearest", **sampling),
     )
 
 
 def regrade(images_N1HW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Change gamma, gain, gain along depth, speckle and shadows of images in [0, 255]."""
+    """Change gamma, gain, gain over depth, speckle and shadows of images in [0, 255]."""
     count, _, height, _ = images_N1HW.shape
     device = images_N1HW.device
     gamma = (_GAMMA * _uniform((count, 1, 1, 1), rng)).exp().to(device)
@@ -60,22 +60,22 @@ def regrade(images_N1HW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 
 
 def acoustic_shadows(count: int, size_px: tuple[int, int], rng: torch.Generator) -> torch.Tensor:
-    """What is left of the brightness where some images have a shadow, (N, 1, H, W) in (0, 1].
+    """Brightness factors (N, 1, H, W) in (0, 1]; below 1 in the shadows of some images.
 
     A shadow is a soft vertical band, 5 to 20 % of the width, that begins in the upper two thirds
-    and reaches to the bottom, as behind a calcification or a rib.
+    and extends to the bottom, as behind a calcification or a rib.
     """
     height, width = size_px
-    here, centre, narrow, begins, loss = torch.rand((5, count, 1, 1, 1), generator=rng)
+    present, centre, width_share, top, loss = torch.rand((5, count, 1, 1, 1), generator=rng)
     across = (torch.arange(width) + 0.5) / width - centre
-    across = (-((across / (0.025 + 0.075 * narrow)) ** 2)).exp()
-    depth = (torch.arange(height)[:, None] + 0.5) / height - 2 / 3 * begins
+    across = (-((across / (0.025 + 0.075 * width_share)) ** 2)).exp()
+    depth = (torch.arange(height)[:, None] + 0.5) / height - 2 / 3 * top
     below = (depth * 20).sigmoid()
-    return 1 - (here < _SHADOWED) * _SHADOW_LOSS * loss * across * below
+    return 1 - (present < _SHADOWED) * _SHADOW_LOSS * loss * across * below
 
 
 def _sampling_grid(count: int, size_px: tuple[int, int], rng: torch.Generator) -> torch.Tensor:
-    """Where each output pixel is read from, (N, H, W, 2) as (x, y) in [-1, 1]."""
+    """Source position (x, y) in [-1, 1] of each output pixel, (N, H, W, 2)."""
     angle = _ROTATION * _uniform((count,), rng)
     size = _SCALE * _uniform((count,), rng)
     aspect = _SCALE / 2 * _uniform((count,), rng)

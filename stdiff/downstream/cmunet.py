@@ -1,4 +1,4 @@
-"""CMU-Net: a U-Net with ConvMixer layers at its bottom and gated skips (arXiv 2210.13012)."""
+"""CMU-Net: a U-Net with ConvMixer layers at the bottleneck and gated skips (arXiv 2210.13012)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LAYERS = 7
 
 
 class CMUNet(nn.Module):
-    """One grey input, one lesion logit; sides are multiples of 16."""
+    """One grey input, one lesion logit per pixel; image sides are multiples of 16."""
 
     def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-CHANNELS = (64, 128, 256, 512, 1024)  # the papers'
+CHANNELS = (64, 128, 256, 512, 1024)  # as in the papers
 _KERNEL = 7
 
 
 def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice 3 x 3 convolution, batch normalisation, ReLU."""
+    """Two blocks of 3 x 3 convolution, batch normalisation and ReLU."""
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -21,7 +21,7 @@ def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class ConvMixer(nn.Module):
-    """One layer: a depthwise convolution beside the identity, then a 1 x 1 one."""
+    """One layer: a depthwise convolution with a residual connection, then a 1 x 1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,17 +35,17 @@ class ConvMixer(nn.Module):
         )
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """Keeps the shape."""
+        """Output of the same shape."""
         return self.pointwise(x_NCHW + self.depthwise(x_NCHW))
 
 
 def mixers(channels: int, layers: int) -> nn.Sequential:
-    """A group of ConvMixer layers."""
+    """A sequence of ConvMixer layers."""
     return nn.Sequential(*(ConvMixer(channels) for _ in range(layers)))
 
 
 class SkipGate(nn.Module):
-    """MSAG: a skip connection weighed by what three sizes of context say of each position."""
+    """MSAG: a skip connection with attention from three context sizes at each position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class SkipGate(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Five double convolutions with a halving between each two."""
+    """Five double convolutions with 2 x 2 max pooling in between."""
 
     def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x_N1HW: torch.Tensor) -> list[torch.Tensor]:
-        """Features of every level, those of the whole image's size first."""
+        """Features of every level, full resolution first."""
         levels = [self.blocks[0](x_N1HW)]
         for block in self.blocks[1:]:
             levels.append(block(F.max_pool2d(levels[-1], 2)))
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the deepest level up, joined with the gated skip connection at each."""
+    """Upsampling from the deepest level; each level is joined with its gated skip connection."""
 
     def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(channels[0], 1, 1)
 
     def forward(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Logits (N, 1, H, W) of features as :class:`Encoder` orders them."""
+        """Logits (N, 1, H, W) from features in the order of :class:`Encoder`."""
         x_NCHW = levels[-1]
         for up, join, skip in zip(self.ups, self.joins, levels[-2::-1], strict=True):
             x_NCHW = join(torch.cat([skip, up(x_NCHW)], dim=1))
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
 
 
 def skip_gates(channels: Sequence[int]) -> nn.ModuleList:
-    """One gate for each level but the deepest."""
+    """One gate per level except the deepest."""
     return nn.ModuleList(SkipGate(c) for c in channels[:-1])
 
 

@@ -1,4 +1,4 @@
-"""Decoded cases, held in memory: what an arm is trained on, and what it is tested on."""
+"""Decoded images and masks of an arm's training cases and of held-out lesions."""
 
 from __future__ import annotations
 
@@ -19,45 +19,61 @@ from stdiff.table.cohort import Cohort
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with masks, and what each weighs in the loss."""
+    """Images with masks, loss weights and, for a classifier, classes."""
 
     images_NHW: np.ndarray  # uint8
     masks_NHW: np.ndarray  # uint8, 0 or 255
-    weights_N: np.ndarray | None = None  # float32, of mean 1; None = all alike
-    classes_N: np.ndarray | None = None  # int64, of a classifier's target
+    weights_N: np.ndarray | None = None  # float32, mean 1; None = all 1
+    classes_N: np.ndarray | None = None  # int64, for a classifier
 
     def __len__(self) -> int:
         return len(self.images_NHW)
 
     @property
     def weights(self) -> np.ndarray:
-        """The weights (N,), float32."""
+        """Loss weights (N,) float32."""
         return np.ones(len(self), np.float32) if self.weights_N is None else self.weights_N
 
     @property
     def sha256(self) -> str:
         """Hash of all pixels, weights and classes."""
-        others = [b"" if of is None else of.tobytes() for of in (self.weights_N, self.classes_N)]
-        return sha256_bytes(
-            b"".join([self.images_NHW.tobytes(), self.masks_NHW.tobytes(), *others])
+        arrays = (self.images_NHW, self.masks_NHW, self.weights_N, self.classes_N)
+        return sha256_bytes(b"".join(b"" if a is None else a.tobytes() for a in arrays))
+
+    def select(self, indices: np.ndarray) -> LabelledImages:
+        """The cases at these indices (N,), with explicit weights."""
+        classes_N = None if self.classes_N is None else self.classes_N[indices]
+        return LabelledImages(
+            self.images_NHW[indices], self.masks_NHW[indices], self.weights[indices], classes_N
         )
+
+
+def concatenated(parts: Sequence[LabelledImages]) -> LabelledImages:
+    """The cases of all parts in order; either all parts have classes or none has."""
+    classed = parts[0].classes_N is not None
+    return LabelledImages(
+        np.concatenate([part.images_NHW for part in parts]),
+        np.concatenate([part.masks_NHW for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.classes_N for part in parts]) if classed else None,
+    )
 
 
 @dataclass(frozen=True)
 class ArmImages:
-    """All images of an arm."""
+    """All training images of an arm."""
 
     real: LabelledImages
-    synthetic: LabelledImages | None  # seen with their masks
-    unlabelled_NHW: np.ndarray | None  # uint8, seen without
-    unlabelled_synthetic: int = 0  # of these
-    # The real cases among them: seen with their masks, and without.
+    synthetic: LabelledImages | None
+    unlabelled_NHW: np.ndarray | None  # uint8, used without masks
+    unlabelled_synthetic: int = 0  # number of synthetic images among the unlabelled ones
+    # Ids of the real cases, used with and without their masks.
     labelled_cases: tuple[str, ...] = ()
     unlabelled_cases: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, str]:
-        """Hashes of all that is seen."""
+        """Hashes of all images."""
         unlabelled = self.unlabelled_NHW
         return {
             "real": self.real.sha256,
@@ -67,12 +83,12 @@ class ArmImages:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers of images, as columns of the per-case table."""
+        """Numbers of images, by column of the per-case table."""
         unlabelled = 0 if self.unlabelled_NHW is None else len(self.unlabelled_NHW)
         synthetic = len(self.synthetic) if self.synthetic else 0
         return {
             "training_real": len(self.real),
-            # Those of an arm that sees them both ways are the same.
+            # An arm that uses them with and without masks uses the same ones.
             "training_synthetic": max(synthetic, self.unlabelled_synthetic),
             "training_real_unlabelled": unlabelled - self.unlabelled_synthetic,
         }
@@ -85,83 +101,83 @@ def images_of_arm(
     size_px: int,
     target: Target | None = None,
 ) -> ArmImages:
-    """Decode what an arm is trained on.
+    """Decode the training images of an arm.
 
     Args:
-        arm: See :class:`stdiff.downstream.arms.Arm`.
+        arm: The arm and its label budget.
         cohort: Real cases and their splits.
-        corpus: Case tables of synthetic images, read only if the arm uses any. Of the images that
-            the gate accepted the first are taken, as many as the arm's ratio says.
+        corpus: Case tables of synthetic images, read only if the arm uses any. The first accepted
+            images are used, as many as the arm's ratio requires.
         size_px: Side of all images.
-        target: What a classifier is to tell apart: only cases whose class is known are taken, of
-            the corpus too.
+        target: Target of a classifier: real and synthetic cases without a class are left out.
 
     Raises:
-        InputError: no labelled case, or fewer than two classes of the target; no corpus or one
-            that is too small for the arm, or images of another size.
+        InputError: no labelled case, fewer than two classes of the target, no corpus, a corpus too
+            small for the arm, or images of another size.
     """
     labelled = cohort.labelled_training(arm.labels)
     if target:
-        labelled = of_known_class(labelled, target, f"labelled training case of arm {arm}")
+        labelled = with_known_class(labelled, target, f"labelled training case of arm {arm}")
     real = labelled_images(labelled, size_px, target)
     synthetic = None
     if arm.config.uses_corpus:
         synthetic = _accepted_rows(arm, corpus, len(real), target)
-    beyond = cohort.training()
-    beyond = beyond[~beyond["case_id"].isin(labelled["case_id"])]
-    beyond = beyond if "training" in arm.config.without_masks else beyond.iloc[:0]
+    unlabelled = cohort.training()
+    unlabelled = unlabelled[~unlabelled["case_id"].isin(labelled["case_id"])]
+    if "training" not in arm.config.without_masks:
+        unlabelled = unlabelled.iloc[:0]
     unmasked = synthetic if "corpus" in arm.config.without_masks else None
     return ArmImages(
         real,
         None if arm.config.kind == "unlabelled" else _weighted(synthetic, arm, size_px, target),
-        _without_masks(arm, [rows for rows in (unmasked, beyond) if rows is not None], size_px),
+        _without_masks(arm, [rows for rows in (unmasked, unlabelled) if rows is not None], size_px),
         0 if unmasked is None else len(unmasked),
         () if arm.config.kind == "synthetic" else tuple(labelled["case_id"]),
-        tuple(beyond["case_id"]),
+        tuple(unlabelled["case_id"]),
     )
 
 
 def _without_masks(arm: Arm, tables: Sequence[pd.DataFrame], size_px: int) -> np.ndarray | None:
-    """Images (N, H, W) uint8 of the rows; None for an arm that takes none."""
+    """Images (N, H, W) uint8 of the rows; None for an arm without unlabelled images."""
     if not arm.config.without_masks:
         return None
     rows = pd.concat(tables, ignore_index=True)
     if rows.empty:
         raise InputError(
-            f"arm {arm}: no training image is left without a label at {arm.labels}; name "
-            "the corpus too, e.g. unlabelled: [corpus, training], or take fewer labels"
+            f"arm {arm}: no training image is left without a label at {arm.labels}; add the "
+            "corpus, e.g. unlabelled: [corpus, training], or use fewer labels"
         )
-    _refuse_other_sizes(rows, size_px)
+    _check_sizes(rows, size_px)
     return images_of(rows["image"])
 
 
 def labelled_images(
     cases: pd.DataFrame, size_px: int, target: Target | None = None
 ) -> LabelledImages:
-    """Images and masks of case rows that have both, and their classes if a target is given.
+    """Images and masks of case rows, and their classes if a target is given.
 
     Raises:
-        InputError: a row lacks one of them or is not ``size_px`` square.
+        InputError: a row has no image or mask, or is not ``size_px`` square.
     """
-    _refuse_other_sizes(cases, size_px, "mask")
+    _check_sizes(cases, size_px, "mask")
     classes = classes_of(cases, target) if target else None
     return LabelledImages(images_of(cases["image"]), images_of(cases["mask"]), None, classes)
 
 
-def of_known_class(cases: pd.DataFrame, target: Target, what: str) -> pd.DataFrame:
+def with_known_class(cases: pd.DataFrame, target: Target, name: str) -> pd.DataFrame:
     """The case rows with a class of this target.
 
     Raises:
-        InputError: fewer than two of its classes are there: nothing to tell apart.
+        InputError: the rows have fewer than two classes; the message calls a row ``name``.
     """
     classes = classes_of(cases, target)
-    there = {CLASSES[target][c] for c in classes[classes >= 0]}
-    if len(there) < 2:
-        absent = ", ".join(name for name in CLASSES[target] if name not in there)
+    present = {CLASSES[target][c] for c in classes[classes >= 0]}
+    if len(present) < 2:
+        absent = ", ".join(c for c in CLASSES[target] if c not in present)
         raise InputError(
-            f"{target}: no {what} is {absent} ({len(cases)} cases, {int((classes >= 0).sum())} "
-            "with a known class); take more labels, fewer folds or a collection that has "
-            "them, or leave the target out of classification.targets"
+            f"{target}: no {name} is {absent} ({len(cases)} cases, {int((classes >= 0).sum())} "
+            "with a known class); use more labels, fewer folds or another collection, or remove "
+            "the target from classification.targets"
         )
     return cases[classes >= 0].reset_index(drop=True)
 
@@ -169,11 +185,11 @@ def of_known_class(cases: pd.DataFrame, target: Target, what: str) -> pd.DataFra
 def _accepted_rows(
     arm: Arm, corpus: Sequence[Path], real: int, target: Target | None
 ) -> pd.DataFrame:
-    """The first accepted rows of the corpus, as many as the arm takes."""
+    """The first accepted rows of the corpus, as many as the arm uses."""
     if not corpus:
         raise InputError(
-            f"arm {arm} takes images of a corpus, but no corpus is given; name its shards, or "
-            "choose an arm of kind real"
+            f"arm {arm} uses synthetic images, but no corpus is given; pass its shards or choose "
+            "an arm of kind real"
         )
     found = list_accepted(corpus)
     accepted, count = found.listed, found.count
@@ -184,7 +200,7 @@ def _accepted_rows(
     wanted = len(accepted) if ratio is None else max(1, round(ratio * real))
     if wanted > len(accepted):
         raise InputError(
-            f"arm {arm} takes {ratio:g} x {real} = {wanted} synthetic images, but the corpus has "
+            f"arm {arm} needs {ratio:g} x {real} = {wanted} synthetic images, but the corpus has "
             f"{len(accepted)} accepted ones of {count.made}; raise corpus.count to about "
             f"{-(-wanted * count.made // len(accepted))}, or lower "
             f"segmentation.arms.{arm.name}.ratio"
@@ -205,22 +221,22 @@ def _weighted(
     if np.isnan(agreement).any() or not agreement.any():
         raise InputError(
             f"arm {arm} is weighted, but {int(np.isnan(agreement).sum())} of its "
-            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff filter apply` "
-            "on the corpus, or leave weighted out"
+            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff gate apply` "
+            "on the corpus, or remove weighted"
         )
     return replace(images, weights_N=agreement / agreement.mean())
 
 
-def _refuse_other_sizes(cases: pd.DataFrame, size_px: int, *needed: str) -> None:
-    lacking = cases[["image", *needed]].isna().any(axis=1)
+def _check_sizes(cases: pd.DataFrame, size_px: int, *required: str) -> None:
+    columns = ["image", *required]
+    lacking = cases["case_id"][cases[columns].isna().any(axis=1)]
     problems = [
         f"{case.case_id}: {case.width_px} x {case.height_px} px"
         for case in cases.itertuples()
         if (case.height_px, case.width_px) != (size_px, size_px)
-    ] + [f"{name}: no {' or '.join(['image', *needed])}" for name in cases["case_id"][lacking]]
+    ] + [f"{case_id}: no {' or '.join(columns)}" for case_id in lacking]
     if problems:
         raise InputError(
-            f"{len(problems)} of {len(cases)} cases are no image of {size_px} x {size_px} px to "
-            f"train or test on ({'; '.join(problems[:5])}); make the table with image.size_px: "
-            f"{size_px}"
+            f"{len(problems)} of {len(cases)} cases are not images of {size_px} x {size_px} px "
+            f"({'; '.join(problems[:5])}); make the table with image.size_px: {size_px}"
         )

@@ -1,8 +1,8 @@
-"""Overlap, surface distances and detection of single cases, with a rule for empty masks.
+"""Overlap, surface distances and detection per case, with a rule for empty masks.
 
-Both masks empty: there is nothing to measure, all is NaN (left out of means and counted). One
-empty: overlap, sensitivity and precision are 0, distances are the image diagonal. MONAI says NaN
-there, and as NaN leaves the mean, HD95 would *improve* when lesions are missed.
+Both masks empty: all metrics are NaN, left out of means and counted. One mask empty: overlap,
+sensitivity and precision are 0, distances are the image diagonal. MONAI returns NaN there, which
+would *improve* the mean HD95 when lesions are missed.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from skimage.measure import label
 
 from stdiff.runtime.files import InputError
 
-# IoU of a predicted with a true lesion from which on it is found: that of PI-CAI (Saha et al. 2024,
-# Lancet Oncol. 25:879-887).
-_FOUND = 0.1
+# Smallest IoU with a predicted lesion at which a true one counts as detected, as in PI-CAI (Saha et
+# al. 2024, Lancet Oncol. 25:879-887).
+_DETECTION_IOU = 0.1
 
-# MONAI 1.5 itself passes an argument that it has deprecated.
+# MONAI 1.5 passes its own deprecated argument.
 warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
 
 
 def case_metrics(
     predicted_NHW: np.ndarray, lesion_NHW: np.ndarray, spacing_mm_N: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """One row a case.
+    """Metrics with one row per case.
 
     Args:
-        predicted_NHW: Masks; every value above 0 is lesion.
+        predicted_NHW: Predicted masks; values above 0 are lesion.
         lesion_NHW: True masks of the same shape.
-        spacing_mm_N: Side of a pixel, NaN where unknown; None = unknown for all.
+        spacing_mm_N: Side of a pixel in mm, NaN where unknown; None = unknown for all.
 
     Returns:
         ``dice``, ``iou``, ``sensitivity``, ``precision``: of pixels, in [0, 1].
-        ``hd95_px``: the larger of the two directed 95th percentiles of edge-to-edge distances, and
-        ``assd_px``: their mean over both edges, in pixels of these masks; ``hd95_mm``, ``assd_mm``:
-        the same where the spacing is known.
-        ``lesions``, ``lesions_found``, ``false_lesions``: connected regions (8 neighbours) of the
-        true mask; those of them that a predicted region meets with an IoU of 0.1 or more; predicted
-        regions that meet none so.
+        ``hd95_px``: the larger of the two directed 95th percentiles of edge-to-edge distances;
+        ``assd_px``: their mean over both edges, both in pixels of these masks; ``hd95_mm``,
+        ``assd_mm``: in mm, NaN where the spacing is unknown.
+        ``lesions``, ``lesions_found``, ``false_lesions``: number of connected regions (8
+        neighbours) of the true mask; of those with an IoU of at least 0.1 with a predicted region;
+        and of predicted regions without such a match.
         ``lesion_pixels``, ``predicted_pixels``.
 
     Raises:
@@ -53,7 +53,7 @@ def case_metrics(
     if predicted_NHW.shape != lesion_NHW.shape:
         raise InputError(
             f"predicted masks are {predicted_NHW.shape}, true masks {lesion_NHW.shape}; expected "
-            "one of each for every case, of one size"
+            "equal shapes"
         )
     predicted, lesion = predicted_NHW > 0, lesion_NHW > 0
     predicted_pixels, lesion_pixels = predicted.sum(axis=(1, 2)), lesion.sum(axis=(1, 2))
@@ -83,7 +83,7 @@ def case_metrics(
 
 
 def case_dice(predicted_NHW: np.ndarray, lesion_NHW: np.ndarray) -> np.ndarray:
-    """Dice (N,) of masks in which every value above 0 is lesion; NaN where both are empty."""
+    """Dice (N,) of masks whose values above 0 are lesion; NaN where both are empty."""
     predicted, lesion = predicted_NHW > 0, lesion_NHW > 0
     overlap = (predicted & lesion).sum(axis=(1, 2))
     total = predicted.sum(axis=(1, 2)) + lesion.sum(axis=(1, 2))
@@ -91,7 +91,7 @@ def case_dice(predicted_NHW: np.ndarray, lesion_NHW: np.ndarray) -> np.ndarray:
 
 
 def _share(part: np.ndarray, whole: np.ndarray, either: np.ndarray) -> np.ndarray:
-    """part / whole; 0 where only the whole is empty, NaN where both masks are."""
+    """part / whole; 0 where ``whole`` is 0, NaN where both masks are empty."""
     empty = np.where(either > 0, 0.0, np.nan)
     return np.divide(part, whole, out=empty, where=whole > 0)
 
@@ -115,12 +115,12 @@ def _distances_px(predicted: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray
 
 
 def _detection(predicted_HW: np.ndarray, lesion_HW: np.ndarray) -> tuple[int, int, int]:
-    """Numbers of true lesions, of those found, and of predicted ones that are none."""
+    """Numbers of true lesions, detected lesions and false detections."""
     regions, lesions = label(predicted_HW, connectivity=2), label(lesion_HW, connectivity=2)
     shape = regions.max() + 1, lesions.max() + 1
     pixels = np.bincount(regions.ravel() * shape[1] + lesions.ravel(), minlength=np.prod(shape))
     pixels = pixels.reshape(shape)
     overlap = pixels[1:, 1:]
     union = pixels.sum(axis=1)[1:, None] + pixels.sum(axis=0)[None, 1:] - overlap
-    met = overlap >= _FOUND * union
-    return shape[1] - 1, int(met.any(axis=0).sum()), int((~met.any(axis=1)).sum())
+    matched = overlap >= _DETECTION_IOU * union
+    return shape[1] - 1, int(matched.any(axis=0).sum()), int((~matched.any(axis=1)).sum())

@@ -1,4 +1,4 @@
-"""MGCC: semi-supervised segmentation by outputs that must agree (arXiv 2305.09447)."""
+"""MGCC: semi-supervised segmentation by consistency of several decoders (arXiv 2305.09447)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _KEPT_ATTENTION = (0.7, 0.9)
 
 
 class MGCC(nn.Module):
-    """One grey input, one lesion logit, and three auxiliary ones; sides are multiples of 16.
+    """One grey input, one lesion logit and three auxiliary ones per pixel.
 
-    The auxiliary decoders see what enters the first, the second and the third group of ConvMixer
-    layers, in training disturbed; they serve the loss only.
+    Image sides are multiples of 16. The auxiliary decoders take the inputs of the first, second and
+    third group of ConvMixer layers, perturbed in training; they are used by the loss only.
 
     Args:
-        channels: Of the five levels.
-        consistency_weight: What the agreement of the outputs on unlabelled images weighs in the
-            loss at the end of its rise; 7 is the authors', whose trainings are long.
+        channels: Channels of the five levels.
+        consistency_weight: Loss weight of the consistency on unlabelled images after the ramp-up.
+            7 is the authors' value, for long trainings.
 
     Raises:
-        ValueError: the weight is not a number from 0.
+        ValueError: the weight is negative or not finite.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class MGCC(nn.Module):
         super().__init__()
         if not 0 <= consistency_weight < math.inf:
             raise ValueError(
-                f"consistency_weight is {consistency_weight}; expected a number from 0"
+                f"consistency_weight is {consistency_weight}; expected a finite number >= 0"
             )
         self.consistency_weight = consistency_weight
         self.encoder = Encoder(channels)
@@ -56,14 +56,14 @@ class MGCC(nn.Module):
         return self.decoder([*self._gated(skips), x_NCHW])
 
     def all_logits(self, x_N1HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits (N, 1, H, W) of the main decoder, then of the three auxiliary ones."""
+        """Logits (N, 1, H, W) of the main decoder, then of the three auxiliary decoders."""
         *skips, x_NCHW = self.encoder(x_N1HW)
         skips = self._gated(skips)
         others = []
-        for group, decoder, disturb in zip(self.groups, self.auxiliary, DISTURBANCES, strict=True):
+        for group, decoder, perturb in zip(self.groups, self.auxiliary, PERTURBATIONS, strict=True):
             levels = [*skips, x_NCHW]
             if self.training:
-                levels = [disturb(level) for level in levels]
+                levels = [perturb(level) for level in levels]
             others.append(decoder(levels))
             x_NCHW = group(x_NCHW)
         return self.decoder([*skips, x_NCHW]), *others
@@ -73,9 +73,9 @@ class MGCC(nn.Module):
 
 
 def feature_dropout(x_NCHW: torch.Tensor) -> torch.Tensor:
-    """Without the positions whose mean over channels is near the image's largest, or above it.
+    """Zero the positions whose mean over channels is close to the image's maximum.
 
-    Near is a share of the largest, drawn from U(0.7, 0.9) for each call.
+    The threshold is a fraction of the maximum, drawn from U(0.7, 0.9) in each call.
     """
     attention_N1HW = x_NCHW.mean(dim=1, keepdim=True)
     largest_N111 = attention_N1HW.amax(dim=(1, 2, 3), keepdim=True)
@@ -84,16 +84,16 @@ def feature_dropout(x_NCHW: torch.Tensor) -> torch.Tensor:
 
 
 def dropout(x_NCHW: torch.Tensor) -> torch.Tensor:
-    """Without three in ten of the values."""
+    """Zero 30 % of the values."""
     return F.dropout(x_NCHW, _DROPOUT, training=True)
 
 
 def feature_noise(x_NCHW: torch.Tensor) -> torch.Tensor:
-    """x + x u, with u uniform in [-0.3, 0.3] for every position and channel, for all images."""
+    """x + x u; u is uniform in [-0.3, 0.3] per position and channel, shared by all images."""
     return x_NCHW + x_NCHW * torch.empty_like(x_NCHW[:1]).uniform_(-_NOISE, _NOISE)
 
 
-DISTURBANCES: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+PERTURBATIONS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     feature_dropout,
     dropout,
     feature_noise,

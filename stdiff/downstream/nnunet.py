@@ -1,7 +1,6 @@
 """nnU-Net v2 as a segmenter: its own planner, augmentation and trainer.
 
-It is an optional package (doi 10.1038/s41592-020-01008-z). It is given the images of an arm as a
-raw dataset, and asked for the masks of others.
+An optional package (doi 10.1038/s41592-020-01008-z). It gets the images of an arm as a raw dataset.
 """
 
 from __future__ import annotations
@@ -19,104 +18,102 @@ import torch
 from PIL import Image
 from torch import nn
 
+from stdiff.config.downstream import SegmenterConfig
 from stdiff.config.run import Config
-from stdiff.config.segmentation import SegmenterConfig
 from stdiff.downstream.images import ArmImages, LabelledImages
 from stdiff.export.nnunet import about_dataset
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError, write_text
 from stdiff.training.checkpoints import CheckpointFolder
 
-_ID, _NAME = 501, "Dataset501_arm"
-# Of nnU-Net itself.
-_EPOCHS, _STEPS_AN_EPOCH = 1000, 250
+_DATASET_ID, _DATASET = 501, "Dataset501_arm"
+# nnU-Net's defaults.
+_EPOCHS, _STEPS_PER_EPOCH = 1000, 250
 
 
 def train_nnunet(
     config: Config,
-    recipe: SegmenterConfig,
+    network_config: SegmenterConfig,
     stream: str,
-    seen: ArmImages,
+    images: ArmImages,
     validation: LabelledImages | None,
     state: Path,
 ) -> tuple[nn.Module, Callable[[np.ndarray], np.ndarray]]:
-    """Plan, preprocess and train; a training that was stopped goes on after its last epoch.
+    """Plan, preprocess and train; an interrupted training resumes after its last epoch.
 
-    Synthetic images are further training cases: nnU-Net draws all cases alike. Every arm is trained
-    for ``options.epochs`` epochs of ``options.steps_per_epoch`` batches of
-    ``segmentation.training.batch`` images; all else is nnU-Net's. The weights after the last epoch
-    are used, and validation images only printed about.
+    Synthetic images are additional training cases, sampled like real ones. Every arm is trained for
+    ``options.epochs`` epochs of ``options.steps_per_epoch`` batches of
+    ``segmentation.training.batch`` images; everything else is nnU-Net's default. The weights after
+    the last epoch are used; validation metrics are only printed.
 
-    On CPU, where images are augmented in the training's own process, the same command gives the
-    same weights.
+    On CPU, where augmentation runs in the training's process, results are reproducible.
 
     Args:
         config: The run.
-        recipe: The segmenter.
+        network_config: The segmenter.
         stream: Name of the random stream.
-        seen: Images of the arm.
-        validation: Real validation lesions; None = the run has none.
-        state: Folder of the checkpoints, and of nnU-Net's own folders.
+        images: Training images of the arm.
+        validation: Real validation lesions; None if the run has none.
+        state: Folder of the checkpoints and of nnU-Net's folders.
 
     Returns:
-        The network, and what makes masks (N, H, W) uint8 of images (N, H, W) uint8.
+        The network, and a function that predicts masks (N, H, W) uint8 of images (N, H, W) uint8.
 
     Raises:
         InputError: nnU-Net is not installed.
         Interrupted: on SIGTERM or SIGINT.
     """
-    version = _installed()
+    version = _nnunet_version()
     settings = config.segmentation.training
     identity = {
         "nnunetv2": version,
-        "segmenter": recipe.model_dump_json(),
+        "segmenter": network_config.model_dump_json(),
         "batch": str(settings.batch),
         "seed": str(config.seed),
         "stream": stream,
-        **seen.identity,
+        **images.identity,
     }
     if validation is not None:
         identity["validation"] = validation.sha256
     with CheckpointFolder.open(state, identity) as checkpoints:
-        _own_folders(checkpoints.path.resolve())
-        plans, about = _planned(checkpoints.path, seen, validation)
+        _set_folders(checkpoints.path.resolve())
+        plans, dataset_json = _plan_and_preprocess(checkpoints.path, images, validation)
         plans["configurations"]["2d"]["batch_size"] = settings.batch
         if compute_device().type == "cpu":
-            # Only now: its planner fails without any.
+            # Set after planning, because the planner fails with 0 processes.
             os.environ.setdefault("nnUNet_n_proc_DA", "0")
 
-        from stdiff.downstream.nnunet_trainer import Trainer, masks_by
+        from stdiff.downstream.nnunet_trainer import Trainer, predict_masks
 
         trainer = Trainer(
             plans | {"continue_training": False},
             "2d",
             "all" if validation is None else 0,
-            about,
+            dataset_json,
             compute_device(),
         )
-        trainer.num_epochs = int(recipe.options.get("epochs", _EPOCHS))
-        steps = int(recipe.options.get("steps_per_epoch", _STEPS_AN_EPOCH))
+        trainer.num_epochs = int(network_config.options.get("epochs", _EPOCHS))
+        steps = int(network_config.options.get("steps_per_epoch", _STEPS_PER_EPOCH))
         trainer.num_iterations_per_epoch = steps
         trainer.num_val_iterations_per_epoch = max(1, steps // 5)
-        trainer.train_in(checkpoints, config.seed, stream)
+        trainer.train_with_checkpoints(checkpoints, config.seed, stream)
         for kind in ("raw", "preprocessed"):
             shutil.rmtree(checkpoints.path / f"nnUNet_{kind}")
-    return trainer.network, lambda images_NHW: masks_by(trainer, images_NHW)
+    return trainer.network, lambda images_NHW: predict_masks(trainer, images_NHW)
 
 
-def _installed() -> str:
-    """Version of nnU-Net."""
+def _nnunet_version() -> str:
     try:
         return importlib.metadata.version("nnunetv2")
     except importlib.metadata.PackageNotFoundError:
         raise InputError(
-            "network nnUNet takes nnU-Net v2, which is not installed; install it with "
-            "`pip install 'stdiff[nnunet]'`, or take the segmenter out of segmentation.segmenters"
+            "network nnUNet needs nnU-Net v2, which is not installed; install it with "
+            "`pip install 'stdiff[nnunet]'` or remove the segmenter from segmentation.segmenters"
         ) from None
 
 
-def _own_folders(folder: Path) -> None:
-    """Say where nnU-Net reads and writes, which it asks once, when it is imported."""
+def _set_folders(folder: Path) -> None:
+    """Set the folders of nnU-Net, which it reads from the environment once, at import."""
     for kind in ("raw", "preprocessed", "results"):
         path = folder / f"nnUNet_{kind}"
         shutil.rmtree(path, ignore_errors=True)
@@ -125,49 +122,53 @@ def _own_folders(folder: Path) -> None:
     from nnunetv2 import paths
 
     if paths.nnUNet_raw != str(folder / "nnUNet_raw"):
-        raise RuntimeError(f"this process already uses nnU-Net, in {paths.nnUNet_raw}")
+        raise RuntimeError(f"nnU-Net was imported before, with the folder {paths.nnUNet_raw}")
 
 
-def _planned(
-    folder: Path, seen: ArmImages, validation: LabelledImages | None
+def _plan_and_preprocess(
+    folder: Path, images: ArmImages, validation: LabelledImages | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Plans of nnU-Net for these images, which stand preprocessed; and its ``dataset.json``."""
+    """nnU-Net's plans for these images and its ``dataset.json``."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprints,
         plan_experiments,
         preprocess,
     )
 
-    _write_raw(folder / "nnUNet_raw" / _NAME, seen, validation)
+    _write_raw(folder / "nnUNet_raw" / _DATASET, images, validation)
     processes = torch.get_num_threads()
-    extract_fingerprints([_ID], num_processes=processes, check_dataset_integrity=True)
-    plan_experiments([_ID])
-    preprocess([_ID], configurations=("2d",), num_processes=(processes,))
-    made = folder / "nnUNet_preprocessed" / _NAME
-    plans, about = (
-        json.loads((made / f"{n}.json").read_text()) for n in ("nnUNetPlans", "dataset")
+    extract_fingerprints([_DATASET_ID], num_processes=processes, check_dataset_integrity=True)
+    plan_experiments([_DATASET_ID])
+    preprocess([_DATASET_ID], configurations=("2d",), num_processes=(processes,))
+    preprocessed = folder / "nnUNet_preprocessed" / _DATASET
+    plans, dataset_json = (
+        json.loads((preprocessed / f"{name}.json").read_text())
+        for name in ("nnUNetPlans", "dataset")
     )
-    return plans, about
+    return plans, dataset_json
 
 
-def _write_raw(folder: Path, seen: ArmImages, validation: LabelledImages | None) -> None:
-    """A raw dataset of nnU-Net, with the split into what it learns from and what it looks at."""
-    parts = {"real": seen.real, "synthetic": seen.synthetic, "validation": validation}
-    names = {part: _write_pairs(folder, part, of) for part, of in parts.items() if of is not None}
-    about = about_dataset(sum(map(len, names.values())))
-    write_text(folder / "dataset.json", json.dumps(about))
-    val = names.pop("validation", [])
-    if val:
+def _write_raw(folder: Path, images: ArmImages, validation: LabelledImages | None) -> None:
+    """Write a raw dataset of nnU-Net with its training and validation split."""
+    parts = {"real": images.real, "synthetic": images.synthetic, "validation": validation}
+    names = {
+        part: _write_pairs(folder, part, cases)
+        for part, cases in parts.items()
+        if cases is not None
+    }
+    dataset_json = about_dataset(sum(map(len, names.values())))
+    write_text(folder / "dataset.json", json.dumps(dataset_json))
+    if val := names.pop("validation", []):
         split = {"train": sum(names.values(), []), "val": val}
         write_text(folder / "splits_final.json", json.dumps([split]))
 
 
-def _write_pairs(folder: Path, part: str, of: LabelledImages) -> list[str]:
-    """Write images and labels; returns their names."""
-    names = [f"{part}_{number:06d}" for number in range(len(of))]
+def _write_pairs(folder: Path, part: str, cases: LabelledImages) -> list[str]:
+    """Write images and label maps; return the case names."""
+    names = [f"{part}_{number:06d}" for number in range(len(cases))]
     for kind in ("imagesTr", "labelsTr"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    for name, image_HW, mask_HW in zip(names, of.images_NHW, of.masks_NHW, strict=True):
+    for name, image_HW, mask_HW in zip(names, cases.images_NHW, cases.masks_NHW, strict=True):
         Image.fromarray(image_HW).save(folder / "imagesTr" / f"{name}_0000.png")
         Image.fromarray((mask_HW > 0).astype(np.uint8)).save(folder / "labelsTr" / f"{name}.png")
     return names

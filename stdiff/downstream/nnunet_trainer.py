@@ -1,6 +1,6 @@
-"""nnU-Net's trainer with checkpoints that are ours: whole or absent, checked, and no pickles.
+"""nnU-Net's trainer with stdiff's checkpoints: atomic, with checksums, without pickles.
 
-Import it when the folders of nnU-Net are set: it asks for them once.
+Import this module after setting nnU-Net's folders, which nnU-Net reads once, at import.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from stdiff.runtime.stopping import Interrupted, stop_requests
 from stdiff.runtime.tensor_files import Tensors
 from stdiff.training.checkpoints import CheckpointFolder
 
-# nnU-Net reads PNGs as volumes of one slice, with this distance to the next one.
+# Voxel size in mm that nnU-Net assigns to PNG files, read as volumes of one slice.
 _SPACING = [999, 1, 1]
 
 
 class Trainer(nnUNetTrainer):
-    """Keeps its state after every epoch, and stops within one when it is asked to.
+    """Saves a checkpoint after every epoch and stops within one on a signal.
 
-    As nnU-Net names its folders after the class, and copies the constructor's arguments, it takes
-    those of ``nnUNetTrainer``; the rest is said to :meth:`train_in`.
+    nnU-Net copies the constructor's arguments by name, so the constructor is that of
+    ``nnUNetTrainer`` and further arguments are passed to :meth:`train_with_checkpoints`.
     """
 
-    def train_in(self, checkpoints: CheckpointFolder, seed: int, stream: str) -> None:
-        """Train from the newest whole checkpoint until ``num_epochs``; weights are then the last.
+    def train_with_checkpoints(self, checkpoints: CheckpointFolder, seed: int, stream: str) -> None:
+        """Train from the newest valid checkpoint up to ``num_epochs``.
 
         Raises:
             Interrupted: on SIGTERM or SIGINT.
         """
         self._checkpoints, self._seed, self._stream = checkpoints, seed, stream
         self.disable_checkpointing = True  # nnU-Net's own
-        self._draw_from("weights")
+        self._seed_all("weights")
         self.initialize()
         if (found := checkpoints.load()) is not None:
             self._restore(*found)
-            print(f"{stream}: goes on at epoch {self.current_epoch} of {self.num_epochs}")
+            print(f"{stream}: resumes at epoch {self.current_epoch} of {self.num_epochs}")
         with (
             stop_requests() as self._stop,
             tqdm(total=self.num_epochs, initial=self.current_epoch, unit="epoch") as self._bar,
@@ -51,45 +51,46 @@ class Trainer(nnUNetTrainer):
                 self.run_training()
 
     def on_epoch_start(self) -> None:
-        """Random numbers of an epoch are its own, so that it is the same after a stop."""
-        self._draw_from(f"epoch {self.current_epoch}")
+        """Seed each epoch separately, so that a resumed training gives the same result."""
+        self._seed_all(f"epoch {self.current_epoch}")
         super().on_epoch_start()
 
     def train_step(self, batch: dict) -> dict:
-        """One step, unless the training is asked to stop."""
+        """One step, unless a stop was requested."""
         if self._stop:
             raise Interrupted(
                 f"{self._stream}: stopped in epoch {self.current_epoch} of {self.num_epochs}; "
-                f"the state after the one before is in {self._checkpoints.path}. The same command "
-                "goes on from there."
+                f"the state after the previous epoch is saved in {self._checkpoints.path}. Run the "
+                "same command to resume."
             )
         return super().train_step(batch)
 
     def on_epoch_end(self) -> None:
-        """Keep the state."""
+        """Save a checkpoint."""
         super().on_epoch_end()
         self._checkpoints.save(self.current_epoch, self._tensors(), keep=2)
         self._bar.update()
 
     def plot_network_architecture(self) -> None:
-        """Takes a package that draws graphs."""
+        """Do nothing; nnU-Net's version needs a plotting package."""
 
-    def _draw_from(self, what: str) -> None:
-        number = integer_seed(self._seed, f"{self._stream} {what}") % 2**32
+    def _seed_all(self, name: str) -> None:
+        """Seed the global generators, which nnU-Net uses, from a stream of this training."""
+        number = integer_seed(self._seed, f"{self._stream} {name}") % 2**32
         random.seed(number)
         np.random.seed(number)
         torch.manual_seed(number)
 
     def _tensors(self) -> Tensors:
-        """Weights, momenta, the loss' scale on a GPU, and what was logged."""
+        """Weights, momenta, the loss scale on a GPU, and the log."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        for number, kept in self.optimizer.state_dict()["state"].items():
-            tensors[f"momentum.{number}"] = kept["momentum_buffer"]
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors[f"momentum.{number}"] = values["momentum_buffer"]
         if self.grad_scaler is not None:
             tensors["scale"] = torch.tensor(self.grad_scaler.get_scale())
         logged = json.dumps(self.logger.get_checkpoint(), default=float).encode()
         tensors["logged"] = torch.frombuffer(bytearray(logged), dtype=torch.uint8)
-        # The decoder names the encoder's weights once more.
+        # Clone, because encoder weights appear twice: the decoder holds the encoder.
         return {name: value.detach().clone() for name, value in tensors.items()}
 
     def _restore(self, epoch: int, tensors: Tensors) -> None:
@@ -111,9 +112,10 @@ class Trainer(nnUNetTrainer):
         self.logger.load_checkpoint(json.loads(tensors["logged"].numpy().tobytes()))
 
 
-def masks_by(trainer: Trainer, images_NHW: np.ndarray) -> np.ndarray:
-    """Masks (N, H, W) uint8, 255 in the lesion, of uint8 images: by nnU-Net's predictor, which
-    averages over mirrored images.
+def predict_masks(trainer: Trainer, images_NHW: np.ndarray) -> np.ndarray:
+    """Masks (N, H, W) uint8, 255 in the lesion, of uint8 images.
+
+    Uses nnU-Net's predictor, which averages over mirrored images.
     """
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()

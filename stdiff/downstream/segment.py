@@ -1,47 +1,39 @@
-"""Training one segmenter on one arm, and its metrics on every validation and test lesion."""
+"""Train one segmenter on one arm and measure it on every validation and test lesion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
+from stdiff.config.downstream import NNUNET, SegmenterConfig
 from stdiff.config.run import Config
-from stdiff.config.segmentation import NNUNET, SegmenterConfig
-from stdiff.config.training import LoopConfig
-from stdiff.downstream.arms import Arm, Phase, parse_arm
-from stdiff.downstream.images import (
-    ArmImages,
-    LabelledImages,
-    images_of_arm,
-    labelled_images,
-)
+from stdiff.downstream.arm_training import train_phases
+from stdiff.downstream.arms import Arm, parse_arm
+from stdiff.downstream.images import ArmImages, LabelledImages, images_of_arm, labelled_images
 from stdiff.downstream.metrics import case_dice, case_metrics
-from stdiff.downstream.networks import build_segmenter, check_takes, save_segmenter, segment
+from stdiff.downstream.networks import build_segmenter, check_image_size, save_network, segment
 from stdiff.downstream.nnunet import train_nnunet
-from stdiff.downstream.per_case import write_per_case
+from stdiff.downstream.per_case import held_out_lesions, per_case_rows, write_per_case
 from stdiff.downstream.segmenter_stage import SegmenterStage
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import integer_seed
 from stdiff.table.cohort import CohortFiles
-from stdiff.training.loop import train
 from stdiff.training.validation import Validation, ValidationResult, better_segmenter
 
-_Settings = TypeVar("_Settings", bound=LoopConfig)
-# What is known of a tested case, beside its metrics.
-_DESCRIBED = ["case_id", "collection", "group_id", "pathology", "birads", "device"]
+# Columns of a case that its per-case row keeps.
+_KEPT = ["case_id", "collection", "group_id", "pathology", "birads", "device"]
 
 
 def segmenter_config(config: Config, segmenter: str) -> SegmenterConfig:
     """The segmenter of this name in the configuration.
 
     Raises:
-        InputError: there is none.
+        InputError: the configuration has none.
     """
     known = config.segmentation.segmenters
     if segmenter not in known:
@@ -57,128 +49,107 @@ def segment_arm(
     *,
     segmenter: str,
     arm: str,
-    seed: int,
+    repetition: int,
     cohort: CohortFiles,
     corpus: Sequence[Path],
     out: Path,
     weights: Path,
     state: Path,
 ) -> None:
-    """Train a segmenter on an arm; write its weights, then the metrics of every
-    validation and test lesion.
+    """Train a segmenter on an arm; write its weights and the metrics of all held-out lesions.
 
-    Weights and order of the images are drawn from ``seed`` alone, not from the arm, so that arms
-    of one seed differ in their data only. The weights after the last step are used, or those with
-    the best Dice on real validation lesions; nothing is chosen on test images.
+    Initial weights and image order depend on ``repetition`` but not on the arm, so arms of one
+    repetition differ only in their data. The final weights are used, or those with the best Dice on
+    real validation lesions; nothing is chosen on test images.
 
     Args:
         config: The run.
         segmenter: A name in ``segmentation.segmenters``.
         arm: ``<arm>-<labels>``, e.g. ``mixed-10``.
-        seed: Number of this training among its repetitions.
+        repetition: Number of the repetition, from 0.
         cohort: Real cases and their splits.
-        corpus: Case tables of synthetic images, of which those that the gate accepted are used;
+        corpus: Case tables of synthetic images; only accepted images are used, and the tables are
             read only if the arm uses any.
-        out: Parquet table to write, one row a lesion; ``role`` says of which kind.
+        out: Parquet table to write, one row per lesion with its ``role``.
         weights: Safetensors file to write.
         state: Folder of the checkpoints.
 
     Raises:
-        InputError: unknown names, no test lesion, no labelled case, a missing corpus or one
-            that is too small, images that are not of ``image.size_px``, or unlabelled images
-            for a network that cannot use them.
+        InputError: unknown names, no test lesion, no labelled case, a missing or too small corpus,
+            images that are not of ``image.size_px``, or an arm that the network cannot be trained
+            on.
     """
-    chosen, recipe = parse_arm(arm, config), segmenter_config(config, segmenter)
-    size_px, settings = config.image.size_px, config.segmentation.training
+    chosen, network_config = parse_arm(arm, config), segmenter_config(config, segmenter)
+    size_px = config.image.size_px
     real = cohort.read()
-    lesions = {"test": real.lesions()}
-    if config.split.validation:
-        lesions["validation"] = real.lesions("validation")
-    images = {role: labelled_images(rows, size_px) for role, rows in lesions.items()}
-    seen = images_of_arm(chosen, real, corpus, size_px)
-
-    if not recipe.takes(chosen.config):
+    lesions = held_out_lesions(config, real)
+    held_out = {role: labelled_images(rows, size_px) for role, rows in lesions.items()}
+    images = images_of_arm(chosen, real, corpus, size_px)
+    if not network_config.supports(chosen.config):
         raise InputError(
-            f"segmenter {segmenter} cannot be trained on arm {arm}: only MGCC takes images without "
-            "masks, and nnUNet draws all its images alike (no pretrained, weighted or "
+            f"segmenter {segmenter} cannot be trained on arm {arm}: only MGCC uses images without "
+            "masks, and nnUNet samples all images alike (no pretrained, weighted or "
             "synthetic_share); choose another arm or segmenter"
         )
-    known = {"labels": seen.labelled_cases, "images": seen.unlabelled_cases}
-    stream = f"segmenter {segmenter} {seed}"
-    if recipe.network == NNUNET:
-        network, masks_of = train_nnunet(
-            config, recipe, stream, seen, images.get("validation"), state
+    known = {"labels": images.labelled_cases, "images": images.unlabelled_cases}
+    stream = f"segmenter {segmenter} {repetition}"
+    if network_config.network == NNUNET:
+        network, predict = train_nnunet(
+            config, network_config, stream, images, held_out.get("validation"), state
         )
     else:
-        network = _train_network(config, recipe, chosen, stream, seen, images, state)
-        masks_of = partial(segment, network)
-        if settings.validate_every_images:
+        network = _train(config, network_config, chosen, stream, images, held_out, state)
+        predict = partial(segment, network)
+        if config.segmentation.training.validate_every_images:
             known["chosen_on"] = tuple(lesions["validation"]["case_id"])
-    save_segmenter(network, weights, known)
-    described = {
+    save_network(network, weights, known)
+
+    def metrics(role: str, rows: pd.DataFrame) -> pd.DataFrame:
+        spacing_mm = rows["pixel_spacing_mm"].to_numpy(float, na_value=np.nan)
+        predicted_NHW = predict(held_out[role].images_NHW)
+        return case_metrics(predicted_NHW, held_out[role].masks_NHW, spacing_mm)
+
+    training = {
         "segmenter": segmenter,
         "arm": chosen.name,
         "labels": str(chosen.labels),
-        "seed": seed,
-        **seen.counts,
+        "repetition": repetition,
+        **images.counts,
     }
-    parts = [
-        pd.concat(
-            [
-                rows[_DESCRIBED].assign(role=role, **described),
-                case_metrics(
-                    masks_of(images[role].images_NHW),
-                    images[role].masks_NHW,
-                    rows["pixel_spacing_mm"].to_numpy(float, na_value=np.nan),
-                ),
-            ],
-            axis=1,
-        )
-        for role, rows in lesions.items()
-    ]
-    write_per_case(pd.concat(parts, ignore_index=True), out)
+    write_per_case(per_case_rows(lesions, _KEPT, training, metrics), out)
 
 
-def _train_network(
+def _train(
     config: Config,
-    recipe: SegmenterConfig,
+    network_config: SegmenterConfig,
     arm: Arm,
     stream: str,
-    seen: ArmImages,
-    images: dict[str, LabelledImages],
+    images: ArmImages,
+    held_out: dict[str, LabelledImages],
     state: Path,
 ) -> nn.Module:
-    """A network, trained by our own recipe in all phases of the arm."""
+    """Train any network but nnU-Net."""
     settings = config.segmentation.training
-    network = build_segmenter(recipe, integer_seed(config.seed, f"{stream} weights"))
-    check_takes(network, recipe, config.image.size_px)
-    *before, last = arm.phases
-    identity = {"segmenter": recipe.model_dump_json(), **seen.identity}
-    for phase in (*before, last):
-        part = settings_of(phase, settings)
-        train(
-            SegmenterStage(network, phase, seen, part.images),
-            part,
-            seed=config.seed,
-            stream=f"{stream} {phase.name}" if before else stream,
-            state=state / phase.name,
-            identity=identity
-            | {"phases": repr(arm.phases), "training": settings.model_dump_json()},
-            validation=_validation(network, images["validation"], settings.validate_every_images)
-            if phase == last and settings.validate_every_images
-            else None,
-        )
+    network = build_segmenter(network_config, integer_seed(config.seed, f"{stream} weights"))
+    check_image_size(network, network_config, config.image.size_px)
+    validation = None
+    if settings.validate_every_images:
+        validation = _validation(network, held_out["validation"], settings.validate_every_images)
+    train_phases(
+        arm,
+        lambda phase, count: SegmenterStage(network, phase, images, count),
+        settings,
+        seed=config.seed,
+        stream=stream,
+        state=state,
+        identity={"segmenter": network_config.model_dump_json(), **images.identity},
+        validation=validation,
+    )
     return network
 
 
-def settings_of(phase: Phase, settings: _Settings) -> _Settings:
-    """The settings of a training for its part ``phase``, in whole batches."""
-    batches = max(1, round(phase.fraction * settings.images / settings.batch))
-    return settings.model_copy(update={"images": batches * settings.batch})
-
-
 def _validation(network: nn.Module, lesions: LabelledImages, every_images: int) -> Validation:
-    """Mean Dice of the network on validation lesions."""
+    """Mean Dice on validation lesions during training."""
 
     def validate() -> ValidationResult:
         dice = case_dice(segment(network, lesions.images_NHW), lesions.masks_NHW)

@@ -1,9 +1,9 @@
-"""Does an image show the terms that its caption asked for?
+"""Do generated images show the BI-RADS terms of their caption?
 
-Told by image analysis (:mod:`stdiff.birads.descriptors`), not by a network, and only of terms
-that are seen in the image: shape and orientation stand in the mask, which was given. The same
-analysis of real test images, against the terms of the case table, is the ceiling: those were
-annotated by radiologists or told at native size, so it holds what the analysis itself misses.
+Image analysis (:mod:`stdiff.birads.descriptors`), not a network, derives the terms from image and
+mask. Only terms visible in the image are compared; shape and orientation are given by the mask. The
+same comparison on real test images is the ceiling: their terms were annotated by radiologists or
+derived at native size, so it includes the errors of the image analysis.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ import numpy as np
 import pandas as pd
 
 from stdiff.birads.descriptors import derived_terms
-from stdiff.config.segmentation import EvaluationConfig
+from stdiff.config.evaluation import EvaluationConfig
 from stdiff.downstream.images import LabelledImages
-from stdiff.evaluation.statistics import drawn_means, group_bootstrap, known
+from stdiff.evaluation.statistics import (
+    bootstrap_means,
+    group_bootstrap,
+    none_if_nan,
+    percentile_interval,
+)
 from stdiff.filtering.scores import SEEN_TERMS
 from stdiff.runtime.randomness import generator
 
@@ -32,104 +37,109 @@ def evaluate_adherence(
     settings: EvaluationConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """How often the terms asked for are found, beside the same in real test images.
+    """Agreement of conditional and derived terms, on generated and on real test images.
 
     Args:
         generated: Case rows with the columns of ``SEEN_TERMS``.
-        generated_images: Their pixels.
-        generated_groups: (N,) names; images of one mask are one group of the interval.
+        generated_images: Images and masks of these rows.
+        generated_groups: Group names (N,); images of one mask form one group of the bootstrap.
         test: Case rows with those columns and ``group_id``.
-        test_images: Their pixels.
-        settings: Draws of the bootstrap.
-        seed: Of the run.
+        test_images: Images and masks of these rows.
+        settings: Number of bootstrap draws.
+        seed: The run's seed.
 
     Returns:
-        A record by feature of ``images`` (with a term, and where the analysis could tell one),
-        ``groups``, ``balanced_accuracy`` (mean over terms of the share of images that show the
-        term asked for) with ``_low`` and ``_high`` (95 %), and ``chance``, one in as many terms
-        as were asked for; ``ceiling``, such records of the test images; and ``by_term``, by term
-        the ``images`` that asked for it and the share ``found``, with ``_low`` and ``_high``,
-        beside the share ``found_in_real``. None where there is nothing to tell it from.
+        By descriptor a record, see :func:`balanced_record`; ``ceiling``, the same records of the
+        test images; and ``by_term``, by conditional term the number of ``images``, the share
+        ``found`` with ``_low`` and ``_high``, and the share ``found_in_real``. None where there
+        are no images to compute a value from.
     """
-    made = told_terms(generated, generated_images, generated_groups)
-    real = told_terms(test, test_images, test["group_id"].to_numpy())
+    synthetic = derived_agreement(generated, generated_images, generated_groups)
+    real = derived_agreement(test, test_images, test["group_id"].to_numpy())
+    draws = settings.bootstrap_draws
 
-    def record(told: pd.DataFrame) -> dict[str, Any]:
-        return balanced_record(
-            told, settings.bootstrap_draws, generator(seed, "adherence interval")
-        )
+    def rng() -> np.random.Generator:
+        return generator(seed, "adherence interval")
 
     terms = {}
     for name in SEEN_TERMS:
-        real_shares = real[name].groupby("asked")["met"].mean()
-        for asked, told in made[name].groupby("asked"):
-            rng = generator(seed, "adherence interval")
-            low, high = group_bootstrap(
-                told["met"], told["group_id"], settings.bootstrap_draws, rng
-            )
-            terms[f"{name}: {asked}"] = {
-                "images": len(told),
-                "found": float(told["met"].mean()),
-                "found_low": known(low),
-                "found_high": known(high),
-                "found_in_real": known(real_shares.get(asked, math.nan)),
+        real_shares = real[name].groupby("condition")["met"].mean()
+        for term, rows in synthetic[name].groupby("condition"):
+            low, high = group_bootstrap(rows["met"], rows["group_id"], draws, rng())
+            terms[f"{name}: {term}"] = {
+                "images": len(rows),
+                "found": float(rows["met"].mean()),
+                "found_low": none_if_nan(low),
+                "found_high": none_if_nan(high),
+                "found_in_real": none_if_nan(real_shares.get(term, math.nan)),
             }
     return {
-        **{name: record(made[name]) for name in SEEN_TERMS},
-        "ceiling": {name: record(real[name]) for name in SEEN_TERMS},
+        **{name: balanced_record(synthetic[name], draws, rng()) for name in SEEN_TERMS},
+        "ceiling": {name: balanced_record(real[name], draws, rng()) for name in SEEN_TERMS},
         "by_term": terms,
     }
 
 
-def told_terms(
+def derived_agreement(
     rows: pd.DataFrame, images: LabelledImages, groups: np.ndarray
 ) -> dict[str, pd.DataFrame]:
-    """By feature, of the rows where it is asked for and seen: ``asked``, ``met``, ``group_id``.
+    """By descriptor, the rows with a conditional and a derived term.
 
-    ``asked`` is the row's term and ``met`` 1 where image analysis finds the same, else 0.
+    Columns are ``condition``, the conditional term; ``met``, 1 if the derived term is the same and
+    0 otherwise; and ``group_id``.
     """
     pairs = zip(images.images_NHW, images.masks_NHW, strict=True)
-    found = pd.DataFrame(
+    derived = pd.DataFrame(
         [derived_terms(image, mask > 0) for image, mask in pairs], columns=list(SEEN_TERMS)
     )
-    told = {}
+    agreement = {}
     for name in SEEN_TERMS:
-        asked = rows[name].to_numpy(dtype=object)
-        table = pd.DataFrame({"asked": asked, "met": found[name] == asked, "group_id": groups})
-        told[name] = table[pd.notna(asked) & found[name].notna()].astype({"met": float})
-    return told
+        condition = rows[name].to_numpy(dtype=object)
+        met = derived[name] == condition
+        table = pd.DataFrame({"condition": condition, "met": met, "group_id": groups})
+        comparable = pd.notna(condition) & derived[name].notna()
+        agreement[name] = table[comparable].astype({"met": float})
+    return agreement
 
 
-def balanced_accuracy(told: pd.DataFrame) -> float:
-    """Mean over the terms asked for of the share of images that show them; NaN of no image."""
-    return float(told.groupby("asked")["met"].mean().mean())
+def balanced_accuracy(agreement: pd.DataFrame) -> float:
+    """Mean over the conditional terms of the share of images that show them; NaN for no image."""
+    return float(agreement.groupby("condition")["met"].mean().mean())
 
 
-def balanced_record(told: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict[str, Any]:
-    """The record that :func:`evaluate_adherence` gives of one feature's rows."""
-    terms = told["asked"].nunique()
-    low, high = _interval(told, draws, rng)
+def balanced_record(
+    agreement: pd.DataFrame, draws: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Balanced accuracy of one descriptor with its 95 % bootstrap interval.
+
+    Keys: ``images``, ``groups``, ``balanced_accuracy`` with ``_low`` and ``_high``, and ``chance``,
+    1 / number of conditional terms.
+    """
+    terms = agreement["condition"].nunique()
+    low, high = _balanced_interval(agreement, draws, rng)
     return {
-        "images": len(told),
-        "groups": told["group_id"].nunique(),
-        "balanced_accuracy": known(balanced_accuracy(told)),
-        "balanced_accuracy_low": known(low),
-        "balanced_accuracy_high": known(high),
+        "images": len(agreement),
+        "groups": agreement["group_id"].nunique(),
+        "balanced_accuracy": none_if_nan(balanced_accuracy(agreement)),
+        "balanced_accuracy_low": none_if_nan(low),
+        "balanced_accuracy_high": none_if_nan(high),
         "chance": 1 / terms if terms else None,
     }
 
 
-def _interval(told: pd.DataFrame, draws: int, rng: np.random.Generator) -> tuple[float, float]:
-    """95 % interval of the balanced accuracy when whole groups are drawn again."""
-    if told["group_id"].nunique() < 2:
+def _balanced_interval(
+    agreement: pd.DataFrame, draws: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of the balanced accuracy, resampling whole groups."""
+    if agreement["group_id"].nunique() < 2:
         return math.nan, math.nan
-    terms, codes = np.unique(told["asked"].to_numpy(dtype=str), return_inverse=True)
-    asked = codes[:, None] == np.arange(len(terms))
-    met = asked * told["met"].to_numpy()[:, None]
-    means = drawn_means(np.hstack([met, asked]), told["group_id"].to_numpy(), draws, rng)
-    met_share, asked_share = np.split(means, 2, axis=1)
-    # A draw may miss a rare term: it is the mean over the terms that it holds.
-    drawn = asked_share > 0
-    shares = np.divide(met_share, asked_share, out=np.zeros_like(met_share), where=drawn)
-    low, high = np.percentile(shares.sum(axis=1) / drawn.sum(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    terms, codes = np.unique(agreement["condition"].to_numpy(dtype=str), return_inverse=True)
+    conditional = codes[:, None] == np.arange(len(terms))
+    met = conditional * agreement["met"].to_numpy()[:, None]
+    groups = agreement["group_id"].to_numpy()
+    means = bootstrap_means(np.hstack([met, conditional]), groups, draws, rng)
+    met_share, conditional_share = np.split(means, 2, axis=1)
+    # A draw may miss a rare term: average over the terms that it contains.
+    present = conditional_share > 0
+    shares = np.divide(met_share, conditional_share, out=np.zeros_like(met_share), where=present)
+    return percentile_interval(shares.sum(axis=1) / present.sum(axis=1))

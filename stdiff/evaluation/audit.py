@@ -1,8 +1,8 @@
-"""Did any part of a run see what it must not? A walk over what each part says it was made from.
+"""Audit for data leakage: which real cases did each part of a run use?
 
-Autoencoder, generator, mask prior, gate, segmenters and the masks and backgrounds of a corpus name
-the real cases they know. No part may know an image of a test group, or be trained on a validation
-image; those of a label budget may know the labels of that budget only.
+Autoencoder, generator, mask prior, filter, segmenters, classifiers and corpora (masks and
+backgrounds) store the ids of the real cases they used. No part may use an image of a test group or
+be trained on a validation image, and a part of a label budget may only use labels of that budget.
 """
 
 from __future__ import annotations
@@ -25,39 +25,38 @@ _LISTED = 5
 
 
 @dataclass(frozen=True)
-class Known:
-    """The real cases that one part of a run knows."""
+class UsedCases:
+    """Ids of the real cases that one part of a run used."""
 
     part: str  # its path in the run
-    budget: LabelBudget | None  # None: no label may be known
+    budget: LabelBudget | None  # None: no label may be used
     images: set[str] = field(default_factory=set)
     labels: set[str] = field(default_factory=set)
-    # Validation cases that its best state, or its thresholds, were chosen by.
+    # Validation cases used to choose weights or thresholds.
     chosen_on: set[str] = field(default_factory=set)
 
 
 def audit_run(run: Path, config: Config, out: Path) -> None:
-    """Write what each part of a run knows, as JSON; refuse a part that knows too much.
+    """Write which cases each part of a run used, as JSON, if all were allowed.
 
     Keys: ``parts``, a list of records ``part``, ``labels`` (the budget), ``images_known``,
     ``labels_known`` and ``chosen_on`` (numbers of cases).
 
     Raises:
-        InputError: a part knows a case that it must not; all of them are named. Or the run has no
-            parts yet.
+        InputError: parts used cases that they must not, all listed; or the run has no parts yet.
     """
     tables = [run / "cases" / f"{name}.parquet" for name in config.collections]
     files = CohortFiles(tables, run / "splits.parquet", config.split.fold)
     cohort = files.read(["case_id", "mask", "lesion_count"])
-    parts = list(known_cases(run, config))
+    parts = list(used_cases(run, config))
     if not parts:
         raise InputError(f"{run}: nothing is trained yet; run the workflow first")
     problems = [p for part in parts for p in problems_of(part, cohort)]
     if problems:
         raise InputError(
-            "these parts know cases that they must not:\n"
+            "these parts used cases that they must not:\n"
             + "\n".join(f"- {problem}" for problem in problems)
-            + "\nremove them, and make them again with the splits of this run"
+            + "\ndelete them and make them again with the splits of this run"
         )
     records = [
         {
@@ -72,8 +71,8 @@ def audit_run(run: Path, config: Config, out: Path) -> None:
     write_text(out, json.dumps({"parts": records}, indent=1) + "\n")
 
 
-def problems_of(part: Known, cohort: Cohort) -> list[str]:
-    """What a part knows and must not, in words."""
+def problems_of(part: UsedCases, cohort: Cohort) -> list[str]:
+    """The forbidden uses of cases by a part, in words."""
     splits = cohort.splits.set_index("case_id")
     role_of, group_of = splits["role"], splits["group_id"]
     tested = set(group_of[role_of == "test"])
@@ -96,82 +95,83 @@ def problems_of(part: Known, cohort: Cohort) -> list[str]:
     ]
 
 
-def known_cases(run: Path, config: Config) -> Iterator[Known]:
-    """Every part of the run that is there, with the real cases it knows."""
+def used_cases(run: Path, config: Config) -> Iterator[UsedCases]:
+    """All existing parts of the run with the real cases they used."""
     if config.model.checkpoint is None:
         yield from _model(run, "autoencoder", None, "autoencoder_cases")
     yield from _model(run, "pretrain", None, "pretrain_cases")
     for budget in config.segmentation.budgets:
-        home = f"labels{budget.slug}"
-        yield from _model(run, f"{home}/model", budget, "finetune_cases")
-        yield from _model(run, f"{home}/distilled", budget, "distill_cases")
-        yield from _prior(run, f"{home}/mask_prior.json", budget)
-        yield from _gate(run, home, budget)
+        folder = f"labels{budget.slug}"
+        yield from _model(run, f"{folder}/model", budget, "finetune_cases")
+        yield from _model(run, f"{folder}/distilled", budget, "distill_cases")
+        yield from _prior(run, f"{folder}/mask_prior.json", budget)
+        yield from _filter(run, folder, budget)
         for corpus_part in config.corpus.parts:
-            yield from _shard(run, f"{home}/corpus/{corpus_part}.parquet", budget)
+            yield from _shard(run, f"{folder}/corpus/{corpus_part}.parquet", budget)
         for weights in sorted(run.glob(f"*/*/*-{budget.slug}/seed*.safetensors")):
             about = _about(weights)
-            if about.get("hole"):
+            if about.get("failure"):
                 continue
-            known = {how: set(ids) for how, ids in _said(weights, about, "known").items()}
-            yield Known(str(weights.relative_to(run)), budget, **known)
+            used = {use: set(ids) for use, ids in _stored(weights, about, "known").items()}
+            yield UsedCases(str(weights.relative_to(run)), budget, **used)
 
 
-def _said(part: Path, about: Mapping[str, Any], key: str) -> Any:
-    """What a part says of the cases it knows; one that says nothing is not taken for innocent."""
-    if key not in about:
+def _stored(part: Path, metadata: Mapping[str, Any], key: str) -> Any:
+    """The value of a key in a part's metadata; a part without it fails the audit."""
+    if key not in metadata:
         raise InputError(
-            f"{part} does not say which cases it knows ({key} is missing); it is of an earlier "
-            "version: remove it and make it again"
+            f"{part} does not name the cases it used ({key} is missing); it was made by an earlier "
+            "version: delete it and make it again"
         )
-    return about[key]
+    return metadata[key]
 
 
 def _about(tensors: Path) -> dict[str, Any]:
     try:
         return about_tensors(tensors)
     except Damaged as damage:
-        raise InputError(f"{damage}; delete it and run what makes it again") from damage
+        raise InputError(f"{damage}; delete it and rerun the step that made it") from damage
 
 
-def _model(run: Path, name: str, budget: LabelBudget | None, key: str) -> Iterator[Known]:
+def _model(run: Path, name: str, budget: LabelBudget | None, key: str) -> Iterator[UsedCases]:
     if (run / name).is_dir():
-        about = read_json(run / name / "stdiff.json")
-        _said(run / name, about, key)
-        images = {*about.get("autoencoder_cases", ()), *about.get("pretrain_cases", ())}
-        labels = {*about.get("finetune_cases", ()), *about.get("distill_cases", ())}
-        yield Known(name, budget, images, labels)
+        metadata = read_json(run / name / "stdiff.json")
+        _stored(run / name, metadata, key)
+        images = {*metadata.get("autoencoder_cases", ()), *metadata.get("pretrain_cases", ())}
+        labels = {*metadata.get("finetune_cases", ()), *metadata.get("distill_cases", ())}
+        yield UsedCases(name, budget, images, labels)
 
 
-def _prior(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:
+def _prior(run: Path, name: str, budget: LabelBudget) -> Iterator[UsedCases]:
     if (run / name).is_file():
-        yield Known(name, budget, labels=set(_said(run / name, read_json(run / name), "fitted_on")))
+        used = _stored(run / name, read_json(run / name), "fitted_on")
+        yield UsedCases(name, budget, labels=set(used))
 
 
-def _gate(run: Path, home: str, budget: LabelBudget) -> Iterator[Known]:
-    if (run / home / "gate.json").is_file():
-        reference = run / home / "gate_reference.safetensors"
-        images = set(_said(reference, _about(reference), "case_ids"))
-        gate = run / home / "gate.json"
-        chosen_on = set(_said(gate, read_json(gate), "held_out_cases"))
-        yield Known(f"{home}/gate.json", budget, images, chosen_on=chosen_on)
+def _filter(run: Path, folder: str, budget: LabelBudget) -> Iterator[UsedCases]:
+    thresholds = run / folder / "gate.json"
+    if thresholds.is_file():
+        reference = run / folder / "gate_reference.safetensors"
+        images = set(_stored(reference, _about(reference), "case_ids"))
+        chosen_on = set(_stored(thresholds, read_json(thresholds), "held_out_cases"))
+        yield UsedCases(f"{folder}/gate.json", budget, images, chosen_on=chosen_on)
 
 
-def _shard(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:
-    """The real masks and backgrounds that synthetic images were made with."""
+def _shard(run: Path, name: str, budget: LabelBudget) -> Iterator[UsedCases]:
+    """The real masks and backgrounds of synthetic images."""
     if not (run / name).is_file():
         return
     rows = pd.read_parquet(run / name, columns=["mask_origin", "background"])
     origins = rows["mask_origin"].str.removeprefix("bank:").str.partition(";")[0]
     masks = set(origins[rows["mask_origin"].str.startswith("bank:")])
     backgrounds = {cell["path"].removesuffix(".png") for cell in rows["background"].dropna()}
-    yield Known(name, budget, labels=masks | backgrounds)
+    yield UsedCases(name, budget, labels=masks | backgrounds)
 
 
 def _labels_of(budget: LabelBudget, cohort: Cohort) -> set[str]:
-    """Cases whose label is in the budget: annotated lesions, and images known to have none."""
+    """Cases whose label is in the budget: annotated lesions and images known to have none."""
     labels = set(cohort.labelled_training(budget)["case_id"])
     try:
         return labels | set(cohort.lesion_free_training(budget)["case_id"])
     except InputError:
-        return labels  # there is no image without a lesion
+        return labels  # no image without a lesion

@@ -1,8 +1,8 @@
-"""Does the lesion stand where the mask asked for it?
+"""Do generated lesions follow the mask that they were conditioned on?
 
-A segmenter trained on real training images only is applied to generated images, and its masks are
-compared with those each image was conditioned on. The same segmenter on real test images is the
-ceiling; a figure above it means easy, stereotyped lesions, not better images.
+A segmenter trained on real images only predicts masks of generated images, which are compared with
+the conditioning masks. Its Dice on real test images is the ceiling; a higher Dice on generated
+images means easy, stereotyped lesions, not better images.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from stdiff.config.segmentation import EvaluationConfig
+from stdiff.config.evaluation import EvaluationConfig
 from stdiff.downstream.images import LabelledImages
 from stdiff.downstream.metrics import case_metrics
 from stdiff.downstream.networks import segment
-from stdiff.evaluation.statistics import group_bootstrap, known
+from stdiff.evaluation.statistics import group_bootstrap, interval_columns, none_if_nan
 from stdiff.runtime.randomness import generator
 
 
@@ -31,17 +31,17 @@ def evaluate_control(
     settings: EvaluationConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """Mask Dice on generated images beside its ceiling on real test images.
+    """Mask Dice on generated images and its ceiling on real test images.
 
     Args:
         network: Segmenter trained on real training images only.
         generated: Case rows with ``mask_origin`` and ``pathology``; images of one real mask
-            (``bank:<case_id>``) are one group of the interval.
-        generated_images: Their pixels.
+            (``bank:<case_id>``) form one group of the bootstrap.
+        generated_images: Images and conditioning masks of these rows.
         test: Case rows with ``group_id`` and ``pathology``.
-        test_images: Their pixels.
-        settings: Draws of the bootstrap.
-        seed: Of the run.
+        test_images: Images and masks of these rows.
+        settings: Number of bootstrap draws.
+        seed: The run's seed.
 
     Returns:
         ``mask_dice`` and ``ceiling``, each a record of ``images``, ``groups``, ``dice_mean``,
@@ -71,14 +71,14 @@ def evaluate_control(
 
 
 def mask_origins(generated: pd.DataFrame) -> np.ndarray:
-    """Where the mask of each row (N,) comes from: of the bank ``bank:<case_id>`` and no more."""
+    """Origin of each row's mask (N,); ``bank:<case_id>`` for a real mask, without its changes."""
     origins = generated["mask_origin"].fillna("unknown").to_numpy(dtype=str)
-    # What was done to a mask of the bank follows its case_id.
+    # Changes of a real mask follow its case_id after a semicolon.
     return np.array([origin.partition(";")[0] for origin in origins], dtype=str)
 
 
 def mask_groups(generated: pd.DataFrame) -> np.ndarray:
-    """Group of each row (N,): images of one real mask are one, every other image is its own."""
+    """Group of each row (N,): images of one real mask form a group, others one group each."""
     origins = mask_origins(generated)
     return np.where(
         np.char.find(origins, ":") >= 0, origins, generated["case_id"].to_numpy(dtype=str)
@@ -91,12 +91,12 @@ def _dice(network: nn.Module, images: LabelledImages) -> pd.DataFrame:
 
 def _mean_dice(rows: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict[str, Any]:
     counted = rows[rows["dice"].notna()]
-    low, high = group_bootstrap(counted["dice"], counted["group_id"], draws, rng)
-    dice = {"dice_mean": counted["dice"].mean(), "dice_low": low, "dice_high": high}
+    interval = group_bootstrap(counted["dice"], counted["group_id"], draws, rng)
+    dice = interval_columns("dice", counted["dice"].mean(), interval)
     return {
         "images": len(counted),
         "groups": counted["group_id"].nunique(),
-        # Null where there is no interval (one group) or no image.
-        **{name: known(value) for name, value in dice.items()},
+        # Null for a single group (no interval) or no image.
+        **{name: none_if_nan(value) for name, value in dice.items()},
         "excluded_both_empty": len(rows) - len(counted),
     }

@@ -1,8 +1,7 @@
-"""Everything measured on one synthetic corpus: fidelity, control, adherence, memorisation."""
+"""Evaluation of one synthetic corpus: fidelity, control, adherence and memorisation."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from stdiff.downstream.images import labelled_images
 from stdiff.downstream.networks import image_features, load_segmenter
 from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.adherence import evaluate_adherence
+from stdiff.evaluation.comparison import write_result
 from stdiff.evaluation.control import evaluate_control, mask_groups
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.memorisation import evaluate_memorisation
-from stdiff.runtime.files import write_text
 from stdiff.table.accepted import list_accepted
 from stdiff.table.cases import images_of
 from stdiff.table.cohort import CohortFiles
@@ -32,37 +31,37 @@ def evaluate_corpus(
     labels: LabelBudget,
     out: Path,
 ) -> None:
-    """Write the measurements of a corpus as JSON.
+    """Write the evaluation of a corpus as JSON.
 
-    Keys: ``encoder``, ``labels``, ``generated`` (number of images), ``accepted`` (those of
-    them that the gate accepted), ``evaluated`` (of these at most ``evaluation.images``), and of
-    these ``fidelity`` (list of records), ``control``, ``adherence``, ``memorisation``.
+    Keys: ``encoder``, ``labels``, ``generated``, ``accepted`` and ``evaluated`` (numbers of
+    images; the last at most ``evaluation.images``), ``fidelity`` (list of records), ``control``,
+    ``adherence`` and ``memorisation`` of the evaluated images.
 
     Args:
         config: The run.
         cohort: Real cases and their splits.
         corpus: All shards of the corpus.
         segmenter: A name in ``segmentation.segmenters``.
-        weights: Its weights, trained on real training images only (arm ``real``, the greatest
-            label budget); both the judge of control and the encoder of fidelity.
-        labels: The label budget of the corpus' generator, to be reported.
+        weights: Its weights, trained on real images only (arm ``real``, largest label budget).
+            Evaluates control and provides the encoder for fidelity.
+        labels: Label budget of the generator, to report.
         out: JSON file to write.
 
-    Compared with generated images are real lesions with masks, as those are what a corpus
-    imitates; memorisation is sought among all training images, labelled or not.
+    Generated images are compared with real lesions with masks, which a corpus imitates;
+    memorisation with all training images, labelled or not.
 
     Raises:
-        InputError: tables missing or of another image size, unknown segmenter or weights that are
-            not its own, no accepted image, or KID subsets larger than a set of images.
+        InputError: tables are missing or of another image size, the segmenter is unknown or does
+            not match the weights, no image is accepted, or a KID subset is larger than a set.
     """
     size_px = config.image.size_px
     network = load_segmenter(segmenter_config(config, segmenter), weights)
     real = cohort.read()
-    test, seen = real.lesions(), real.training()
+    test, all_training = real.lesions(), real.training()
     training = real.labelled_training(ALL_LABELS)
     accepted = list_accepted(corpus)
-    looked_at = evenly_spread(len(accepted.listed), config.evaluation.images)
-    generated = accepted.rows(accepted.listed.iloc[looked_at])
+    evaluated = evenly_spread(len(accepted.listed), config.evaluation.images)
+    generated = accepted.rows(accepted.listed.iloc[evaluated])
     test_images, generated_images, training_images = (
         labelled_images(rows, size_px) for rows in (test, generated, training)
     )
@@ -104,7 +103,7 @@ def evaluate_corpus(
         "memorisation": evaluate_memorisation(
             generated_images.images_NHW,
             test_images.images_NHW,
-            images_of(seen["image"][seen["image"].notna()]),
+            images_of(all_training["image"].dropna()),
         ),
     }
-    write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_result(result, out)

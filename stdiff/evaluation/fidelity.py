@@ -1,8 +1,8 @@
-"""How near generated images are to real ones: KID first, Fréchet distance beside it.
+"""Distance of generated to real images: KID and Fréchet distance of encoder features.
 
-Neither number means anything by itself. Each is reported with N of both sides, the name of the
-encoder, and two floors: real training against real test images, and two disjoint halves of the
-real test images. Neither is called FID, which is Inception's name.
+Each is reported with the number of images, the encoder and two floors: real training against real
+test images, and two disjoint halves of the real test images. The Fréchet distance is not called
+FID, because FID implies Inception features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stdiff.config.segmentation import EvaluationConfig
+from stdiff.config.evaluation import EvaluationConfig
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import generator
 
@@ -23,15 +23,15 @@ def kid(
     subsets: int,
     rng: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """Kernel inception distance of features (N, D): mean, 2.5th and 97.5th percentile of subsets.
+    """Kernel inception distance of features (N, D): mean, 2.5th and 97.5th percentile over subsets.
 
-    The unbiased estimate of the squared maximum mean discrepancy under the kernel
+    The unbiased estimate of the squared maximum mean discrepancy with the kernel
     k(x, y) = (x·y / D + 1)³, averaged over random subsets (Binkowski et al. 2018,
-    arXiv 1801.01401, section 4). It may be below 0. The percentiles tell how much the estimate
-    of *one* subset varies; they are no confidence interval of the mean.
+    arXiv 1801.01401, section 4). It may be negative. The percentiles describe the variation
+    between subsets; they are not a confidence interval of the mean.
 
     Raises:
-        InputError: a subset is larger than one of the sides.
+        InputError: a subset is larger than one of the sets.
     """
     smallest = min(len(features_a), len(features_b))
     if subset_size > smallest:
@@ -69,7 +69,7 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
 
 def rank_deficient(features_a: np.ndarray, features_b: np.ndarray) -> bool:
-    """Whether a side has too few images (N < D + 1) for a covariance of full rank."""
+    """Whether a set has too few images (N < D + 1) for a covariance of full rank."""
     return min(len(features_a), len(features_b)) < features_a.shape[1] + 1
 
 
@@ -84,25 +84,25 @@ def evaluate_fidelity(
     settings: EvaluationConfig,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Distances of generated to real test images, and the two floors, as records.
+    """Distances of generated to real test images and the two floors, as records.
 
     Args:
         generated: Features (N, D) of generated images.
-        training: Features of real training images; whole groups are drawn until there are as
-            many images as generated ones, or all are used.
-        training_groups: Group of each of them.
-        test: Features of real test images.
-        test_groups: Group of each of them; no group is in both halves.
-        encoder: What the features are of, in words.
-        settings: KID subsets.
-        seed: Of the run.
+        training: Features (N, D) of real training images; at most as many as generated ones are
+            used, drawn by whole groups.
+        training_groups: Group of each training image.
+        test: Features (N, D) of real test images.
+        test_groups: Group of each test image; no group is in both halves.
+        encoder: Name of the encoder.
+        settings: Size and number of KID subsets.
+        seed: The run's seed.
 
-    Where the encoder was itself trained on the training images, their floor holds its overfitting
-    too. Keys: ``comparison``, ``encoder``, ``n_a``, ``n_b``, ``kid``, ``kid_low``, ``kid_high``,
+    If the encoder was trained on the training images, the first floor includes its overfitting.
+    Keys: ``comparison``, ``encoder``, ``n_a``, ``n_b``, ``kid``, ``kid_low``, ``kid_high``,
     ``kid_subset_size``, ``frechet_distance``, ``rank_deficient``.
 
     Raises:
-        InputError: a KID subset is larger than one of the sides.
+        InputError: a KID subset is larger than one of the sets.
     """
     drawn = _whole_groups(training_groups, len(generated), generator(seed, "fidelity floor"))
     half, other_half = disjoint_halves(test_groups, generator(seed, "fidelity halves"))
@@ -127,7 +127,7 @@ def evaluate_fidelity(
 def disjoint_halves(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Indices of two random halves of the images that share no group.
 
-    Where the middle falls inside a group, the rest of that group is in neither half.
+    The rest of a group cut by the middle is in neither half.
     """
     half = _whole_groups(groups, len(groups) // 2, rng)
     return half, np.flatnonzero(~np.isin(groups, groups[half]))
@@ -143,7 +143,7 @@ def _squared_mmd(x_ND: np.ndarray, y_ND: np.ndarray) -> float:
 
 
 def _whole_groups(groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Sorted indices of the first ``count`` images when groups are taken in random order."""
+    """Sorted indices of the first ``count`` images with the groups in random order."""
     _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     place = rng.permutation(codes.max() + 1)[codes]
     return np.sort(np.argsort(place, kind="stable")[:count])

@@ -1,9 +1,8 @@
 """Are generated images copies of training images?
 
-The likeness of two images is their normalised cross-correlation at 64 px, mirrored copies included
-(:mod:`stdiff.filtering.nearest`). All ultrasound frames are alike, so a correlation means little by
-itself; the reference is how much real test images, which the generator never saw, resemble
-training images.
+The similarity of two images is their normalised cross-correlation at 64 px, the larger of the image
+and its mirror image (:mod:`stdiff.filtering.nearest`). Ultrasound images resemble each other, so
+the reference is the similarity of unseen real test images to training images.
 """
 
 from __future__ import annotations
@@ -18,13 +17,18 @@ from stdiff.filtering.nearest import nearest_training
 def evaluate_memorisation(
     generated_NHW: np.ndarray, test_NHW: np.ndarray, training_NHW: np.ndarray
 ) -> dict[str, Any]:
-    """Correlation with the nearest training image: of generated images, and of real test images.
+    """Correlation of generated and of real test images with their nearest training image.
+
+    Args:
+        generated_NHW: Generated images, uint8.
+        test_NHW: Real test images, uint8.
+        training_NHW: All real training images, uint8.
 
     Returns:
-        ``training_images``; ``generated_to_training`` and ``test_to_training``, each with
-        ``images``, ``p50`` and ``p99``; and ``generated_above_test_p99``, the fraction of
-        generated images nearer to a training image than 99 % of real test images are (0.01 is
-        expected of images as new as those).
+        ``training_images`` (number); ``generated_to_training`` and ``test_to_training``, each with
+        ``images`` (number) and the percentiles ``p50`` and ``p99``; ``generated_above_test_p99``,
+        the fraction of generated images above the 99th percentile of test images (0.01 expected
+        without memorisation).
     """
     _, generated = nearest_training(generated_NHW, training_NHW)
     _, test = nearest_training(test_NHW, training_NHW)

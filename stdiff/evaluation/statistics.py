@@ -1,44 +1,55 @@
-"""Statistics of paired differences whose cases come in groups (patients, near-duplicates)."""
+"""Statistics of values whose cases come in groups (patients, clusters of near-duplicates)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import wilcoxon
 
 _DRAWS_AT_ONCE = 1000
-# Of the normal distribution: a two-sided test at 5 % that finds a true difference with 80 %.
-_FOUND = 1.96 + 0.84
-_ROUNDING = 1e-12  # differences of Dice that spread no further are equal
+# Standard normal quantiles of a two-sided test at 5 % with a power of 80 %.
+_DETECTABLE = 1.96 + 0.84
+_ROUNDING = 1e-12  # differences of Dice within this range are equal
 
 
 def group_bootstrap(
     values: np.ndarray, groups: np.ndarray, draws: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean of ``values`` (N,) when whole groups are resampled.
+    """95 % percentile interval of the mean of ``values`` (N,), resampling whole groups.
 
-    A draw takes as many groups as there are, with replacement, and averages their cases. With a
-    single group there is nothing to resample: the interval is (NaN, NaN).
+    A draw takes as many groups as there are, with replacement, and averages their cases. The
+    interval of a single group is (NaN, NaN).
     """
-    means = drawn_means(np.asarray(values)[:, None], groups, draws, rng)
-    if not len(means):
+    return percentile_interval(bootstrap_means(np.asarray(values)[:, None], groups, draws, rng))
+
+
+def percentile_interval(
+    draws_D: np.ndarray,  # noqa: N803
+    method: Literal["linear", "inverted_cdf"] = "linear",
+) -> tuple[float, float]:
+    """95 % percentile interval of bootstrap draws, ignoring NaN; (NaN, NaN) if none is left.
+
+    ``inverted_cdf`` does not interpolate, so that draws may be infinite.
+    """
+    valid = draws_D[~np.isnan(draws_D)]
+    if not len(valid):
         return math.nan, math.nan
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(valid, [2.5, 97.5], method=method)
     return float(low), float(high)
 
 
-def drawn_means(
+def bootstrap_means(
     values_NK: np.ndarray,  # noqa: N803
     groups: np.ndarray,
     draws: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Means (draws, K) of the columns when whole groups of rows are drawn again.
+    """Means (draws, K) of the columns, resampling whole groups of rows.
 
-    A draw takes the same groups for all columns. No draw (0, K) of a single group.
+    A draw takes the same groups for all columns. The result is (0, K) for a single group.
     """
     _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     counts = np.bincount(codes)
@@ -46,17 +57,17 @@ def drawn_means(
     if len(counts) < 2:
         return means[0]
     sums = np.stack([np.bincount(codes, column) for column in values_NK.T], axis=1)
-    for start in range(0, draws, _DRAWS_AT_ONCE):  # bounds the memory of the counts
+    for start in range(0, draws, _DRAWS_AT_ONCE):  # limits the memory of the counts
         size = min(_DRAWS_AT_ONCE, draws - start)
         taken = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
         means.append((taken @ sums) / (taken @ counts)[:, None])
     return np.concatenate(means)
 
 
-def drawn_groups(groups: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each row (draws, N) is taken when whole groups are drawn again.
+def bootstrap_counts(groups: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each draw takes each row (draws, N), resampling whole groups.
 
-    No draw (0, N) of a single group.
+    The result is (0, N) for a single group.
     """
     _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     count = codes.max() + 1
@@ -65,9 +76,9 @@ def drawn_groups(groups: np.ndarray, draws: int, rng: np.random.Generator) -> np
     return rng.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(float)
 
 
-def known(value: float) -> float | None:
-    """JSON knows no NaN: null where there is no value."""
-    return None if math.isnan(value) else float(value)
+def interval_columns(name: str, mean: float, interval: tuple[float, float]) -> dict[str, float]:
+    """``<name>_mean``, ``<name>_low`` and ``<name>_high`` of a record."""
+    return {f"{name}_mean": mean, f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def interval_text(record: Mapping[str, Any], name: str, sign: str) -> str:
@@ -78,8 +89,16 @@ def interval_text(record: Mapping[str, Any], name: str, sign: str) -> str:
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
+def none_if_nan(value: float) -> float | None:
+    """The value as JSON can hold it: null instead of NaN."""
+    return None if math.isnan(value) else float(value)
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P values adjusted for their number (Holm 1979, Scand. J. Statist. 6:65-70)."""
+    """P values adjusted for multiple tests (Holm 1979, Scand. J. Statist. 6:65-70).
+
+    Written here because scipy has no Holm correction and statsmodels would be a new dependency.
+    """
     order = np.argsort(p_values)
     stepped = p_values[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
@@ -88,16 +107,28 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test, zeros ranked (Pratt); 1 if all are zero."""
+    """Two-sided p of the Wilcoxon signed-rank test with Pratt's zeros; 1 if all are zero."""
     if not np.any(differences):
         return 1.0
     return float(wilcoxon(differences, zero_method="pratt").pvalue)
 
 
-def effect_size(differences: np.ndarray) -> float:
-    """Cohen's d of paired differences: their mean over their standard deviation.
+def bootstrap_p(draws_D: np.ndarray) -> float:  # noqa: N803
+    """Two-sided p of a difference: twice the smaller share of draws on either side of zero.
 
-    NaN of fewer than two, or where all are equal.
+    At least the share of one draw; NaN draws are ignored, and the result is NaN if none is left.
+    """
+    valid = draws_D[~np.isnan(draws_D)]
+    if not len(valid):
+        return math.nan
+    one_sided = min((valid <= 0).mean(), (valid >= 0).mean())
+    return min(1.0, max(2 * one_sided, 1 / len(valid)))
+
+
+def effect_size(differences: np.ndarray) -> float:
+    """Cohen's d of paired differences: mean over standard deviation.
+
+    NaN for fewer than two differences or if all are equal.
     """
     if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
         return math.nan
@@ -105,11 +136,10 @@ def effect_size(differences: np.ndarray) -> float:
 
 
 def minimum_detectable_effect(differences: np.ndarray, groups: np.ndarray) -> float:
-    """The smallest true mean of ``differences`` (N,) that so many groups would show.
+    """Smallest true mean of ``differences`` (N,) that this number of groups can detect.
 
-    With a two-sided test at 5 % and a power of 80 %, from the standard error of the mean with
-    whole groups as its unit (the linearised variance of a ratio; Cochran 1977, section 9A).
-    NaN with a single group.
+    For a two-sided test at 5 % with a power of 80 %, from the standard error of the mean over
+    groups (linearised variance of a ratio; Cochran 1977, section 9A). NaN for a single group.
     """
     _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     count = codes.max() + 1
@@ -117,4 +147,4 @@ def minimum_detectable_effect(differences: np.ndarray, groups: np.ndarray) -> fl
         return math.nan
     residuals = np.bincount(codes, np.asarray(differences) - np.mean(differences))
     variance = count / (count - 1) * np.sum(residuals**2) / len(differences) ** 2
-    return float(_FOUND * math.sqrt(variance))
+    return float(_DETECTABLE * math.sqrt(variance))

@@ -140,7 +140,7 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
             for name in ("chosen", "subgroups", "worth")
         },
         "excluded": result["excluded_both_empty"],
-        "holes": records_table(result["holes"]) if result["holes"] else None,
+        "failures": records_table(result["failures"]) if result["failures"] else None,
         "figure": embedded(figure),
     }
 
@@ -163,7 +163,7 @@ def _auc(path: Path) -> dict[str, Any] | None:
         "baseline": result["baseline_arm"],
         "by_arm": ordered(result["by_arm"]),
         "gains": ordered(result["gains"]),
-        "holes": records_table(result["holes"]) if result["holes"] else None,
+        "failures": records_table(result["failures"]) if result["failures"] else None,
     }
 
 

@@ -12,7 +12,7 @@ import typer
 
 from stdiff.cli import options
 from stdiff.cli.main import app, main
-from stdiff.config.classification import Target
+from stdiff.config.downstream import Target
 from stdiff.config.run import Collection, ImageConfig
 from stdiff.table.label_budget import LabelBudget
 

@@ -116,7 +116,7 @@ MISTAKES = [
         "labels: [40 cases, 10]",
     ),
     ("segmentation.labels", [0, 50], ["0 is not a percent"], "labels: [10, 100]"),
-    ("segmentation.labels", [5, 5], ["[5, 5] names one twice"], "labels: [5]"),
+    ("segmentation.labels", [5, 5], ["[5, 5] names a budget twice"], "labels: [5]"),
     (
         "segmentation.arms",
         {"mixed": {"kind": "mixed"}},
@@ -126,7 +126,7 @@ MISTAKES = [
     (
         "segmentation.arms",
         {"real": {"kind": "real"}, "Mix-1": {"kind": "mixed"}},
-        ["'Mix-1' names a file"],
+        ["'Mix-1' becomes a file name"],
         "mix_1: {...}",
     ),
     (
@@ -144,7 +144,7 @@ MISTAKES = [
     (
         "segmentation.segmenters",
         {"u": {"options": {"activation": "sigmoid"}}},
-        ["options activation of Unet are not free"],
+        ["options activation of Unet cannot be set"],
         "options: {}",
     ),
     (
@@ -156,13 +156,13 @@ MISTAKES = [
     (
         "segmentation.arms",
         {"real": {"kind": "real"}, "semi": {"kind": "unlabelled"}},
-        ["arm semi takes images without masks"],
+        ["arm semi uses images without masks"],
         "segmenters: {mgcc: {network: MGCC}}",
     ),
     (
         "segmentation.arms",
         {"real": {"kind": "real"}, "semi": {"kind": "mixed", "unlabelled": ["training"]}},
-        ["arm semi takes images without masks"],
+        ["arm semi uses images without masks"],
         "segmenters: {mgcc: {network: MGCC}}",
     ),
     (

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stdiff.config.downstream import ArmConfig
 from stdiff.config.run import parse_config
-from stdiff.config.segmentation import ArmConfig
 from stdiff.downstream.arms import Arm, Phase, parse_arm, real_arm
 from stdiff.downstream.augmentation import acoustic_shadows, augment, deform, regrade
 from stdiff.downstream.images import ArmImages, LabelledImages
@@ -80,10 +80,10 @@ def stage_of(share, real, synthetic=None, unlabelled=None, network=None):
 def test_batches_hold_the_share_of_the_arm(share, batch, seed):
     stage = stage_of(share, flat(1, 30), flat(2, 7))
     rng = torch.Generator().manual_seed(seed)
-    images, masks, weights = stage.batch(np.arange(batch), rng)
-    assert images.shape == masks.shape == (batch, 4, 4)
-    assert (weights == 1).all()
-    real = int((images[:, 0, 0] == 1).sum())
+    cases = stage.batch(np.arange(batch), rng)
+    assert cases.images_NHW.shape == cases.masks_NHW.shape == (batch, 4, 4)
+    assert (cases.weights == 1).all()
+    real = int((cases.images_NHW[:, 0, 0] == 1).sum())
     assert real == stage.phase.real_in_batch(batch)
     assert abs(real - (1 - share) * batch) <= 0.5 or real == 1
 
@@ -93,15 +93,15 @@ def numbered(count):
 
 
 def test_real_arms_see_exactly_the_cases_drawn():
-    images, _, _ = stage_of(0.0, numbered(30)).batch(np.array([3, 20, 7]), torch.Generator())
-    assert images.ravel().tolist() == [3, 20, 7]
+    cases = stage_of(0.0, numbered(30)).batch(np.array([3, 20, 7]), torch.Generator())
+    assert cases.images_NHW.ravel().tolist() == [3, 20, 7]
 
 
 def test_an_epoch_of_synthetic_images_only_is_one_of_them():
     stage = stage_of(1.0, numbered(3), numbered(30))
     assert stage.count == 30
-    images, _, _ = stage.batch(np.array([3, 20, 7]), torch.Generator())
-    assert images.ravel().tolist() == [3, 20, 7]
+    cases = stage.batch(np.array([3, 20, 7]), torch.Generator())
+    assert cases.images_NHW.ravel().tolist() == [3, 20, 7]
 
 
 def test_weights_stand_with_the_synthetic_images_they_belong_to():
@@ -111,7 +111,8 @@ def test_weights_stand_with_the_synthetic_images_they_belong_to():
     )
     real = LabelledImages(np.full((8, 1, 1), 99, np.uint8), np.zeros((8, 1, 1)))
     stage = stage_of(0.5, real, synthetic)
-    images, _, weights = stage.batch(np.arange(8), torch.Generator().manual_seed(1))
+    cases = stage.batch(np.arange(8), torch.Generator().manual_seed(1))
+    images, weights = cases.images_NHW, cases.weights
     assert (weights[:4] == 1).all() and (images[:4] == 99).all()
     assert weights[4:].tolist() == images[4:].ravel().tolist()
 

@@ -95,7 +95,7 @@ def classified(folder, out, config=None, *, arm="real-100", **changes):
     options = {
         "target": "pathology",
         "arm": arm,
-        "seed": 0,
+        "repetition": 0,
         "cohort": CohortFiles([folder / "cases.parquet"], folder / "splits.parquet"),
         "corpus": [folder / "corpus.parquet"],
         "out": out / "cases.parquet",
@@ -106,7 +106,7 @@ def classified(folder, out, config=None, *, arm="real-100", **changes):
     return pd.read_parquet(out / "cases.parquet")
 
 
-def test_dark_lesions_are_told_from_bright_ones(folder, tmp_path):
+def test_dark_and_bright_lesions_are_distinguished(folder, tmp_path):
     rows = classified(folder, tmp_path, configuration(images=240))
     assert rows["role"].value_counts().to_dict() == {"test": 8, "validation": 4}
     np.testing.assert_allclose(rows["p_benign"] + rows["p_malignant"], 1, atol=1e-5)
@@ -120,7 +120,7 @@ def test_dark_lesions_are_told_from_bright_ones(folder, tmp_path):
 def test_a_synthetic_arm_learns_the_corpus(folder, tmp_path):
     rows = classified(folder, tmp_path, configuration(images=240), arm="synthetic-100")
     truth = rows["truth"] == "malignant"
-    # The corpus was told the opposite.
+    # The labels of the corpus are swapped.
     assert rows.loc[truth, "p_malignant"].max() < rows.loc[~truth, "p_malignant"].min()
 
 
@@ -131,10 +131,10 @@ def test_a_synthetic_arm_learns_the_corpus(folder, tmp_path):
 def test_arms_and_budgets_are_those_of_the_segmenters(folder, tmp_path, arm, real, synthetic):
     row = classified(folder, tmp_path, arm=arm).iloc[0]
     assert (row["training_real"], row["training_synthetic"]) == (real, synthetic)
-    assert (row["target"], row["arm"], row["labels"]) == ("pathology", *told(arm))
+    assert (row["target"], row["arm"], row["labels"]) == ("pathology", *parts_of(arm))
 
 
-def told(arm):
+def parts_of(arm):
     name, _, percent = arm.partition("-")
     return name, f"{percent} %"
 
@@ -142,7 +142,7 @@ def told(arm):
 def test_same_command_same_probabilities(folder, tmp_path):
     first = classified(folder, tmp_path / "a", arm="mixed-100")
     pd.testing.assert_frame_equal(classified(folder, tmp_path / "b", arm="mixed-100"), first)
-    other = classified(folder, tmp_path / "c", arm="mixed-100", seed=1)
+    other = classified(folder, tmp_path / "c", arm="mixed-100", repetition=1)
     assert not np.allclose(other["p_benign"], first["p_benign"])
 
 
@@ -159,7 +159,7 @@ def test_a_fold_without_a_malignant_case_is_refused(folder, tmp_path):
 
 
 def test_an_arm_with_unlabelled_images_is_refused(folder, tmp_path):
-    with pytest.raises(InputError, match="arm semi-100 sees images without masks"):
+    with pytest.raises(InputError, match="arm semi-100 uses images without masks"):
         classified(folder, tmp_path, arm="semi-100")
 
 
@@ -174,5 +174,5 @@ def test_birads_subcategories_are_their_category_and_others_are_none():
 def test_unknown_networks_and_targets_are_refused():
     with pytest.raises(InputError, match="resnet18"):
         build_classifier("resnet-18", 2, 0)
-    with pytest.raises(ConfigError, match="names one twice.*targets: \\[birads\\]"):
+    with pytest.raises(ConfigError, match="names a target twice.*targets: \\[birads\\]"):
         configuration(targets=["birads", "birads"])

@@ -3,17 +3,17 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from stdiff.config.segmentation import NETWORKS, SEMI_SUPERVISED, SMP_NETWORKS, SegmenterConfig
+from stdiff.config.downstream import NETWORKS, SEMI_SUPERVISED, SMP_NETWORKS, SegmenterConfig
 from stdiff.downstream import mgcc
 from stdiff.downstream.convmixer import ConvMixer, SkipGate
 from stdiff.downstream.networks import (
     all_lesion_logits,
     build_segmenter,
-    check_takes,
+    check_image_size,
     image_features,
     lesion_logits,
     load_segmenter,
-    save_segmenter,
+    save_network,
     segment,
 )
 from stdiff.runtime.files import InputError
@@ -101,7 +101,7 @@ def test_every_network(name, own, tmp_path):
     other = build_segmenter(config, seed=4).state_dict()
     assert any(not torch.equal(again[name], other[name]) for name in again)
 
-    save_segmenter(network, tmp_path / "w.safetensors", {})
+    save_network(network, tmp_path / "w.safetensors", {})
     loaded = load_segmenter(config, tmp_path / "w.safetensors")
     with torch.no_grad():
         assert torch.equal(lesion_logits(loaded, grey_N1HW), lesion_logits(network, grey_N1HW))
@@ -110,7 +110,7 @@ def test_every_network(name, own, tmp_path):
 def test_a_network_that_cannot_take_small_images():
     config = SegmenterConfig(network="PAN")
     with pytest.raises(InputError, match="PAN cannot take images of 64 px .* larger image.size_px"):
-        check_takes(build_segmenter(config), config, 64)
+        check_image_size(build_segmenter(config), config, 64)
 
 
 def test_options_reach_the_network(own):
@@ -123,11 +123,11 @@ def test_options_reach_the_network(own):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_nets:nett", "my_nets has no 'nett' that can be called; did you mean net, "),
+        ("my_nets:nett", "my_nets has no function 'nett'; did you mean net, "),
         ("unfinished_nets:net", "importing unfinished_nets fails with SyntaxError"),
         ("absent_nets:net", "absent_nets cannot be imported .* put its folder on PYTHONPATH"),
-        ("my_nets:flat", r"gives \(8192,\) for grey images \(2, 1, 64, 64\)"),
-        ("my_nets:word", "gives a str for grey images"),
+        ("my_nets:flat", r"returns \(8192,\) for grey images \(2, 1, 64, 64\)"),
+        ("my_nets:word", "returns a str for grey images"),
         ("my_nets:broken", "fails with OSError: no disk"),
     ],
 )
@@ -251,7 +251,7 @@ def test_features_do_not_depend_on_companions(unet):
 
 
 def test_save_and_load(unet, tmp_path):
-    save_segmenter(unet, tmp_path / "w.safetensors", {})
+    save_network(unet, tmp_path / "w.safetensors", {})
     loaded = load_segmenter(SegmenterConfig(), tmp_path / "w.safetensors")
     np.testing.assert_array_equal(
         segment(loaded, images(2, 64, 64)), segment(unet, images(2, 64, 64))
@@ -259,7 +259,7 @@ def test_save_and_load(unet, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(unet, tmp_path):
-    save_segmenter(unet, tmp_path / "w.safetensors", {})
+    save_network(unet, tmp_path / "w.safetensors", {})
     with pytest.raises(InputError, match="not the weights of FPN"):
         load_segmenter(SegmenterConfig(network="FPN"), tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="No such file"):
@@ -269,11 +269,11 @@ def test_weights_of_another_network_are_refused(unet, tmp_path):
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.99])
 def test_a_changed_bit_of_the_weights_is_seen(unet, tmp_path, at):
     path = tmp_path / "w.safetensors"
-    save_segmenter(unet, path, {})
+    save_network(unet, path, {})
     content = bytearray(path.read_bytes())
     content[int(at * len(content))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"w\.safetensors: damaged .* delete it and run what"):
+    with pytest.raises(InputError, match=r"w\.safetensors: damaged .* delete it and rerun"):
         load_segmenter(SegmenterConfig(), path)
 
 
@@ -283,14 +283,14 @@ def test_the_configuration_knows_all_architectures():
 
 def test_features_need_an_encoder():
     network = build_segmenter(SegmenterConfig(network="monai.BasicUNet"))
-    with pytest.raises(InputError, match="BasicUNet has no encoder .*name a segmenter that has"):
+    with pytest.raises(InputError, match="BasicUNet has no encoder .*put a segmenter with one"):
         image_features(network, images(2, 32, 32))
 
 
 @pytest.mark.parametrize("encoder", ["tensor", "resnet18"])
 def test_features_need_an_encoder_that_gives_feature_maps(encoder, own):
     network = build_segmenter(SegmenterConfig(network="my_nets:Odd", options={"encoder": encoder}))
-    with pytest.raises(InputError, match="no encoder that gives a list of feature maps"):
+    with pytest.raises(InputError, match="no encoder that returns a list of feature maps"):
         image_features(network, images(2, 32, 32))
 
 
@@ -307,7 +307,7 @@ def test_features_of_our_own_networks():
         (weighing(-1), "consistency_weight is -1"),
         (weighing(float("nan")), "consistency_weight is nan"),
         (weighing("much"), "cannot be built"),
-        (SegmenterConfig(network="monai.DynUNet", options={"strides": []}), "; leave options out"),
+        (SegmenterConfig(network="monai.DynUNet", options={"strides": []}), "; remove options"),
     ],
 )
 def test_unknown_parts_are_refused_with_a_hint(config, hint):

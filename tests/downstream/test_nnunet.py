@@ -54,7 +54,7 @@ def test_it_cannot_judge_generated_images():
     config = nnunet().model_dump(mode="json")
     segmenters = config["segmentation"]["segmenters"]
     config["segmentation"]["segmenters"] = {"nnunet": segmenters.pop("nnunet"), **segmenters}
-    with pytest.raises(InputError, match="nnunet stands first and judges"):
+    with pytest.raises(InputError, match="nnunet is the first and evaluates"):
         parse_config(config)
 
 

@@ -9,7 +9,9 @@ from stdiff.runtime.files import InputError
 
 @pytest.fixture
 def table():
-    return pd.DataFrame({"case_id": [f"busi/{i}" for i in range(300)], "dice": 0.5, "seed": 3})
+    return pd.DataFrame(
+        {"case_id": [f"busi/{i}" for i in range(300)], "dice": 0.5, "repetition": 3}
+    )
 
 
 def test_it_comes_back_as_it_was(table, tmp_path):

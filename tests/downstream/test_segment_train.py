@@ -73,7 +73,7 @@ def test_same_command_same_weights_and_a_finished_one_is_not_trained_again(table
     again = run(tables, tmp_path / "c", arm="mixed-50", state=tmp_path / "a" / "state")
     assert weights == (tmp_path / "c" / "weights.safetensors").read_bytes()
     assert again["dice"].equals(pd.read_parquet(tmp_path / "a" / "cases.parquet")["dice"])
-    run(tables, tmp_path / "d", arm="mixed-50", seed=1)
+    run(tables, tmp_path / "d", arm="mixed-50", repetition=1)
     assert weights != (tmp_path / "d" / "weights.safetensors").read_bytes()
 
 
@@ -214,9 +214,9 @@ def test_the_weights_that_are_best_on_validation_lesions_are_used(tables, tmp_pa
     config = configuration(images=64, learning_rate=3e-3, validate_every_images=8)
     table = run(tables, tmp_path, config)
     (log,) = (tmp_path / "state").rglob("validation.jsonl")
-    looks = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [look["images"] for look in looks] == list(range(8, 65, 8))
-    best = max(look["dice"] for look in looks)
+    results = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [result["images"] for result in results] == list(range(8, 65, 8))
+    best = max(result["dice"] for result in results)
     assert table.loc[table["role"] == "validation", "dice"].mean() == pytest.approx(best)
 
 
@@ -226,7 +226,7 @@ def test_a_corpus_that_is_too_small_is_refused(tables, tmp_path):
 
 
 def test_weights_need_the_verdict_of_the_gate(tables, tmp_path):
-    with pytest.raises(InputError, match=r"weighted, but 6 of its 6 .* run `stdiff filter apply`"):
+    with pytest.raises(InputError, match=r"weighted, but 6 of its 6 .* run `stdiff gate apply`"):
         run(tables, tmp_path, arm="weighted-50")
 
 
@@ -247,7 +247,7 @@ def command_of(tables, tmp_path, arm):
 
 
 @pytest.mark.parametrize("name", ["cases", "splits", "corpus"])
-def test_a_damaged_file_is_no_hole(tables, tmp_path, name, capsys):
+def test_a_damaged_file_is_not_recorded_as_a_failure(tables, tmp_path, name, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(tables, copy)
     file = copy / f"{name}.parquet"
@@ -257,14 +257,14 @@ def test_a_damaged_file_is_no_hole(tables, tmp_path, name, capsys):
     assert not (tmp_path / "t").exists() and not (tmp_path / "w").exists()
 
 
-def test_the_command_leaves_a_hole_only_when_told_to(tables, tmp_path):
+def test_the_command_records_a_failure_only_if_allowed(tables, tmp_path):
     command = command_of(tables, tmp_path, "many-100")
     assert main(command) == 1
     assert not (tmp_path / "t").exists()
     assert main([*command, "--allow-failure"]) == 0
-    hole = pd.read_parquet(tmp_path / "t").iloc[0]
-    assert (hole["arm"], hole["labels"], hole["seed"]) == ("many", "100 %", 1)
-    assert "32 synthetic" in hole["reason"]
+    failure = pd.read_parquet(tmp_path / "t").iloc[0]
+    assert (failure["arm"], failure["labels"], failure["repetition"]) == ("many", "100 %", 1)
+    assert "32 synthetic" in failure["reason"]
 
 
 @pytest.mark.parametrize(

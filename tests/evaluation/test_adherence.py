@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
-from stdiff.config.run import EvaluationConfig
+from stdiff.config.evaluation import EvaluationConfig
 from stdiff.downstream.images import LabelledImages
 from stdiff.evaluation.adherence import evaluate_adherence
 from stdiff.filtering.scores import SEEN_TERMS

@@ -29,7 +29,7 @@ def scored(seed, classes, count=60, seeds=2, levels=8, signal=1.0):
         table["truth"] = np.array(classes)[truth]
         table["case_id"] = [f"c{i:03d}" for i in range(count)]
         table["group_id"] = [f"g{i // 2}" for i in range(count)]
-        tables.append(table.assign(seed=number, collection="busi", role="test"))
+        tables.append(table.assign(repetition=number, collection="busi", role="test"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -38,7 +38,7 @@ def of_sklearn(rows, classes):
     return np.mean(
         [
             [roc_auc_score(one["truth"] == c, one[f"p_{c}"]) for c in positive]
-            for _, one in rows.groupby("seed")
+            for _, one in rows.groupby("repetition")
         ]
     )
 
@@ -117,5 +117,7 @@ def test_arms_tested_on_other_cases_are_refused(tmp_path, pytestconfig):
     rows.assign(arm="real").to_parquet(tmp_path / "a")
     rows[rows["case_id"] != "c007"].assign(arm="mixed").to_parquet(tmp_path / "b")
     config = load_config(pytestconfig.rootpath / "config" / "demo.yaml")
-    with pytest.raises(InputError, match="mixed, 10 %, seed 0: c007 is absent"):
+    with pytest.raises(
+        InputError, match="pathology, mixed-10, repetition 0: 1 case\\(s\\) absent, e.g. c007"
+    ):
         evaluate_auc([tmp_path / "a", tmp_path / "b"], tmp_path / "auc.json", config=config)

@@ -12,8 +12,8 @@ from tiny import lesion_scene
 
 from stdiff.cli.main import main
 from stdiff.config.run import dump_config, load_config, parse_config
-from stdiff.downstream.networks import save_segmenter
-from stdiff.evaluation.audit import Known, audit_run, problems_of
+from stdiff.downstream.networks import save_network
+from stdiff.evaluation.audit import UsedCases, audit_run, problems_of
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import save_tensors
 from stdiff.table.cases import case_row, png_cell, write_cases
@@ -45,7 +45,7 @@ def test_what_a_part_may_know_is_no_problem(data, budget):
     def some(ids):
         return data.draw(st.sets(st.sampled_from(ids)))
 
-    part = Known("p", budget, some(TRAIN), some(BUDGETED[budget]), some(VALIDATION))
+    part = UsedCases("p", budget, some(TRAIN), some(BUDGETED[budget]), some(VALIDATION))
     assert problems_of(part, cohort()) == []
 
 
@@ -54,15 +54,15 @@ def test_one_case_too_many_is_named(how, case):
     may = {"images": TRAIN, "labels": BUDGETED[FEW], "chosen_on": VALIDATION}
     known = {name: set(ids) for name, ids in may.items()}
     known[how].add(case)
-    problems = problems_of(Known("labels4cases/model", FEW, **known), cohort())
+    problems = problems_of(UsedCases("labels4cases/model", FEW, **known), cohort())
     assert bool(problems) == (case not in may[how])
     assert all(p.startswith("labels4cases/model: 1 ") and p.endswith(case) for p in problems)
     assert any("test groups" in p for p in problems) == (case in TEST)
 
 
 def test_stage_1_may_know_no_label():
-    assert problems_of(Known("pretrain", None, set(TRAIN)), cohort()) == []
-    (problem,) = problems_of(Known("pretrain", None, labels={CASES[1]}), cohort())
+    assert problems_of(UsedCases("pretrain", None, set(TRAIN)), cohort()) == []
+    (problem,) = problems_of(UsedCases("pretrain", None, labels={CASES[1]}), cohort())
     assert problem == f"pretrain: 1 labels beyond none, e.g. {CASES[1]}"
 
 
@@ -131,7 +131,7 @@ def write_shard(run, origins, backgrounds):
 def write_weights(run, seen):
     path = run / "segment/unet/mixed-4cases/seed0.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_segmenter(torch.nn.Linear(1, 1), path, seen)
+    save_network(torch.nn.Linear(1, 1), path, seen)
 
 
 def audited(run):
@@ -189,15 +189,15 @@ def test_a_guilty_part_is_named_and_nothing_is_written(run, spoil, named, capsys
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (says("autoencoder/stdiff.json"), "autoencoder does not say"),
-        (says(MODEL, pretrain_cases=TRAIN), "labels4cases/model does not say"),
-        (says(PRIOR, masks=3), "mask_prior.json does not say"),
-        (says("labels4cases/gate.json"), "gate.json does not say"),
+        (says("autoencoder/stdiff.json"), "autoencoder does not name"),
+        (says(MODEL, pretrain_cases=TRAIN), "labels4cases/model does not name"),
+        (says(PRIOR, masks=3), "mask_prior.json does not name"),
+        (says("labels4cases/gate.json"), "gate.json does not name"),
         (
             lambda r: save_file(
                 {"weight": torch.zeros(1)}, r / "segment/unet/mixed-4cases/seed0.safetensors"
             ),
-            "seed0.safetensors does not say",
+            "seed0.safetensors does not name",
         ),
     ],
 )

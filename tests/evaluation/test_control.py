@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from stdiff.config.run import EvaluationConfig, parse_config
+from stdiff.config.evaluation import EvaluationConfig
+from stdiff.config.run import parse_config
 from stdiff.downstream.images import LabelledImages
-from stdiff.downstream.networks import build_segmenter, save_segmenter
+from stdiff.downstream.networks import build_segmenter, save_network
 from stdiff.downstream.segment import segmenter_config
 from stdiff.evaluation.control import evaluate_control
 from stdiff.evaluation.corpus import evaluate_corpus
@@ -170,7 +171,7 @@ def run_folder(tmp_path):
         }
     ).to_parquet(tmp_path / "splits.parquet")
     network = build_segmenter(segmenter_config(CONFIG, "unet_resnet18"))
-    save_segmenter(network, tmp_path / "w.safetensors", {})
+    save_network(network, tmp_path / "w.safetensors", {})
     return tmp_path
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.config.segmentation import EvaluationConfig
+from stdiff.config.evaluation import EvaluationConfig
 from stdiff.evaluation.fidelity import (
     disjoint_halves,
     evaluate_fidelity,

@@ -51,7 +51,7 @@ def per_case(arm, gain=0.0, *, cases=40, seeds=(0, 1), percent=10, noise=0.02):
                     "segmenter": "unet",
                     "arm": arm,
                     "labels": f"{percent} %",
-                    "seed": seed,
+                    "repetition": seed,
                     "dice": level[case] + gain + wobble[case],
                     "iou": 0.5,
                     "hd95_px": 3.0,
@@ -139,7 +139,7 @@ def test_seeds_are_averaged_per_case_first():
     # Two seeds that err in opposite ways are one value a case, not two.
     real = per_case("real", noise=0)
     mixed = real.assign(arm="mixed")
-    mixed["dice"] += np.where(mixed["seed"] == 0, 0.1, -0.1)
+    mixed["dice"] += np.where(mixed["repetition"] == 0, 0.1, -0.1)
     table = gains(pd.concat([real, mixed]), draws=200, seed=0)
     np.testing.assert_allclose(table[["gain_mean", "gain_low", "gain_high"]], 0, atol=1e-12)
     assert set(table["cases"]) == {20, 40}
@@ -157,11 +157,11 @@ def test_paired_intervals_are_narrower_than_those_of_the_arms():
 
 def test_a_missing_pair_is_refused():
     mixed = per_case("mixed")
-    with pytest.raises(InputError, match=r"mixed-10, seed 1: 1 case\(s\) absent, e.g. c039"):
+    with pytest.raises(InputError, match=r"mixed-10, repetition 1: 1 case\(s\) absent, e.g. c039"):
         gains(pd.concat([per_case("real"), mixed[:-1]]), draws=100, seed=0)
-    with pytest.raises(InputError, match="no table of the arm real-10"):
+    with pytest.raises(InputError, match="no table of the baseline arm real-10"):
         gains(mixed, draws=100, seed=0)
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="is repeated"):
         dice_by_arm(pd.concat([mixed, mixed]), 100, 0)
     with pytest.raises(InputError, match="group_id"):
         dice_by_arm(mixed.drop(columns="group_id"), 100, 0)
@@ -170,7 +170,7 @@ def test_a_missing_pair_is_refused():
 def test_written_json_and_its_table(tmp_path):
     real, mixed = per_case("real"), per_case("mixed", 0.05)
     # One case with both masks empty in one training leaves every arm.
-    mixed.loc[mixed["case_id"].eq("c005") & mixed["seed"].eq(1), "dice"] = np.nan
+    mixed.loc[mixed["case_id"].eq("c005") & mixed["repetition"].eq(1), "dice"] = np.nan
     for name, table in {"a": real, "b": mixed}.items():
         table.to_parquet(tmp_path / f"{name}.parquet")
     out = tmp_path / "gain.json"

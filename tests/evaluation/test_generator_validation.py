@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from tiny import tiny_config, tiny_model, write_tables
 
-from stdiff.downstream.networks import build_segmenter, save_segmenter
+from stdiff.downstream.networks import build_segmenter, save_network
 from stdiff.evaluation.generator_validation import GeneratorValidator
 from stdiff.runtime.files import InputError
 from stdiff.table.cohort import CohortFiles
@@ -12,7 +12,7 @@ from stdiff.table.cohort import CohortFiles
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
-    save_segmenter(
+    save_network(
         build_segmenter(tiny_config().segmentation.segmenters["unet_resnet18"], 0), path, {}
     )
     return path

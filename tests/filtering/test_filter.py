@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from stdiff.cli.main import main
 from stdiff.config.run import load_config
 from stdiff.corpus.plan import row_sha256
-from stdiff.downstream.networks import build_segmenter, save_segmenter
+from stdiff.downstream.networks import build_segmenter, save_network
 from stdiff.filtering import filter as gating
 from stdiff.filtering.filter import apply_gate, calibrate_gate
 from stdiff.filtering.reference import GateReference
@@ -71,7 +71,7 @@ def run_files(tmp_path_factory):
     splits["group_id"], splits["label_rank"] = splits["case_id"], 0.0
     splits.to_parquet(folder / "splits.parquet")
     recipe = config.segmentation.segmenters["unet_resnet18"]
-    save_segmenter(build_segmenter(recipe), folder / "weights.safetensors", {})
+    save_network(build_segmenter(recipe), folder / "weights.safetensors", {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gating, "load_segmenter", lambda *_: DarkIsLesion())
         calibrate(folder)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from stdiff.birads.lexicon import Findings, render
 from stdiff.config.run import dump_config, load_config, parse_config
-from stdiff.downstream.arms import HOLE
+from stdiff.downstream.per_case import FAILURE
 from stdiff.evaluation.fidelity import evaluate_fidelity
 from stdiff.evaluation.gain import evaluate_gain
 from stdiff.evaluation.memorisation import evaluate_memorisation
@@ -198,7 +198,11 @@ def write_gain(run):
     for arm, percent, seed in [(a, p, s) for a in ARMS for p in PERCENTS for s in range(2)]:
         table = pd.DataFrame({"case_id": [f"busi/{i:02d}" for i in range(14, CASES)]})
         table = table.assign(
-            segmenter="unet_resnet18", arm=arm, labels=f"{percent} %", seed=seed, collection="busi"
+            segmenter="unet_resnet18",
+            arm=arm,
+            labels=f"{percent} %",
+            repetition=seed,
+            collection="busi",
         )
         table["group_id"] = table["case_id"]
         table["dice"] = rng.uniform(0.4, 0.7, len(table)) + 0.2 * (arm == "mixed")
@@ -211,9 +215,9 @@ def write_gain(run):
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(path)
         tables.append(path)
-    hole = ["unet_resnet18", "mixed", f"{PERCENTS[0]} %", 2, "<b>diverged</b> at image 7"]
+    failure = ["unet_resnet18", "mixed", f"{PERCENTS[0]} %", 2, "<b>diverged</b> at image 7"]
     tables.append(tables[0].with_name("seed2.parquet"))
-    pd.DataFrame([hole], columns=HOLE).to_parquet(tables[-1])
+    pd.DataFrame([failure], columns=FAILURE).to_parquet(tables[-1])
     evaluate_gain(tables, run / "gain.json", config=load_config(run / "config.yaml"))
 
 

@@ -1,12 +1,12 @@
-# Classifiers on the arms of the segmenters, where the configuration asks for them.
+# Classifiers on the arms of the segmenters, if the configuration has a section classification.
 
 CLASSIFIER_TABLES = [
-    f"{RUN}/classify/{target}/{arm}-{labels}/seed{seed}.parquet"
+    f"{RUN}/classify/{target}/{arm}-{labels}/seed{repetition}.parquet"
     for target in (CONFIG.classification.targets if CONFIG.classification else [])
-    for arm, about in CONFIG.segmentation.arms.items()
-    if not about.without_masks
+    for arm, settings in CONFIG.segmentation.arms.items()
+    if not settings.without_masks
     for labels in BUDGETS
-    for seed in range(CONFIG.segmentation.seeds)
+    for repetition in range(CONFIG.segmentation.seeds)
 ]
 
 if CONFIG.classification:
@@ -18,12 +18,12 @@ if CONFIG.classification:
             splits=f"{RUN}/splits.parquet",
             corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
         output:
-            table=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
-            weights=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{seed}}.safetensors",
+            table=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{repetition}}.parquet",
+            weights=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{repetition}}.safetensors",
         log:
-            f"{RUN}/logs/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}.log",
+            f"{RUN}/logs/classify/{{target}}-{{arm}}-{{labels}}-seed{{repetition}}.log",
         benchmark:
-            f"{RUN}/benchmarks/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}.tsv"
+            f"{RUN}/benchmarks/classify/{{target}}-{{arm}}-{{labels}}-seed{{repetition}}.tsv"
         threads: ALL_CORES
         resources:
             mem_mb=grown_mb(6000),
@@ -32,7 +32,7 @@ if CONFIG.classification:
         params:
             code=code_of("stdiff.downstream.classify"),
             fold=CONFIG.split.fold,
-            state=f"{RUN}/state/classify/{{target}}-{{arm}}-{{labels}}-seed{{seed}}",
+            state=f"{RUN}/state/classify/{{target}}-{{arm}}-{{labels}}-seed{{repetition}}",
             settings=CONFIG.classification.model_dump_json(exclude={"targets"}),
             corpus=lambda _, input: [f"@{path}" for path in input.corpus],
             arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
@@ -40,7 +40,7 @@ if CONFIG.classification:
         shell:
             "stdiff classify --config {input.config} --cases {input.tables}"
             " --splits {input.splits} --target {wildcards.target}"
-            " --arm {wildcards.arm}-{wildcards.labels} --repetition {wildcards.seed}"
+            " --arm {wildcards.arm}-{wildcards.labels} --repetition {wildcards.repetition}"
             " --corpus {params.corpus} --state {params.state} --allow-failure --out {output.table}"
             " --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
 

@@ -1,5 +1,4 @@
-# What the corpora are worth: by themselves, and to a segmenter.
-
+# Evaluation of the corpora, gains of the arms, and the audit for data leakage.
 
 PER_CASE_TABLES = [f"{RUN}/{table}" for table in per_case_tables(CONFIG)]
 

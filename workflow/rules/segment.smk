@@ -1,7 +1,7 @@
-# Segmenter x arm x label budget x seed; each writes a table with one row a test case.
+# Segmenter x arm x label budget x repetition; each job writes a table with one row per test case.
 
-# The gate, the watch and the evaluation need this training.
-JUDGING = (SEGMENTERS[0], real_arm(CONFIG), "0")
+# The reference segmenter: filter, validation of stage 2 and evaluation need it, so it may not fail.
+REFERENCE_TRAINING = (SEGMENTERS[0], real_arm(CONFIG), "0")
 
 
 rule segment:
@@ -12,12 +12,12 @@ rule segment:
         corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
         own=lambda w: source_of(CONFIG.segmentation.segmenters[w.segmenter].network),
     output:
-        table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.parquet",
-        weights=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{seed}}.safetensors",
+        table=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{repetition}}.parquet",
+        weights=f"{RUN}/segment/{{segmenter}}/{{arm}}-{{labels}}/seed{{repetition}}.safetensors",
     log:
-        f"{RUN}/logs/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}.log",
+        f"{RUN}/logs/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{repetition}}.log",
     benchmark:
-        f"{RUN}/benchmarks/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}.tsv"
+        f"{RUN}/benchmarks/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{repetition}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(6000),
@@ -26,17 +26,18 @@ rule segment:
     params:
         code=code_of("stdiff.downstream.segment"),
         fold=CONFIG.split.fold,
-        state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{seed}}",
+        state=f"{RUN}/state/segment/{{segmenter}}-{{arm}}-{{labels}}-seed{{repetition}}",
         settings=CONFIG.segmentation.training.model_dump_json(),
         segmenter=lambda w: CONFIG.segmentation.segmenters[w.segmenter].model_dump_json(),
         corpus=lambda _, input: [f"@{path}" for path in input.corpus],
         arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
-        # One failed training leaves a hole in the report; without the judge there is no report.
-        failing=lambda w: "" if (w.segmenter, w.arm, w.seed) == JUDGING else "--allow-failure",
+        failure=lambda w: ""
+        if (w.segmenter, w.arm, w.repetition) == REFERENCE_TRAINING
+        else "--allow-failure",
         seed=CONFIG.seed,
     shell:
         "stdiff segment --config {input.config} --cases {input.tables} --splits {input.splits}"
         " --segmenter {wildcards.segmenter} --arm {wildcards.arm}-{wildcards.labels}"
-        " --repetition {wildcards.seed} --corpus {params.corpus} --state {params.state}"
-        " {params.failing}"
+        " --repetition {wildcards.repetition} --corpus {params.corpus} --state {params.state}"
+        " {params.failure}"
         " --out {output.table} --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"

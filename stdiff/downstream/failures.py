@@ -1,4 +1,4 @@
-"""A training that failed leaves a table that says why, so that the benchmark goes on without it."""
+"""A failed training records the reason in its table, so that the benchmark continues without it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stdiff.runtime.tensor_files import save_tensors
 from stdiff.training.checkpoints import NotSaved
 
 
-def or_leave_hole(
+def record_failure(
     training: Callable[[], None], named: dict[str, Any], *, out: Path, weights: Path
 ) -> None:
-    """Run a training; where it fails, write why in place of its table, and empty weights.
+    """Run a training; if it fails, write the reason instead of its table, and empty weights.
 
-    What a second try may mend is no hole and is raised: a full disk, a damaged file, a signal to
-    stop.
+    Errors that a second attempt may not have are raised instead: a full disk, a damaged file, a
+    stop signal.
 
     Args:
         training: Writes ``out`` and ``weights``.
-        named: What it is called: the columns of its table that tell it from all others.
-        out: Table of the training; of a hole it has one row: ``named``, and the ``reason``.
-        weights: Weights of the training; of a hole a file without any.
+        named: Columns that identify the training.
+        out: Table of the training; after a failure one row with ``named`` and the ``reason``.
+        weights: Weights of the training; after a failure a file without tensors.
     """
     try:
         training()
@@ -40,11 +40,11 @@ def or_leave_hole(
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, InputError):
             traceback.print_exc()
-    save_tensors(weights, {}, {"hole": True})
+    save_tensors(weights, {}, {"failure": True})
     write_per_case(pd.DataFrame([named | {"reason": reason}]), out)
     print(
         f"stdiff: {', '.join(f'{key} {value}' for key, value in named.items())} failed and is left "
         f"out of the benchmark: {reason}\n"
-        f"To try it again once that is mended, delete {out} and run the workflow again.",
+        f"To retry after fixing the cause, delete {out} and run the workflow again.",
         file=sys.stderr,
     )

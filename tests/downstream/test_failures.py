@@ -1,17 +1,18 @@
-"""A failed training leaves a hole; the rest of the benchmark stands."""
+"""A failed training records its reason; the rest of the benchmark is evaluated."""
 
 import json
 
 import pandas as pd
 import pytest
 
+from stdiff.config.downstream import ArmConfig, SegmenterConfig
 from stdiff.config.run import load_config
-from stdiff.config.segmentation import ArmConfig, SegmenterConfig
-from stdiff.downstream.arms import HOLE, Arm
-from stdiff.downstream.holes import or_leave_hole
+from stdiff.downstream.arms import Arm
+from stdiff.downstream.failures import record_failure
 from stdiff.downstream.networks import load_segmenter
+from stdiff.downstream.per_case import FAILURE
+from stdiff.evaluation.comparison import read_trainings
 from stdiff.evaluation.gain import evaluate_gain, gain_table_text
-from stdiff.evaluation.trainings import read_trainings
 from stdiff.runtime.files import InputError, UnusableFile
 from stdiff.runtime.stopping import Interrupted
 from stdiff.table.label_budget import ALL_LABELS
@@ -26,9 +27,9 @@ def attempt(folder, error, arm=ARM, seed=1):
         raise error
 
     out = folder / f"{arm}-{seed}.parquet"
-    or_leave_hole(
+    record_failure(
         training,
-        dict(zip(HOLE, ["unet", arm.name, str(arm.labels), seed], strict=False)),
+        dict(zip(FAILURE, ["unet", arm.name, str(arm.labels), seed], strict=False)),
         out=out,
         weights=out.with_suffix(".w"),
     )
@@ -46,10 +47,10 @@ def attempt(folder, error, arm=ARM, seed=1):
 def test_a_failure_leaves_its_reason_and_no_weights(tmp_path, capsys, error, reason):
     out = attempt(tmp_path, error)
     assert pd.read_parquet(out).to_dict("records") == [
-        dict(zip(HOLE, ["unet", "mixed", "100 %", 1, reason], strict=True))
+        dict(zip(FAILURE, ["unet", "mixed", "100 %", 1, reason], strict=True))
     ]
     assert reason in capsys.readouterr().err
-    with pytest.raises(InputError, match="that training failed"):
+    with pytest.raises(InputError, match="this training failed"):
         load_segmenter(SegmenterConfig(), out.with_suffix(".w"))
 
 
@@ -71,7 +72,7 @@ def test_what_a_second_try_may_mend_leaves_nothing(tmp_path, error):
 def table(folder, arm, labels, gain=0.0, seed=0):
     names = [f"c{i}" for i in range(12)]
     rows = pd.DataFrame({"case_id": names, "group_id": names, "collection": "busi"})
-    rows = rows.assign(segmenter="unet", arm=arm, labels=labels, seed=seed, role="test")
+    rows = rows.assign(segmenter="unet", arm=arm, labels=labels, repetition=seed, role="test")
     rows["dice"] = [0.5 + 0.02 * i + gain * (1 + i % 3) for i in range(len(rows))]
     out = folder / f"{arm}-{labels}-{seed}.parquet"
     rows.assign(iou=0.4, hd95_px=3.0, training_real=40, pathology="benign").to_parquet(out)
@@ -88,22 +89,22 @@ def config(pytestconfig):
     return load_config(pytestconfig.rootpath / "config" / "demo.yaml")
 
 
-def test_the_other_seeds_of_an_arm_are_measured_and_the_hole_is_named(tmp_path, config):
+def test_the_other_seeds_of_an_arm_are_measured_and_the_failure_is_named(tmp_path, config):
     whole = [table(tmp_path, arm, "100 %", gain) for arm, gain in (("real", 0), ("mixed", 0.05))]
     before = result_of(tmp_path, whole, config)
     after = result_of(tmp_path, [*whole, attempt(tmp_path, Diverged("nan"))], config)
-    assert before["holes"] == []
-    assert after.pop("holes") == [
+    assert before["failures"] == []
+    assert after.pop("failures") == [
         {
             "segmenter": "unet",
             "arm": "mixed",
             "labels": "100 %",
-            "seed": 1,
+            "repetition": 1,
             "reason": "Diverged: nan",
         }
     ]
     assert after == {key: before[key] for key in after}
-    assert "failed: unet, mixed-100, seed 1: Diverged: nan" in gain_table_text(
+    assert "failed: unet, mixed-100, repetition 1: Diverged: nan" in gain_table_text(
         result_of(tmp_path, [*whole, attempt(tmp_path, Diverged("nan"))], config)
     )
 
@@ -111,7 +112,7 @@ def test_the_other_seeds_of_an_arm_are_measured_and_the_hole_is_named(tmp_path, 
 def test_an_arm_whose_baseline_failed_has_no_gain_and_all_others_keep_theirs(tmp_path, config):
     few = [table(tmp_path, "mixed", "10 %", 0.03)]
     whole = [table(tmp_path, arm, "100 %", gain) for arm, gain in (("real", 0), ("mixed", 0.05))]
-    with pytest.raises(InputError, match="no table of the arm real-10"):
+    with pytest.raises(InputError, match="no table of the baseline arm real-10"):
         result_of(tmp_path, [*few, *whole], config)
     baseline = Arm("real", type(ALL_LABELS).parse(10), ArmConfig(kind="real"))
     result = result_of(
@@ -123,6 +124,6 @@ def test_an_arm_whose_baseline_failed_has_no_gain_and_all_others_keep_theirs(tmp
     }
 
 
-def test_nothing_but_holes_is_refused_with_the_reasons(tmp_path):
+def test_nothing_but_failures_is_refused_with_the_reasons(tmp_path):
     with pytest.raises(InputError, match="(?s)each failed.*Diverged: nan"):
         read_trainings([attempt(tmp_path, Diverged("nan"))])

@@ -1,4 +1,4 @@
-"""The configuration's sections on segmenters, their arms, and what is measured."""
+"""The configuration's sections on segmenters, classifiers and the arms they are trained on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from stdiff.config.generator import Section
-from stdiff.config.training import SegmenterTrainingConfig
+from stdiff.config.training import DownstreamTrainingConfig, SegmenterTrainingConfig
 from stdiff.table.label_budget import LabelBudget
 
-# Of segmentation-models-pytorch.
+Target = Literal["pathology", "birads"]  # of a classifier
+# Architectures of segmentation-models-pytorch.
 SMP_NETWORKS = (
     *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus"),
     *("PAN", "UPerNet", "Segformer", "DPT"),
@@ -22,15 +23,15 @@ NETWORKS = (
     *(f"monai.{name}" for name in ("UNet", "BasicUNet", "AttentionUnet", "SwinUNETR", "DynUNet")),
     *("CMUNet", "MGCC"),
 )
-# Trains and predicts by itself, with a package of its own.
+# Optional package with its own training and prediction.
 NNUNET = "nnUNet"
-_OF_NNUNET = {"epochs", "steps_per_epoch"}
-# What makes a network of those a segmenter.
+_NNUNET_OPTIONS = {"epochs", "steps_per_epoch"}
+# Set by stdiff: one grey input, one logit per pixel, random weights.
 _FIXED = {
     *("activation", "aux_params", "classes", "deep_supervision", "encoder_weights"),
     *("in_channels", "out_channels", "spatial_dims"),
 }
-# Networks with auxiliary outputs, which can be trained on images without masks.
+# Networks that can also be trained on images without masks, by their auxiliary outputs.
 SEMI_SUPERVISED = ("MGCC",)
 
 
@@ -39,19 +40,18 @@ class SegmenterConfig(Section):
 
     network: str = Field(
         "Unet",
-        description=f"one of {', '.join(NETWORKS)}; `{NNUNET}`, which takes stdiff[nnunet] and is "
-        "trained its own way; or `module:factory` of your own: a function "
-        "that makes a torch module, grey images (N, 1, H, W) to lesion logits (N, 1, H, W)",
+        description=f"one of {', '.join(NETWORKS)}; `{NNUNET}`, which needs stdiff[nnunet] and has "
+        "its own trainer; or `module:factory`: your function that returns a torch module, grey "
+        "images (N, 1, H, W) to lesion logits (N, 1, H, W)",
     )
     encoder: str = Field(
         "resnet18",
-        description=f"of {', '.join(SMP_NETWORKS)}: as in `smp.create_model`; others have their "
-        "own",
+        description=f"only for {', '.join(SMP_NETWORKS)}: an encoder name of `smp.create_model`",
     )
     options: dict[str, bool | int | float | str | list[bool | int | float | str]] = Field(
         {},
-        description="further arguments of the network, e.g. {channels: [16, 32, 64, 128, 256]}; of "
-        f"{NNUNET} epochs (1000) and steps_per_epoch (250)",
+        description="further arguments of the network, e.g. {channels: [16, 32, 64, 128, 256]}; "
+        f"for {NNUNET} epochs (1000) and steps_per_epoch (250)",
     )
 
     @model_validator(mode="after")
@@ -61,20 +61,20 @@ class SegmenterConfig(Section):
         if self.network not in known and not own:
             nearest = difflib.get_close_matches(self.network, known, n=3, cutoff=0.0)
             raise ValueError(
-                f"network {self.network!r} is not known; did you mean {', '.join(nearest)}? One of "
-                f"your own is module:factory; e.g. network: {nearest[0]}"
+                f"network {self.network!r} is not known; did you mean {', '.join(nearest)}? For "
+                f"your own network write module:factory; e.g. network: {nearest[0]}"
             )
         if not own and (taken := sorted(_FIXED & set(self.options))):
             raise ValueError(
-                f"options {', '.join(taken)} of {self.network} are not free: a segmenter takes one "
-                "grey image, starts from random weights and gives one lesion logit a pixel; leave "
-                "them out, e.g. options: {}"
+                f"options {', '.join(taken)} of {self.network} cannot be set: a segmenter takes a "
+                "grey image, starts from random weights and returns one lesion logit per pixel; "
+                "leave them out, e.g. options: {}"
             )
         if self.network == NNUNET:
             wrong = {
                 name: value
                 for name, value in self.options.items()
-                if name not in _OF_NNUNET or type(value) is not int or value < 1
+                if name not in _NNUNET_OPTIONS or type(value) is not int or value < 1
             }
             if wrong:
                 raise ValueError(
@@ -83,19 +83,19 @@ class SegmenterConfig(Section):
                 )
         return self
 
-    def takes(self, arm: ArmConfig) -> bool:
-        """Whether it can be trained on such an arm."""
+    def supports(self, arm: ArmConfig) -> bool:
+        """Whether the network can be trained on the arm."""
         if arm.without_masks:
             return self.network in SEMI_SUPERVISED
-        # nnU-Net draws all its cases alike, from the first step to the last.
-        weighs = arm.weighted or arm.synthetic_share is not None or arm.kind == "pretrained"
-        return self.network != NNUNET or not weighs
+        # nnU-Net samples all its training cases with equal probability throughout.
+        weighted = arm.weighted or arm.synthetic_share is not None or arm.kind == "pretrained"
+        return self.network != NNUNET or not weighted
 
 
 class ArmConfig(Section):
-    """What a segmenter is trained on besides the real labelled images, and how they meet.
+    """Training data of a segmenter besides the real labelled images, and how they are combined.
 
-    Every arm takes the same number of steps of the same batch with the same augmentation.
+    All arms use the same number of steps, batch size and augmentation.
     """
 
     kind: Literal["real", "mixed", "pretrained", "unlabelled", "synthetic"] = Field(
@@ -107,7 +107,7 @@ class ArmConfig(Section):
     ratio: float | None = Field(
         None,
         gt=0,
-        description="synthetic images for each real labelled one, the first of the corpus; "
+        description="synthetic images per real labelled image, the first of the corpus; "
         "null = the whole corpus",
     )
     synthetic_share: float | None = Field(
@@ -115,34 +115,34 @@ class ArmConfig(Section):
         gt=0,
         lt=1,
         description="mixed: share of synthetic images in every batch; null = ratio / (1 + ratio), "
-        "or a half of the whole corpus",
+        "or 0.5 without a ratio",
     )
     unlabelled: tuple[Literal["corpus", "training"], ...] | None = Field(
         None,
         min_length=1,
         description="unlabelled: images of the corpus (null), real training images beyond the "
-        "label budget, or both; mixed: such images beside the labelled ones (null = none)",
+        "label budget, or both; mixed: such images in addition to the labelled ones (null = none)",
     )
     weighted: bool = Field(
         False,
-        description="weigh synthetic images in the loss by the mask agreement that the gate found",
+        description="weight synthetic images in the loss by the mask Dice that the filter measured",
     )
 
     @property
     def share_of_mixed(self) -> float:
-        """Share of synthetic images in every batch of a mixed arm."""
+        """Share of synthetic images in every batch of a mixed arm, in (0, 1)."""
         if self.synthetic_share is not None:
             return self.synthetic_share
         return 0.5 if self.ratio is None else self.ratio / (1 + self.ratio)
 
     @property
     def without_masks(self) -> tuple[str, ...]:
-        """Where images that are seen without their masks come from; none for most arms."""
+        """Sources of images used without their masks; empty for most arms."""
         return self.unlabelled or (("corpus",) if self.kind == "unlabelled" else ())
 
     @property
     def uses_corpus(self) -> bool:
-        """Whether a corpus is needed."""
+        """Whether synthetic images are used."""
         return self.kind not in ("real", "unlabelled") or "corpus" in self.without_masks
 
     @model_validator(mode="after")
@@ -164,7 +164,7 @@ class ArmConfig(Section):
 
 
 class SegmentationConfig(Section):
-    """The downstream benchmark: segmenters x arms x label budgets x seeds."""
+    """The downstream benchmark: segmenters x arms x label budgets x repetitions."""
 
     segmenters: dict[str, SegmenterConfig] = {"unet_resnet18": SegmenterConfig()}
     arms: dict[str, ArmConfig] = {
@@ -175,9 +175,9 @@ class SegmentationConfig(Section):
         (10, 100),
         min_length=1,
         description="label budgets, each with its own stage 2: percent of the training labels, or "
-        "a number of annotated lesion cases, e.g. `40 cases`",
+        "number of annotated lesion cases, e.g. `40 cases`",
     )
-    seeds: int = Field(2, ge=1, description="independent trainings of every arm")
+    seeds: int = Field(2, ge=1, description="repetitions: independent trainings of every arm")
     training: SegmenterTrainingConfig
 
     @field_validator("labels")
@@ -186,7 +186,7 @@ class SegmentationConfig(Section):
         once = dict.fromkeys(LabelBudget.parse(one) for one in labels)
         if len(once) < len(labels):
             raise ValueError(
-                f"{list(labels)} names one twice; "
+                f"{list(labels)} names a budget twice; "
                 f"e.g. labels: [{', '.join(budget.slug for budget in once)}]"
             )
         return labels
@@ -195,55 +195,66 @@ class SegmentationConfig(Section):
     def _arms_make_sense(self) -> Self:
         if not any(arm.kind == "real" for arm in self.arms.values()):
             raise ValueError(
-                "no arm is of kind real; the gain needs one to be measured against; "
+                "no arm is of kind real, the baseline of every gain; add one, "
                 "e.g. arms: {real: {kind: real}, mixed: {kind: mixed}}"
             )
-        alone = [name for name, arm in self.arms.items() if arm.without_masks]
-        if alone and not any(s.network in SEMI_SUPERVISED for s in self.segmenters.values()):
+        unmasked = [name for name, arm in self.arms.items() if arm.without_masks]
+        if unmasked and not any(s.network in SEMI_SUPERVISED for s in self.segmenters.values()):
             raise ValueError(
-                f"arm {alone[0]} takes images without masks, but no segmenter can use "
-                "them; e.g. segmenters: {mgcc: {network: MGCC}}"
+                f"arm {unmasked[0]} uses images without masks, but no segmenter can; add one, "
+                "e.g. segmenters: {mgcc: {network: MGCC}}"
             )
-        first, judge = next(iter(self.segmenters.items()))
-        if judge.network.startswith("monai.") or judge.network == NNUNET:
+        first, evaluator = next(iter(self.segmenters.items()))
+        if evaluator.network.startswith("monai.") or evaluator.network == NNUNET:
             raise ValueError(
-                f"segmenter {first} stands first and judges generated images by the features of "
-                f"its encoder, which {judge.network} does not give; e.g. segmenters: "
-                f"{{unet_resnet18: {{network: Unet}}, {first}: {{network: {judge.network}}}}}"
+                f"segmenter {first} is the first and evaluates generated images by its encoder "
+                f"features, which {evaluator.network} does not provide; put another first, e.g. "
+                f"segmenters: {{unet_resnet18: {{network: Unet}}, {first}: {{network: "
+                f"{evaluator.network}}}}}"
             )
         for name in (*self.arms, *self.segmenters):
             if not re.fullmatch(r"[a-z0-9_]+", name):
                 mend = re.sub(r"[^a-z0-9_]+", "_", name.lower())
                 raise ValueError(
-                    f"{name!r} names a file: use a-z, 0-9 and _ only; e.g. {mend}: {{...}}"
+                    f"{name!r} becomes a file name: use a-z, 0-9 and _ only; e.g. {mend}: {{...}}"
                 )
         return self
 
     @property
     def budgets(self) -> list[LabelBudget]:
-        """The label budgets, parsed."""
+        """The parsed label budgets."""
         return [LabelBudget.parse(labels) for labels in self.labels]
 
     @property
     def trainings(self) -> list[tuple[str, str]]:
-        """Every segmenter with every arm that it can be trained on."""
+        """Every pair (segmenter, arm) that can be trained."""
         return [
             (segmenter, arm)
             for segmenter, network in self.segmenters.items()
-            for arm, about in self.arms.items()
-            if network.takes(about)
+            for arm, settings in self.arms.items()
+            if network.supports(settings)
         ]
 
 
-class EvaluationConfig(Section):
-    """Fidelity, control and gain."""
+class ClassificationConfig(Section):
+    """Classifiers of lesions, on the arms, label budgets and repetitions of the segmenters."""
 
-    bootstrap_draws: int = Field(10_000, ge=100, description="draws of the bootstrap intervals")
-    images: int = Field(
-        10_000,
-        ge=10,
-        description="generated images that fidelity, control and memorisation are of, at most: "
-        "evenly spread over the accepted ones of a corpus",
+    targets: tuple[Target, ...] = Field(
+        ("pathology",),
+        min_length=1,
+        description="`pathology` (benign or malignant), `birads` (categories 2 to 5), or both",
     )
-    kid_subset_size: int = Field(100, ge=10, description="images in one KID subset; at most N")
-    kid_subsets: int = Field(100, ge=2, description="number of KID subsets")
+    network: str = Field(
+        "resnet18",
+        description="a network name of `timm.create_model`; trained from random weights",
+    )
+    training: DownstreamTrainingConfig
+
+    @field_validator("targets")
+    @classmethod
+    def _unique(cls, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+        if len(unique := dict.fromkeys(targets)) < len(targets):
+            raise ValueError(
+                f"{list(targets)} names a target twice; e.g. targets: [{', '.join(unique)}]"
+            )
+        return targets
