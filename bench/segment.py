@@ -1,10 +1,10 @@
-"""How fast segmenters train, against a plain loop that reads PNG files with a DataLoader.
+"""Training speed of segmenters, compared with a plain loop that reads PNG files with a DataLoader.
 
-The plain loop is the one of most tutorials: a Dataset opens the image and mask of a case, resizes
-them and augments them, a DataLoader with worker processes makes the batch, a float32 network takes
-the step. Ours decodes every case once and augments whole batches, with the package's own stage and
-loop. Same images, network, batch, optimizer, augmentation and number of threads; both take turns in
-one run, and ratios are taken pair by pair. "batches" is the data alone, "steps" the training.
+The plain loop follows common tutorials: a Dataset opens, resizes and augments the images and masks,
+a DataLoader with worker processes makes the batch, a float32 network takes the step. stdiff
+decodes every case once and augments whole batches. Images, network, batch, optimizer, augmentation
+and number of threads are the same. Both alternate in one run, and ratios are taken pair by pair.
+"batches" is data loading alone, "steps" the training.
 
     python bench/segment.py                          128 px, files of 128 px and of 512 px
     python bench/segment.py --size 64 --batch 16 --steps 30
@@ -52,7 +52,7 @@ def scenes(size):
 
 
 def write_pngs(folder, images, masks):
-    """One PNG an image and one a mask, as collections come."""
+    """Write each image and each mask as a PNG file."""
     folder.mkdir()
     for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
         Image.fromarray(image).save(folder / f"{i}.png")
@@ -60,7 +60,7 @@ def write_pngs(folder, images, masks):
 
 
 class PngDataset(Dataset):
-    """Cases read from PNG files each time they are asked for, resized and augmented."""
+    """Cases read from PNG files, resized and augmented at every access."""
 
     def __init__(self, folder, size):
         self.folder, self.size, self.rng = folder, size, torch.Generator()
@@ -107,30 +107,31 @@ class PlainLoop:
 
 
 class OurLoop:
-    """The package's stage and loop."""
+    """stdiff's stage and training loop."""
 
     def __init__(self, images, masks, batch, precision, steps):
         settings = SegmenterTrainingConfig(
             images=batch * steps, batch=batch, learning_rate=1e-3, precision=precision
         )
         (phase,) = Arm("real", ALL_LABELS, ArmConfig(kind="real")).phases
-        seen = ArmImages(LabelledImages(images, masks), None, None)
-        self.stage = SegmenterStage(build_segmenter(SegmenterConfig()), phase, seen, batch * steps)
+        arm_images = ArmImages(LabelledImages(images, masks), None, None)
+        network = build_segmenter(SegmenterConfig())
+        self.stage = SegmenterStage(network, phase, arm_images, batch * steps)
         self.stage.modules.train()
         self.progress = Progress(self.stage.modules, settings)
         self.rng, self.batch, self.count = torch.Generator(), batch, steps
 
-    def drawn(self):
+    def sample(self):
         indices = torch.randint(CASES, (self.batch,), generator=self.rng).numpy()
         return self.stage.sample_batch(indices, self.rng)
 
     def batches(self):
         for _ in range(self.count):
-            self.drawn()
+            self.sample()
 
     def steps(self):
         for _ in range(self.count):
-            self.progress.backward(self.stage, self.drawn())
+            self.progress.backward(self.stage, self.sample())
             self.progress.step()
 
 
@@ -141,7 +142,7 @@ def images_per_s(work, images):
 
 
 def ratio(ours, plain):
-    """Median ratio of turns that followed each other."""
+    """Median ratio of consecutive turns."""
     return statistics.median(a / b for a, b in zip(ours, plain, strict=True))
 
 
@@ -149,7 +150,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=12, help="of a turn")
+    parser.add_argument("--steps", type=int, default=12, help="steps in a turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -168,28 +169,26 @@ def main():
             for precision in ("float32", "bfloat16")
         }
         speeds = {}
-        for what in ("batches", "steps"):
+        for kind in ("batches", "steps"):
             for turn in range(o.turns + 1):
                 for name, loop in (plain | ours).items():
-                    speed = images_per_s(getattr(loop, what), o.batch * o.steps)
-                    if turn:  # the first starts workers and fills caches
-                        speeds.setdefault((what, name), []).append(speed)
+                    speed = images_per_s(getattr(loop, kind), o.batch * o.steps)
+                    if turn:  # the first turn starts workers and fills caches
+                        speeds.setdefault((kind, name), []).append(speed)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     print(f"{date.today()}, commit {commit}, {' '.join(sys.argv)}; {o.threads} threads")
-    print(
-        f"{o.size} px, batch {o.batch}: median images/s, and how many times that of the plain loop"
-    )
-    for what in ("batches", "steps"):
-        print(f"\n{what}")
+    print(f"{o.size} px, batch {o.batch}: median images/s, and ratio to the plain loop")
+    for kind in ("batches", "steps"):
+        print(f"\n{kind}")
         for name in ours:
-            print(f"  ours, {name}: {statistics.median(speeds[what, name]):.1f}")
+            print(f"  ours, {name}: {statistics.median(speeds[kind, name]):.1f}")
         for name in plain:
             ratios = ", ".join(
-                f"{ratio(speeds[what, p], speeds[what, name]):.2f} times ({p})" for p in ours
+                f"{ratio(speeds[kind, p], speeds[kind, name]):.2f} times ({p})" for p in ours
             )
-            print(f"  {name}: {statistics.median(speeds[what, name]):.1f}; ours {ratios}")
+            print(f"  {name}: {statistics.median(speeds[kind, name]):.1f}; ours {ratios}")
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ MISTAKES = [
     (
         "segmentation.segmenters",
         {"u": {"network": "monai.UNet"}},
-        ["segmenter u stands first"],
+        ["segmenter u is the first"],
         "segmenters: {unet_resnet18: {network: Unet}",
     ),
     (

@@ -31,9 +31,9 @@ rule segment:
         segmenter=lambda w: CONFIG.segmentation.segmenters[w.segmenter].model_dump_json(),
         corpus=lambda _, input: [f"@{path}" for path in input.corpus],
         arm=lambda w: CONFIG.segmentation.arms[w.arm].model_dump_json(),
-        failure=lambda w: ""
-        if (w.segmenter, w.arm, w.repetition) == REFERENCE_TRAINING
-        else "--allow-failure",
+        failure=lambda w: (
+            "" if (w.segmenter, w.arm, w.repetition) == REFERENCE_TRAINING else "--allow-failure"
+        ),
         seed=CONFIG.seed,
     shell:
         "stdiff segment --config {input.config} --cases {input.tables} --splits {input.splits}"
