@@ -97,7 +97,11 @@ def harmonize(
             write_quarantine(problems, quarantine)
             if not count:
                 raise InputError(f"{raw}: no usable case of {collection}; {_summary(problems)}")
-            return _write_linked(draft, temporary, processes)
+            cases = read_cases(draft, leaks.COLUMNS)
+            pairs = leaks.find_pairs(cases, processes)
+            leaks.keep_pairs(pairs, cases, out)
+            _write_linked(draft, cases, pairs, temporary)
+            return pairs
         finally:
             draft.unlink(missing_ok=True)
 
@@ -172,10 +176,8 @@ def _write_blocks(rows: Iterator[dict[str, Any]], path: Path) -> int:
 # ---- what links them
 
 
-def _write_linked(draft: Path, out: Path, processes: int) -> pd.DataFrame:
-    """The draft with the group ids and flags of its near-duplicates; returns their pairs."""
-    cases = read_cases(draft, leaks.COLUMNS)
-    pairs = leaks.find_pairs(cases, processes)
+def _write_linked(draft: Path, cases: pd.DataFrame, pairs: pd.DataFrame, out: Path) -> None:
+    """Write the draft with the group ids and flags that follow from the pairs of its cases."""
     clusters = leaks.clusters_of(cases, pairs)
     groups = leaks.group_ids(cases, clusters, named_by="group_id")
     duplicate = cases.groupby(clusters)["case_id"].transform("size").to_numpy() > 1
@@ -197,7 +199,6 @@ def _write_linked(draft: Path, out: Path, processes: int) -> pd.DataFrame:
                 block = block.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
             writer.write_table(block)
             start += block.num_rows
-    return pairs
 
 
 def _summary(problems: Sequence[Problem]) -> str:

@@ -143,11 +143,11 @@ def found_in_run(
         name: of the collection.
         table: its case table.
         pairs: near-duplicates of its run, from :func:`stdiff.near_duplicates.leaks.find_pairs`;
-            None searches the table.
+            by default those within the table.
         quarantine: what was left out of it, if that is known.
     """
     cases = read_cases(table, COLUMNS)
-    of_run = leaks.find_pairs(cases) if pairs is None else pairs
+    of_run = leaks.pairs_of_tables([table], cases) if pairs is None else pairs
     known = set(cases["case_id"])
     ours = of_run[of_run["case_a"].isin(known) | of_run["case_b"].isin(known)]
     if quarantine is None:

@@ -19,6 +19,7 @@ from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cases import read_cases
 from stdiff.table.roles import cases_with_role, read_splits
+from stdiff.table.streaming import evenly_spread
 from stdiff.training.validation import Look
 
 # Lesions looked at, evenly spaced over the validation cases, and those of the grid.
@@ -60,8 +61,7 @@ class Watcher:
                 f"{_SMALLEST_KID_SUBSET} are needed; raise split.validation, or set "
                 "training.finetune.watch_every_images: null"
             )
-        chosen = np.linspace(0, len(rows) - 1, min(_WATCHED, len(rows))).round().astype(int)
-        rows = rows.iloc[chosen]
+        rows = rows.iloc[evenly_spread(len(rows), _WATCHED)]
         self.config = config
         self.real = labelled_images(rows, config.image.size_px)
         self.captions = list(rows["caption"])

@@ -62,7 +62,7 @@ def align(
         inside_NHW = _inside(boxes, size_px, theirs_NHW.shape[1:])
         fixed_units, fixed_norm = _units(fixed_NHW, inside_NHW)
         seen_units, _ = _units(seen_NHW, inside_NHW)
-        correlation = np.einsum("nhw,nhw->n", fixed_units, seen_units)
+        correlation = _dot(fixed_units, seen_units)
         correlation[inside_NHW.mean(axis=(1, 2)) < SMALLEST_OVERLAP] = 0
         better = correlation > best
         best[better], best_boxes[better] = correlation[better], boxes[better]
@@ -109,6 +109,13 @@ def _units(views_NHW: np.ndarray, inside_NHW: np.ndarray) -> tuple[np.ndarray, n
     centred = (views_NHW - mean) * inside_NHW
     norm = np.sqrt((centred * centred).sum(axis=(1, 2), keepdims=True))
     return np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 1e-3), norm
+
+
+def _dot(ours_NHW: np.ndarray, theirs_NHW: np.ndarray) -> np.ndarray:
+    """(N,) products, pair by pair, that do not depend on the other pairs of the block."""
+    # einsum adds up a single large pair in another order than several, so it is never given one.
+    rows = [0, *range(len(ours_NHW))] if len(ours_NHW) == 1 else slice(None)
+    return np.einsum("nhw,nhw->n", ours_NHW[rows], theirs_NHW[rows])[: len(ours_NHW)]
 
 
 def _gauss_newton_step(

@@ -45,6 +45,7 @@ def crop_pairs(
     frames_NHW: np.ndarray,
     frame_native_px: np.ndarray,
     processes: int = 1,
+    parts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Crops and the frames that they were cut from, sorted.
 
@@ -54,6 +55,8 @@ def crop_pairs(
         frames_NHW: (N, 96, 96) uint8 fingerprints of the frames.
         frame_native_px: (N, 2) height and width of the frames as they came.
         processes: worker processes; the result does not depend on it.
+        parts: (M,) and (N,) part that each crop and each frame belongs to; a crop is searched in
+            the frames of other parts only. In all frames by default.
 
     Returns:
         ``crop``, ``frame`` (indices), ``correlation`` in (0.86, 1] and where the crop lies in
@@ -66,14 +69,16 @@ def crop_pairs(
     hashes = np.stack([_middle_hash(*crop) for crop in zip(crops_MHW, crop_native_px, strict=True)])
     starts = range(0, len(frames_NHW), _FRAMES)
     blocks = [range(start, min(start + _FRAMES, len(frames_NHW))) for start in starts]
-    searched = crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px
+    # By default crops and frames are two parts.
+    parts = parts or (np.zeros(len(crops_MHW)), np.ones(len(frames_NHW)))
+    searched = crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px, *parts
     with workers(processes, _set_searched, *searched) as map_items:
         found = pd.concat(map_items(_pairs_in_frames, blocks))
     return found.sort_values(["crop", "frame"], ignore_index=True)
 
 
-# What this process searches: crops, their native sizes and hashes; frames and their native sizes.
-_searched: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# This process's crops, their native sizes and hashes; frames and their native sizes; parts of both.
+_searched: tuple[np.ndarray, ...]
 
 
 def _set_searched(*arrays: np.ndarray) -> None:
@@ -83,10 +88,14 @@ def _set_searched(*arrays: np.ndarray) -> None:
 
 def _pairs_in_frames(frames: range) -> pd.DataFrame:
     """Crops that stem from one of a few frames."""
-    crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px = _searched
-    candidates = [
-        _candidates(hashes, crop_native_px, frames_NHW[k], frame_native_px[k]) for k in frames
-    ]
+    crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px, *parts = _searched
+    candidates = []
+    for k in frames:
+        some = np.flatnonzero(parts[0] != parts[1][k])
+        crop, boxes = _candidates(
+            hashes[some], crop_native_px[some], frames_NHW[k], frame_native_px[k]
+        )
+        candidates.append((some[crop], boxes))
     frame = np.repeat(list(frames), [len(crop) for crop, _ in candidates])
     crop, boxes = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
     verified = [
@@ -154,6 +163,8 @@ def _candidates(
     hashes: np.ndarray, crop_native_px: np.ndarray, frame_HW: np.ndarray, native_px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crops (C,) that may stem from a frame, and where: boxes (C, 4) in fingerprint px."""
+    if not len(hashes):
+        return np.zeros(0, dtype=int), np.zeros((0, 4), dtype=np.float32)
     side_px = crop_native_px.min(axis=1)
     smallest_px = _SMALLEST_PATCH_PX * native_px.max() / FINGERPRINT_PX
     sizes_px = _patch_sizes_px(

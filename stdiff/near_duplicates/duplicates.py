@@ -61,12 +61,16 @@ _BOX = ("top", "bottom", "left", "right")
 Sliced = TypeVar("Sliced", np.ndarray, pd.DataFrame)
 
 
-def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.DataFrame:
+def duplicate_pairs(
+    fingerprints_NHW: np.ndarray, processes: int = 1, parts_N: np.ndarray | None = None
+) -> pd.DataFrame:
     """Pairs of images of one frame, sorted.
 
     Args:
         fingerprints_NHW: (N, 96, 96) uint8. An image of one grey level matches nothing.
         processes: worker processes; the result does not depend on it.
+        parts_N: part that each image belongs to; only images of different parts are compared.
+            By default each image is a part.
 
     Returns:
         ``i`` < ``j``, ``correlation`` in (0.4, 1] and ``kind``: "frame" if both show the same
@@ -76,8 +80,10 @@ def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.Data
         return pd.DataFrame({"i": [], "j": [], "correlation": [], "kind": []}).astype(
             {"i": int, "j": int, "correlation": float, "kind": str}
         )
-    blocks = _blocks(np.arange(len(fingerprints_NHW)), _IMAGES)
-    with workers(processes, _set_searched, _searchable(fingerprints_NHW)) as map_items:
+    numbers = np.arange(len(fingerprints_NHW))
+    searchable = _searchable(fingerprints_NHW, numbers if parts_N is None else parts_N)
+    blocks = _blocks(numbers, _IMAGES)
+    with workers(processes, _set_searched, searchable) as map_items:
         pairs = pd.concat(map_items(_roughly_alike_ones, blocks))
         # Of two directions the better one goes on.
         pairs = pairs.sort_values(["i", "j", "correlation"], kind="stable")
@@ -94,9 +100,10 @@ def joined(count: int, pairs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Searchable:
-    """Images at full and half size, their content boxes and the hashes of all of their content."""
+    """Images at full and half size, their parts, content boxes and hashes of the whole content."""
 
     images_NHW: np.ndarray
+    parts_N: np.ndarray
     halves_NHW: np.ndarray
     boxes_N4: np.ndarray
     hashes_ND: np.ndarray
@@ -111,13 +118,14 @@ def _set_searched(searchable: _Searchable) -> None:
     _searched = searchable
 
 
-def _searchable(images_NHW: np.ndarray) -> _Searchable:
+def _searchable(images_NHW: np.ndarray, parts_N: np.ndarray) -> _Searchable:
     halves, boxes, hashes = [], [], []
     for part in _blocks(images_NHW, _IMAGES):
         halves.append(_halved(part))
         boxes.append(content_boxes(part))
         hashes.append(_window_hashes(part, boxes[-1], windows=1)[0])
-    return _Searchable(images_NHW, *(np.concatenate(parts) for parts in (halves, boxes, hashes)))
+    arrays = (np.concatenate(blocks) for blocks in (halves, boxes, hashes))
+    return _Searchable(images_NHW, parts_N, *arrays)
 
 
 def _blocks(items: Sliced, length: int) -> Iterator[Sliced]:
@@ -138,15 +146,14 @@ def _roughly_alike_ones(block: np.ndarray) -> pd.DataFrame:
 def _candidates(block: np.ndarray) -> pd.DataFrame:
     """Pairs of which ``ours``, whole, looks like ``window`` of ``theirs``, an image of a block."""
     images_NHW, boxes_N4 = _searched.images_NHW[block], _searched.boxes_N4[block]
-    count = len(_searched.hashes_ND)
+    compared = _searched.parts_N[block, None] != _searched.parts_N
     found = []
     for window, hashes_MD in enumerate(_window_hashes(images_NHW, boxes_N4, len(_WINDOWS))):
         similarity = hashes_MD @ _searched.hashes_ND.T
-        theirs, ours = np.divmod(np.flatnonzero(similarity > CANDIDATE_SIMILARITY), count)
+        theirs, ours = np.nonzero((similarity > CANDIDATE_SIMILARITY) & compared)
         part = {"ours": ours, "theirs": block[theirs], "window": window}
         found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
     pairs = pd.concat(found, ignore_index=True)
-    pairs = pairs[pairs["ours"] != pairs["theirs"]]
     # Of several windows the most similar.
     pairs = pairs.sort_values(["theirs", "ours", "similarity", "window"])
     pairs = pairs.drop_duplicates(["theirs", "ours"], keep="last", ignore_index=True)

@@ -21,6 +21,8 @@ MAX_PIXELS = 64_000_000
 
 # The hashes of a folder's files stand in it under this name.
 SUMS = "sha256.txt"
+# Left behind by file managers and archivers; no part of any collection.
+CLUTTER = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 class InputError(ValueError):

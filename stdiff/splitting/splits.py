@@ -74,7 +74,7 @@ def split_tables(
     cases = read_cases(tables, columns=COLUMNS)
     refuse_repeats(cases["case_id"], "case tables: case_id")
     given = published_folds(published, cases) if published else None
-    pairs = leaks.find_pairs(cases, processes)
+    pairs = leaks.pairs_of_tables(tables, cases, processes)
     splits = make_splits(
         cases,
         pairs,
@@ -88,8 +88,10 @@ def split_tables(
     if given is not None:
         _tell_moved(splits, given)
     if duplicates:
-        _write(pairs, leaks.PAIR_SCHEMA, duplicates)
-    _write(splits, _SCHEMA, out)
+        leaks.write_pairs(pairs, duplicates)
+    with atomic_write(out) as temporary:
+        table = pa.Table.from_pandas(splits, _SCHEMA, preserve_index=False)
+        pq.write_table(table, temporary, **WRITING)
 
 
 def make_splits(
@@ -173,12 +175,6 @@ def _tell_moved(splits: pd.DataFrame, given: pd.Series) -> None:
         if len(moved):
             shown = ", ".join(moved[:_LISTED]) + (", ..." if len(moved) > _LISTED else "")
             print(f"{len(moved)} case(s) are {what}: {shown}")
-
-
-def _write(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        whole = pa.Table.from_pandas(table, schema, preserve_index=False)
-        pq.write_table(whole, temporary, **WRITING)
 
 
 def _refuse_unknown(test_only: Collection[str], cases: pd.DataFrame) -> None:

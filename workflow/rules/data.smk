@@ -47,7 +47,11 @@ rule harmonize:
         raw=lambda w: str(CONFIG.raw_folder(w.collection)),
     output:
         table=f"{RUN}/cases/{{collection}}.parquet",
+        # Near-duplicates within the collection, which the command keeps beside the table.
+        pairs=f"{RUN}/cases/{{collection}}_pairs.parquet",
         quarantine=f"{RUN}/quarantine/{{collection}}.parquet",
+    wildcard_constraints:
+        collection="|".join(CONFIG.collections),
     log:
         f"{RUN}/logs/harmonize/{{collection}}.log",
     benchmark:
@@ -87,6 +91,8 @@ rule harmonize:
 rule split:
     input:
         tables=TABLES,
+        # Read beside the tables: only pairs across collections are searched.
+        pairs=expand(rules.harmonize.output.pairs, collection=list(CONFIG.collections)),
         # BUS-BRA's published folds, if the run asks for them.
         published=(
             str(CONFIG.raw_folder("bus_bra") / CONFIG.split.published)
