@@ -2,7 +2,7 @@
 
 Gómez-Flores et al. 2024, Med. Phys. 51:3110. Layout: ``BUSBRA/Images/bus_0001-l.png``,
 ``BUSBRA/Masks/mask_0001-l.png``, ``BUSBRA/bus_data.csv``. The published inner validation folds
-cut patients in two, so they are not read: splits are drawn anew by patient (``Case``).
+divide patients, so they are not read: splits are drawn by patient (``Case``).
 
 A case needs image, mask and patient. Any other odd value is left out and flagged.
 """
@@ -89,7 +89,7 @@ def _case(
 def _known(
     row: dict[str, str], column: str, term: str, terms: Sequence[str], flags: list[str]
 ) -> str | None:
-    """The term if it is one; else None, with a flag unless the cell is empty."""
+    """The term if the lexicon has it; else None, and a flag unless the cell is empty."""
     if term in terms:
         return term
     if term:
@@ -98,7 +98,7 @@ def _known(
 
 
 def _size_px(row: dict[str, str], flags: list[str]) -> tuple[int, int] | None:
-    """(height, width) that the row states."""
+    """(height, width) in the row, or None and a flag."""
     odd = [name for name in ("Height", "Width") if not re.fullmatch(r"\d+", row[name])]
     flags += [unreadable_metadata(name, row[name]) for name in odd]
     return None if odd else (int(row["Height"]), int(row["Width"]))

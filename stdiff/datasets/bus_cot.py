@@ -100,7 +100,7 @@ def _expert_case(root: Path, key: str, entry: Any) -> RawCase:
 
 
 def _reports(us_report: Any) -> list[Any]:
-    """Reports of a frame's lesions, by number as published, or the only one by itself."""
+    """Reports of a frame's lesions; published by lesion number, or as a single report."""
     if not isinstance(us_report, dict):
         return []
     by_lesion = [report for report in us_report.values() if isinstance(report, dict)]
@@ -137,7 +137,7 @@ def _lesion_case(root: Path, key: str, entry: Any, expert: dict[str, Any]) -> Ra
     name = re.fullmatch(r"(?P<split>\w+)_(?P<frame>\w+)@\d+\.png", key)
     if not name or not isinstance(entry, dict):
         raise InputError(f"{_LESIONS}: key not understood; expected e.g. 'trainval_001755@0.png'")
-    # Only the file's name is taken: a path from a downloaded file must not leave the collection.
+    # Only the file name is used: a path in a downloaded file must not lead out of the collection.
     stated = entry.get("image_path") or key.removeprefix(f"{name['split']}_")
     path = root / "BUS-Lesion" / name["split"] / PurePosixPath(str(stated)).name
     if not path.is_file():
@@ -167,7 +167,7 @@ def _case(
 ) -> RawCase:
     findings, flags = findings_of(entry.get("pathology_histology"), reports)
     patient = entry.get("patient_id")
-    # 'BUSBRA@000177' names the collection of origin too.
+    # 'BUSBRA@000177' also names the collection of origin.
     origin = entry.get("dataset") or (str(patient).split("@")[0] if "@" in str(patient) else None)
     return RawCase(
         case_id=case_id,
@@ -186,7 +186,7 @@ def _case(
 
 
 def _unnamed(root: Path, expert: set[str], read_images: set[Path]) -> list[Problem]:
-    """What lies in the collection's folders and is neither named in the JSON files nor expected."""
+    """Files and folders that the JSON files do not name and the layout does not explain."""
     folders, others = [], files_in(root / "BUS-Expert")
     for path in sorted((root / "BUS-Expert").iterdir()):
         if not path.is_dir():

@@ -30,9 +30,7 @@ _NAME = re.compile(r"(?P<pathology>[a-z]+) \((?P<number>\d+)\)(?P<mask>_mask(_\d
 
 
 def read(raw: Path) -> Reading:
-    """Cases such as ``busi/benign-0001``, and the files that fit no case.
-
-    BUSI carries no BI-RADS category, and none is made up.
+    """Cases such as ``busi/benign-0001``, and the files that belong to no case.
 
     Raises:
         InputError: missing or otherwise laid out folder, one number twice.

@@ -98,7 +98,7 @@ def _stem(name: str) -> str:
 
 
 def _read_part(root: Path, part: Path, rows: dict[str, dict[str, str]]) -> Reading:
-    """Cases of one ``images/`` folder; the rows that they use are taken out of ``rows``."""
+    """Cases of one ``images/`` folder; removes the rows that they use from ``rows``."""
     images, problems = _by_stem(root, IMAGE_SUFFIXES, part / "images")
     masks, bad_masks = _by_stem(root, IMAGE_SUFFIXES, part / "masks", part / "masks" / "0")
     texts, bad_texts = _by_stem(root, (".txt",), part / "texts")
@@ -118,7 +118,7 @@ def _read_part(root: Path, part: Path, rows: dict[str, dict[str, str]]) -> Readi
 def _by_stem(
     root: Path, suffixes: tuple[str, ...], *folders: Path
 ) -> tuple[dict[str, Path], list[Problem]]:
-    """Files of the folders that exist, by stem, and what else lies there."""
+    """Files of the existing folders by stem, and a problem for each other entry."""
     existing = [folder for folder in folders if folder.is_dir()]
     paths = [path for folder in existing for path in files_in(folder)]
     fitting = [path for path in paths if path.suffix.lower() in suffixes]

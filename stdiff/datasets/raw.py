@@ -21,7 +21,7 @@ from stdiff.birads.lexicon import Findings
 from stdiff.runtime.files import CLUTTER, InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-# Archives wrap a collection in a folder, and some in two.
+# Archives wrap a collection in one or two folders.
 _LEVELS_DOWN = 2
 # Key of a CSV row's cells beyond those of the header.
 EXTRA_CELLS = "cells beyond the header"
@@ -172,7 +172,7 @@ def decimal(text: str) -> float:
 
 
 def unknown_term(field: str, value: object) -> str:
-    """The flag for a word that no reader knows: ``unknown_term:<field>=<value>``, cut short."""
+    """The flag for a value that no reader knows: ``unknown_term:<field>=<value>``, cut short."""
     return f"unknown_term:{field}={_cut_short(value)}"
 
 
@@ -187,7 +187,7 @@ def _cut_short(value: object) -> str:
 
 
 def given_folder(raw: Path, name: str) -> Path:
-    """The folder that the user named.
+    """The folder given by the user, if it exists.
 
     Raises:
         InputError: it is missing, or no folder.
@@ -216,11 +216,11 @@ def folders_by_depth(raw: Path) -> Iterator[list[Path]]:
 
 
 def collection_root(raw: Path, name: str, parts: Sequence[str]) -> Path:
-    """The collection's own folder, whatever it is called: the topmost one that holds all parts.
+    """The collection's folder, whatever its name: the topmost one that holds all parts.
 
     Raises:
-        InputError: ``raw`` is missing, or no folder or several ones, none of them called
-            ``name``, hold all of ``parts``.
+        InputError: ``raw`` is missing, no folder holds all ``parts``, or several do and not
+            exactly one of them is called ``name``.
     """
     raw = given_folder(raw, name)
     for level in folders_by_depth(raw):
@@ -245,9 +245,9 @@ def listed(folder: Path) -> str:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Files of one folder in name order, whatever the disk's order, without clutter.
+    """Files of one folder in name order, without clutter.
 
-    A folder or a broken link with the name of an image is among them, to be reported as unreadable.
+    Includes folders and broken links named like an image, which are later reported as unreadable.
     """
     return sorted(
         path
@@ -257,7 +257,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def is_clutter(path: Path) -> bool:
-    """Whether a file or folder was left behind by a program rather than put there by a person."""
+    """Whether a file or folder is hidden or was left behind by a file manager or archiver."""
     return path.name in CLUTTER or path.name.startswith(".")
 
 
@@ -265,16 +265,16 @@ def read_rows(path: Path, columns: Sequence[str], key: str) -> list[dict[str, st
     """Rows of a CSV file with a header, cells without surrounding blanks, blank rows left out.
 
     Cells are divided by comma or semicolon, whichever the header holds more of. Cells beyond the
-    header stand under :data:`EXTRA_CELLS`.
+    header are under :data:`EXTRA_CELLS`.
 
     Raises:
-        InputError: no such file, not UTF-8, a column missing, or a ``key`` that stands twice.
+        InputError: no such file, not UTF-8, a column missing, or a repeated ``key``.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; it comes with the collection")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        # Spreadsheets write semicolons where the decimal mark is a comma.
+        # Spreadsheets separate by semicolons if the decimal mark is a comma.
         header = text.partition("\n")[0]
         delimiter = max(",;", key=header.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -305,7 +305,7 @@ def refuse_extra_cells(row: Mapping[str, str], where: str) -> None:
 
 
 def refuse_missing_columns(found: Sequence[str], columns: Sequence[str], where: str) -> None:
-    """Raise one ``InputError`` with every column that is missing or stands twice."""
+    """Raise one ``InputError`` with all missing and repeated columns."""
     missing = [column for column in columns if column not in found]
     if missing:
         raise InputError(
@@ -315,7 +315,7 @@ def refuse_missing_columns(found: Sequence[str], columns: Sequence[str], where: 
 
 
 def refuse_repeats(names: Iterable[str], where: str) -> None:
-    """Raise one ``InputError`` with every name that stands more than once."""
+    """Raise one ``InputError`` with all repeated names."""
     repeated = [f"{name} ({n} times)" for name, n in sorted(Counter(names).items()) if n > 1]
     if repeated:
         raise InputError(

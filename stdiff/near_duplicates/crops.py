@@ -1,9 +1,9 @@
 """Lesion crops of frames in other collections, found by content.
 
-A crop evades a search for near-duplicates: it shows a tenth of its frame. Here the middle of
-each crop, a square, is looked for everywhere in every frame, at all scales from half to twice
-the native one, by the perceptual hash of 16 x 16 px patches. The best patch of a frame says
-roughly where the crop may lie; the crop is aligned there and compared by the detail of all of it.
+A crop shows about a tenth of its frame, so the search for near-duplicates misses it. Here the
+square middle of each crop is searched in every frame, at scales from half to twice the native one,
+by the perceptual hash of 16 x 16 px patches. The best patch gives a rough position; the crop is
+aligned there and its whole detail compared.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from stdiff.runtime.workers import workers
 
 SAME_CORRELATION = 0.86
 CANDIDATE_SIMILARITY = 0.62
-# A crop may have been resized by a factor in this range, against its frame.
+# Range of the factor by which a crop may have been resized against its frame.
 _SMALLEST_SCALE, _LARGEST_SCALE = 0.5, 2.0
 _STAGES = ((Grid(16, 2.0, 3), 0.60), (Grid(32, 4.0, 4), SAME_CORRELATION))
 _PATCH_PX = 16
 _STRIDE_PX = 2
 _RADIUS = 7
 _LEVEL_RATIO = 1.22
-# Fingerprint pixels across a patch below which it holds too little to be told from others.
+# Fingerprint pixels across a patch below which it holds too little detail to be recognised.
 _SMALLEST_PATCH_PX = 7
-# Pairs or crops at once, and frames of one task.
+# Pairs or crops at once, and frames per task.
 _BLOCK = 512
 _FRAMES = 16
 _BOX = ("top_px", "bottom_px", "left_px", "right_px")
@@ -47,7 +47,7 @@ def crop_pairs(
     processes: int = 1,
     parts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """Crops and the frames that they were cut from, sorted.
+    """Crops and the frames that they were cut from, sorted. A pair depends on its images alone.
 
     Args:
         crops_MHW: (M, 96, 96) uint8 fingerprints of the crops.
@@ -87,7 +87,7 @@ def _set_searched(*arrays: np.ndarray) -> None:
 
 
 def _pairs_in_frames(frames: range) -> pd.DataFrame:
-    """Crops that stem from one of a few frames."""
+    """Pairs with one of a few frames."""
     crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px, *parts = _searched
     candidates = []
     for k in frames:
@@ -154,7 +154,7 @@ def _patches(
 
 
 def _patch_sizes_px(smallest_px: float, largest_px: float) -> np.ndarray:
-    """Sizes of patches from a fixed ladder, native px, so that no crop depends on another."""
+    """Patch sizes in native px; the ladder is fixed, so no crop depends on another."""
     first, last = (np.log([smallest_px, largest_px]) / np.log(_LEVEL_RATIO)).round().astype(int)
     return _LEVEL_RATIO ** np.arange(first, last + 1.0)
 
@@ -202,7 +202,7 @@ def _verified(
     frame: np.ndarray,
     boxes: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Those candidates (crop, frame) that are alike, their correlation and their boxes."""
+    """Candidates (crop, frame) above the thresholds, their correlation and their boxes."""
     correlation = np.zeros(len(crop), dtype=np.float32)
     for grid, threshold in _STAGES:
         boxes, correlation = align(

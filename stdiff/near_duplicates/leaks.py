@@ -33,8 +33,8 @@ PAIR_SCHEMA = pa.schema(
     [
         ("case_a", pa.string()),
         ("case_b", pa.string()),
-        # "frame": both show all of it; "crop": one is a part of the other; "lesion crop": case_a is
-        # a lesion cut out of case_b.
+        # "frame": both show the whole frame; "crop": one shows a part of the other; "lesion crop":
+        # case_a is a lesion cut out of case_b.
         ("kind", pa.string()),
         ("correlation", pa.float32()),
     ]
@@ -140,7 +140,8 @@ def _digest(cases: pd.DataFrame) -> bytes:
 
 
 def _sorted(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    pairs = pd.concat(found, ignore_index=True).astype({"correlation": np.float32})
+    types = {"case_a": object, "case_b": object, "correlation": np.float32}
+    pairs = pd.concat(found, ignore_index=True).astype(types)
     return pairs.sort_values(["case_a", "case_b"], ignore_index=True)
 
 
@@ -156,7 +157,7 @@ def group_ids(cases: pd.DataFrame, clusters: np.ndarray, named_by: str = "case_i
 
     The name is the smallest value of the column ``named_by`` in the group.
     """
-    # A patient's number means something within its collection only.
+    # Patient numbers are unique within a collection only.
     patients = [
         (collection, patient) if isinstance(patient, str) else None
         for collection, patient in zip(cases["collection"], cases["patient_id"], strict=True)

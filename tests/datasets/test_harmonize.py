@@ -63,8 +63,8 @@ def test_drop_sources_takes_out_what_stands_elsewhere(bus_cot, tmp_path):
     reasons = pd.read_parquet(tmp_path / "quarantine.parquet").set_index("source_path")["reason"]
     assert [i for i in cases["case_id"] if "000001" in i or "000009" in i] == []
     assert len(cases) == 4
-    assert reasons["BUS-Expert/000001/000001@raw.png"] == "stands in bus_bra already"
-    assert reasons["BUS-Lesion/trainval/000001@0.png"] == "stands in bus_bra already"
+    assert reasons["BUS-Expert/000001/000001@raw.png"] == "already in bus_bra"
+    assert reasons["BUS-Lesion/trainval/000001@0.png"] == "already in bus_bra"
     assert reasons["BUS-Lesion/trainval/000009@0.png"].startswith("origin unknown")
 
 
@@ -212,4 +212,4 @@ def test_other_collections_are_known_by_any_spelling(bus_cot, tmp_path, origin, 
     table("bus_cot", bus_cot, tmp_path, drop_sources=("busi", "bus_bra"))
     reasons = pd.read_parquet(tmp_path / "quarantine.parquet").set_index("source_path")["reason"]
     name = "BUS-Expert/000001/000001@raw.png"
-    assert reasons.get(name) == (f"stands in {source} already" if source else None)
+    assert reasons.get(name) == (f"already in {source}" if source else None)

@@ -16,7 +16,7 @@ from stdiff.table.cases import read_cases
 
 
 def scene(key: int, height: int = 120, width: int = 150) -> np.ndarray:
-    """Tissue that looks like no other one's, large enough to be told apart."""
+    """Distinct tissue, large enough for the duplicate search."""
     from scipy.ndimage import gaussian_filter
 
     rough = np.random.default_rng([23, key]).normal(size=(height, width))
