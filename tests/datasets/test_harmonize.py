@@ -4,10 +4,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from stdiff.datasets.geometry import FITS, fit_frame
+from stdiff.datasets.geometry import FITS
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.rows import Harmonization
 from stdiff.runtime.files import sha256_file
@@ -160,38 +158,6 @@ def test_pixel_spacing_is_that_of_the_stored_image(tmp_path, draw):
     )
     stretched = table("folder", tmp_path, tmp_path, fit="stretch")["pixel_spacing_mm"][0]
     assert np.isnan(stretched)
-
-
-@given(
-    st.sampled_from(FITS),
-    st.integers(20, 300),
-    st.integers(20, 300),
-    st.integers(32, 96),
-    st.floats(0.3, 0.7),
-    st.floats(0.3, 0.7),
-)
-def test_transform_leads_back_to_native_pixels(fit, height, width, size_px, u, v):
-    placed = fit_frame(height, width, size_px, fit)
-    left, top, right, bottom = placed.box_px
-    # A rectangle around a native point, large enough to survive the resampling.
-    x, y = left + u * (right - left), top + v * (bottom - top)
-    reach = max(3.0, 3 * max(1 / s for s in placed.scales))
-    ys, xs = np.mgrid[:height, :width] + 0.5
-    mask = (abs(xs - x) <= reach) & (abs(ys - y) <= reach)
-    stored_y, stored_x = np.nonzero(placed.mask(mask))
-    cell = placed.transform()
-    back_x = (stored_x.mean() + 0.5 - cell["offset_x_px"]) / cell["scale_x"]
-    back_y = (stored_y.mean() + 0.5 - cell["offset_y_px"]) / cell["scale_y"]
-    inside_y, inside_x = np.nonzero(mask[top:bottom, left:right])
-    assert abs(back_x - (left + inside_x.mean() + 0.5)) <= 1 + 1 / cell["scale_x"]
-    assert abs(back_y - (top + inside_y.mean() + 0.5)) <= 1 + 1 / cell["scale_y"]
-
-
-@given(st.integers(1, 400), st.integers(1, 400), st.integers(8, 64), st.sampled_from(FITS))
-def test_every_frame_fits_the_square(height, width, size_px, fit):
-    placed = fit_frame(height, width, size_px, fit)
-    assert placed.image(np.zeros((height, width), np.uint8)).shape == (size_px, size_px)
-    assert placed.transform()["native_height_px"] == height
 
 
 @pytest.mark.parametrize(
