@@ -1,12 +1,12 @@
-"""Recall and precision of the searches for duplicates and lesion crops, and what they cost.
+"""Recall, precision, time and memory of the searches for duplicates and lesion crops.
 
     python bench/duplicates.py recall                     simulated frames
     python bench/duplicates.py recall --data DIR          BUS-BRA in DIR, second half of patients
     python bench/duplicates.py time --frames 20000        seconds and peak RSS
 
-A copy is looked for among all frames and all other copies of its kind. A pair is right if it is
-a frame and its copy; wrong if it joins two frames (of two patients); two views of one patient
-count as neither. Copies are those of tests/datasets/scenes/copies.py.
+A copy is searched among all frames and all other copies of its kind. A pair of a frame and its copy
+is right, a pair of two patients wrong; two views of one patient count as neither. The copies are
+those of tests/copies.py.
 """
 
 import argparse

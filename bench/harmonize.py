@@ -1,10 +1,9 @@
-"""How fast a collection becomes a case table, against the least that any such step must do.
+"""Time of `stdiff harmonize` against the minimum work of any such step.
 
-The floor decodes every image and mask, resizes both to the square and encodes them as PNG, with
-as many processes, and nothing else. Ours does that and also finds duplicates, descriptors and
-burnt-in marks, hashes the files and writes the table. All run in turn; ratios are taken pair by
-pair. There are two floors: one encodes as Pillow does by default, the other as we do (runs only,
-which takes two fifths of the time).
+The floor decodes every image and mask, resizes both to the square and encodes them as PNG, with as
+many processes, and does nothing else. Ours also finds duplicates, descriptors and burnt-in marks,
+hashes the files and writes the table. All run in turn; ratios are taken pair by pair. There are two
+floors: PNG encoding with Pillow's default and with ours (run lengths only, two fifths of the time).
 
     python bench/harmonize.py                                   simulated files, three sizes
     python bench/harmonize.py --images 20000 --repeats 1
@@ -62,9 +61,9 @@ def run_ours(collection, raw, processes, folder):
 
 
 def peak_memory_mb(work):
-    """Greatest memory of this process and its children while ``work`` runs.
+    """Peak memory of this process and its children while ``work`` runs.
 
-    Pages that several share count once (proportional set size).
+    Shared pages count once (proportional set size).
     """
     peak, done = [0], threading.Event()
 
@@ -97,14 +96,14 @@ def timed(work):
 def write_frame(number, folder):
     """A frame and its mask in BUSI's layout: tissue, depth gradient, a dark ellipse.
 
-    Frames differ as much as real ones do: one or two pairs in a thousand are candidates of the
-    search for duplicates (BUS-BRA 0.6, BUSI 2.8 in a thousand). Blander ones were ten times as
-    many, and the search then took as long as all the rest.
+    Frames differ as much as real ones: one or two pairs in a thousand are candidates of the search
+    for duplicates (BUS-BRA 0.6, BUSI 2.8 in a thousand). With smoother frames there were ten times
+    as many candidates, and the search took as long as all other work.
     """
     rng = np.random.default_rng([5, number])
     height, width = int(rng.integers(400, 560)), int(rng.integers(420, 640))
     tissue = cv2.resize(rng.normal(size=(height // 16, width // 16)), (width, height))
-    # Speckle as a beam smears it; white noise would be no ultrasound.
+    # Speckle blurred as by a beam; white noise would not resemble ultrasound.
     speckle = cv2.GaussianBlur(rng.normal(size=(height, width)), None, sigmaX=2.0, sigmaY=1.2)
     anatomy = cv2.resize(
         rng.normal(size=(height // 64, width // 64)), (width, height), interpolation=cv2.INTER_CUBIC
@@ -137,7 +136,7 @@ def compare(collection, raw, processes, repeats):
                 work = partial(run_floor, collection, raw, processes, encoding)
                 seconds[name].append(timed(work))
             seconds["ours"].append(timed(partial(run_ours, collection, raw, processes, folder)))
-        # In a run of its own: looking at the memory takes time, too.
+        # In a separate run, since measuring memory takes time.
         memory_mb = peak_memory_mb(partial(run_ours, collection, raw, processes, folder))
     print(
         f"{collection}, {count} images, {processes} process(es), {repeats} pair(s): "

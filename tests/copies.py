@@ -1,6 +1,6 @@
-"""Copies of a frame as they turn up in public collections: simulated near-duplicates and crops.
+"""Simulated near-duplicates and crops of a frame, as they occur in public collections.
 
-Every function takes a (height, width) uint8 image and a generator, and draws its own amount.
+Every function takes a (height, width) uint8 image and a random generator.
 Shared by the tests and bench/duplicates.py.
 """
 

@@ -1,4 +1,4 @@
-"""Tiny raw collections in their published layouts, drawn on the spot."""
+"""Tiny simulated raw collections in their published layouts."""
 
 import csv
 import json

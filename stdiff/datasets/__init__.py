@@ -2,7 +2,6 @@
 
 import cv2
 
-# Images are worked on side by side in processes of their own. OpenCV's threads would add nothing to
-# that, and those that a process has started are missing in the ones forked from it, which then wait
-# for them for ever.
+# Worker processes already run in parallel, so OpenCV's threads gain nothing. They also do not
+# survive a fork, and the forked worker would wait for them for ever.
 cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""BrEaST: 256 images with lexicon descriptors, one a patient, 252 with the lesion's mask.
+"""BrEaST: 256 images with lexicon descriptors, one per patient, 252 with the lesion's mask.
 
 Pawłowska et al. 2024, Sci. Data, TCIA doi 10.7937/9WKK-Q141. Layout: ``case001.png``,
 ``case001_tumor.png`` and, for structures that are not the lesion, ``case001_other1.png`` in
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import openpyxl
@@ -19,11 +20,13 @@ from stdiff.datasets.raw import (
     Problem,
     RawCase,
     Reading,
-    annotated_columns,
+    cases_or_problems,
+    decimal,
     files_in,
     folders_by_depth,
     given_folder,
     listed,
+    problems_of,
     refuse_missing_columns,
     refuse_repeats,
     relative,
@@ -44,7 +47,7 @@ _NOTHING = ("", "not applicable", "not available")
 _MM_A_CM = 10
 
 # Column of the sheet → column of the case table and its term for each value in small letters.
-# None: a value we know and the lexicon has no term for. One outside becomes a flag, no guess.
+# None: a known value without a lexicon term. Values not listed here are flagged, never guessed.
 TERMS: dict[str, tuple[str, dict[str, str | None]]] = {
     "Classification": ("pathology", {term: term for term in PATHOLOGIES}),
     "BIRADS": ("birads", {category.lower(): category for category in BIRADS}),
@@ -82,17 +85,16 @@ def read(raw: Path) -> Reading:
     files = {path.name.lower(): path for path in files_in(root) if path != workbook}
     rows = _rows(workbook)
     refuse_repeats((_case_number(row) for row in rows), f"{workbook.name}: column CaseID")
-    cases: list[RawCase] = []
-    problems: list[Problem] = []
-    for row in rows:
-        image_name = row["Image_filename"] or f"{workbook.name}, CaseID {row['CaseID']}"
-        try:
-            cases.append(_case(row, root, files, problems))
-        except InputError as error:
-            problems.append(Problem(image_name, str(error)))
-    return cases, problems + [
-        Problem(relative(path, root), f"not named in {workbook.name}") for path in files.values()
-    ]
+    missing_masks: list[Problem] = []
+    cases, problems = cases_or_problems(
+        (
+            row["Image_filename"] or f"{workbook.name}, CaseID {row['CaseID']}",
+            partial(_case, row, root, files, missing_masks),
+        )
+        for row in rows
+    )
+    unnamed = problems_of(files.values(), root, f"not named in {workbook.name}")
+    return cases, problems + missing_masks + unnamed
 
 
 def _image_folder(raw: Path) -> Path:
@@ -135,7 +137,7 @@ def _rows(workbook: Path) -> list[dict[str, str]]:
                 sheet.reset_dimensions()
                 cells = [[_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
                 sheets.append([row for row in cells if any(row)])
-    except Exception as error:  # whatever the parsers of zip and XML beneath throw
+    except Exception as error:  # openpyxl lets any error of its zip and XML parsers through
         raise InputError(f"{workbook}: not a readable Excel file ({error})") from error
     if not any(sheets):
         raise InputError(f"{workbook}: no sheet with cells; expected {', '.join(_COLUMNS)}")
@@ -150,7 +152,7 @@ def _rows(workbook: Path) -> list[dict[str, str]]:
 
 
 def _text(cell: object) -> str:
-    """A cell as a person sees it: 1.0 is '1', an empty one ''."""
+    """A cell as Excel shows it: 1.0 is '1', an empty cell ''."""
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return "" if cell is None else " ".join(str(cell).split())
@@ -165,9 +167,9 @@ def _case_number(row: dict[str, str]) -> str:
 def _case(
     row: dict[str, str], root: Path, files: dict[str, Path], problems: list[Problem]
 ) -> RawCase:
-    """The case of a row; the files that it names are taken out of ``files``.
+    """The case of a row; removes the files that it names from ``files``.
 
-    A missing mask of another structure costs nothing but a line in ``problems``.
+    A missing mask of another structure is added to ``problems``; the case is still made.
     """
     image_path = _taken(row["Image_filename"], files) if row["Image_filename"] else None
     lesions = {name: _taken(name, files) for name in _names(row["Mask_tumor_filename"])}
@@ -194,13 +196,11 @@ def _case(
     histology = "; ".join(part.strip() for part in diagnosis) or None
     return RawCase(
         case_id=f"{COLLECTION}/case{int(number):03d}",
-        collection=COLLECTION,
         root=root,
         image_path=image_path,
         mask_paths=tuple(path for path in lesions.values() if path),
         lesion_free=lesion_free,
         findings=findings,
-        annotated=annotated_columns(findings, histology),
         histology=histology,
         patient_id=number,
         pixel_spacing_mm=spacing_mm,
@@ -253,10 +253,7 @@ def _spacing_mm(value: str) -> tuple[float | None, list[str]]:
     """Millimetres of a pixel from the sheet's centimetres."""
     if value.lower() in _NOTHING:
         return None, []
-    try:
-        spacing_cm = float(value.replace(",", "."))
-    except ValueError:
-        spacing_cm = 0.0
+    spacing_cm = decimal(value)
     if not 0 < spacing_cm < 1:
         return None, [unreadable_metadata("Pixel_size", value)]
     return spacing_cm * _MM_A_CM, []

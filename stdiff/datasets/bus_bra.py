@@ -2,10 +2,9 @@
 
 Gómez-Flores et al. 2024, Med. Phys. 51:3110. Layout: ``BUSBRA/Images/bus_0001-l.png``,
 ``BUSBRA/Masks/mask_0001-l.png``, ``BUSBRA/bus_data.csv``. The published inner validation folds
-cut patients in two, so they are not read: splits are drawn anew by patient (``Case``).
+divide patients, so they are not read: splits are drawn by patient (``Case``).
 
-Image, mask and patient are what a case cannot do without. What else a row says may be odd: the
-value is left out, the case keeps a flag, and the image is used.
+A case needs image, mask and patient. Any other odd value is left out and flagged.
 """
 
 from __future__ import annotations
@@ -16,15 +15,11 @@ from pathlib import Path
 
 from stdiff.birads.lexicon import BIRADS, PATHOLOGIES, Findings
 from stdiff.datasets.raw import (
-    Problem,
     RawCase,
     Reading,
-    annotated_columns,
     collection_root,
-    files_in,
-    read_rows,
+    read_paired,
     refuse_extra_cells,
-    relative,
     unknown_term,
     unreadable_metadata,
 )
@@ -32,6 +27,7 @@ from stdiff.runtime.files import InputError
 
 COLLECTION = "bus_bra"
 FOLDER = "BUSBRA"
+_TABLE = "bus_data.csv"
 _COLUMNS = (
     *("ID", "Case", "Histology", "Pathology", "BIRADS"),
     *("Device", "Width", "Height", "Side", "BBOX"),
@@ -47,38 +43,27 @@ def read(raw: Path) -> Reading:
     Raises:
         InputError: missing or otherwise laid out folder, CSV without a column, an ID twice.
     """
-    root = collection_root(raw, FOLDER, ("Images", "Masks", "bus_data.csv"))
-    images = {path.name: path for path in files_in(root / "Images")}
-    masks = {path.name: path for path in files_in(root / "Masks")}
-    cases: list[RawCase] = []
-    problems: list[Problem] = []
-    for row in read_rows(root / "bus_data.csv", _COLUMNS, key="ID"):
-        image_path = images.pop(f"{row['ID']}.png", None)
-        mask_path = masks.pop(f"{row['ID'].replace('bus_', 'mask_', 1)}.png", None)
-        try:
-            cases.append(_case(row, root, image_path, mask_path))
-        except InputError as error:
-            problems.append(Problem(f"Images/{row['ID']}.png", str(error)))
-    problems += [
-        Problem(relative(path, root), "not named in bus_data.csv")
-        for path in [*images.values(), *masks.values()]
-    ]
-    return cases, problems
+    root = collection_root(raw, FOLDER, ("Images", "Masks", _TABLE))
+    return read_paired(root / _TABLE, _COLUMNS, ("Images", "Masks"), _names, _case)
+
+
+def _names(key: str) -> tuple[str, str]:
+    return f"{key}.png", f"{key.replace('bus_', 'mask_', 1)}.png"
 
 
 def _case(
     row: dict[str, str], root: Path, image_path: Path | None, mask_path: Path | None
 ) -> RawCase:
-    refuse_extra_cells(row, "bus_data.csv")
+    refuse_extra_cells(row, _TABLE)
     name = _ID.fullmatch(row["ID"])
     if not name:
-        raise InputError(f"bus_data.csv: ID {row['ID']!r}; expected e.g. bus_0001-l")
+        raise InputError(f"{_TABLE}: ID {row['ID']!r}; expected e.g. bus_0001-l")
     if image_path is None:
-        raise InputError("named in bus_data.csv, but the image is missing")
+        raise InputError(f"named in {_TABLE}, but the image is missing")
     if mask_path is None:
         raise InputError("its mask is missing from Masks/")
     if not row["Case"]:
-        raise InputError("bus_data.csv: Case (the patient) is empty: it cannot be split safely")
+        raise InputError(f"{_TABLE}: Case (the patient) is empty: it cannot be split safely")
     flags: list[str] = []
     findings = Findings(
         pathology=_known(row, "Pathology", row["Pathology"].lower(), PATHOLOGIES, flags),
@@ -88,12 +73,10 @@ def _case(
         flags.append("side_mismatch")
     return RawCase(
         case_id=f"{COLLECTION}/{row['ID']}",
-        collection=COLLECTION,
         root=root,
         image_path=image_path,
         mask_paths=(mask_path,),
         findings=findings,
-        annotated=annotated_columns(findings, row["Histology"]),
         histology=row["Histology"] or None,
         patient_id=row["Case"],
         stated_size_px=_size_px(row, flags),
@@ -106,7 +89,7 @@ def _case(
 def _known(
     row: dict[str, str], column: str, term: str, terms: Sequence[str], flags: list[str]
 ) -> str | None:
-    """The term if it is one; else None, with a flag unless the cell is empty."""
+    """The term if the lexicon has it; else None, and a flag unless the cell is empty."""
     if term in terms:
         return term
     if term:
@@ -115,7 +98,7 @@ def _known(
 
 
 def _size_px(row: dict[str, str], flags: list[str]) -> tuple[int, int] | None:
-    """(height, width) that the row states."""
+    """(height, width) in the row, or None and a flag."""
     odd = [name for name in ("Height", "Width") if not re.fullmatch(r"\d+", row[name])]
     flags += [unreadable_metadata(name, row[name]) for name in odd]
     return None if odd else (int(row["Height"]), int(row["Width"]))

@@ -3,20 +3,21 @@
 Yu et al. 2026, doi 10.1038/s41597-026-06702-9. Two parts are read:
 
 * ``BUS-Expert/000000/``: whole frames ``000000@raw.png`` and ``000000@cropped.png`` with one mask
-  a lesion ``000000@0.png``. Which frame the masks lie on is not documented, so it is the one
-  frame of the masks' size, and none if both or neither is.
+  per lesion, ``000000@0.png``. The publication does not say which frame the masks belong to: it is
+  the one frame of the masks' size; if both or neither has it, the case is left out.
 * ``BUS-Lesion/{trainval,test}/000000@0.png``: lesion crops without masks. The number before ``@``
-  is that of the BUS-Expert frame, whence the crop's patient and collection of origin.
+  is that of the BUS-Expert frame, which gives the crop's patient and collection of origin.
 
-The layout is known from public loaders only; whatever is met and not expected is named. Pictures
-for people (``*_VISBOXMASK.png``) and questions for language models (``DatasetFiles/vlm_*.json``)
-say nothing more and are passed over.
+The layout is known from public loaders only; every unexpected file is reported. Overlay pictures
+(``*_VISBOXMASK.png``) and questions for language models (``DatasetFiles/vlm_*.json``) add nothing
+and are skipped.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,9 +28,10 @@ from stdiff.datasets.raw import (
     Problem,
     RawCase,
     Reading,
-    annotated_columns,
+    cases_or_problems,
     collection_root,
     files_in,
+    problems_of,
     refuse_repeats,
     relative,
 )
@@ -51,18 +53,12 @@ def read(raw: Path) -> Reading:
     """
     root = collection_root(raw, FOLDER, ("BUS-Lesion", "BUS-Expert", _LESIONS, _EXPERT))
     expert, lesions = _entries(root / _EXPERT), _entries(root / _LESIONS)
-    cases: list[RawCase] = []
-    problems: list[Problem] = []
-    for key, entry in sorted(expert.items()):
-        try:
-            cases.append(_expert_case(root, key, entry))
-        except InputError as error:
-            problems.append(Problem(f"BUS-Expert/{key}", str(error)))
-    for key, entry in sorted(lesions.items()):
-        try:
-            cases.append(_lesion_case(root, key, entry, expert))
-        except InputError as error:
-            problems.append(Problem(f"BUS-Lesion/{key}", str(error)))
+    frames = [(f"BUS-Expert/{k}", partial(_expert_case, root, k, v)) for k, v in expert.items()]
+    crops = [
+        (f"BUS-Lesion/{key}", partial(_lesion_case, root, key, entry, expert))
+        for key, entry in lesions.items()
+    ]
+    cases, problems = cases_or_problems(frames + crops)
     return cases, problems + _unnamed(root, set(expert), {case.image_path for case in cases})
 
 
@@ -104,7 +100,7 @@ def _expert_case(root: Path, key: str, entry: Any) -> RawCase:
 
 
 def _reports(us_report: Any) -> list[Any]:
-    """Reports of a frame's lesions, by number as published, or the only one by itself."""
+    """Reports of a frame's lesions; published by lesion number, or as a single report."""
     if not isinstance(us_report, dict):
         return []
     by_lesion = [report for report in us_report.values() if isinstance(report, dict)]
@@ -141,7 +137,7 @@ def _lesion_case(root: Path, key: str, entry: Any, expert: dict[str, Any]) -> Ra
     name = re.fullmatch(r"(?P<split>\w+)_(?P<frame>\w+)@\d+\.png", key)
     if not name or not isinstance(entry, dict):
         raise InputError(f"{_LESIONS}: key not understood; expected e.g. 'trainval_001755@0.png'")
-    # Only the file's name is taken: a path from a downloaded file must not leave the collection.
+    # Only the file name is used: a path in a downloaded file must not lead out of the collection.
     stated = entry.get("image_path") or key.removeprefix(f"{name['split']}_")
     path = root / "BUS-Lesion" / name["split"] / PurePosixPath(str(stated)).name
     if not path.is_file():
@@ -170,19 +166,16 @@ def _case(
     frame: str,
 ) -> RawCase:
     findings, flags = findings_of(entry.get("pathology_histology"), reports)
-    histology = histology_of(entry.get("pathology_histology"))
     patient = entry.get("patient_id")
-    # 'BUSBRA@000177' names the collection of origin too.
+    # 'BUSBRA@000177' also names the collection of origin.
     origin = entry.get("dataset") or (str(patient).split("@")[0] if "@" in str(patient) else None)
     return RawCase(
         case_id=case_id,
-        collection=COLLECTION,
         root=root,
         image_path=image_path,
         mask_paths=mask_paths,
         findings=findings,
-        annotated=annotated_columns(findings, histology),
-        histology=histology,
+        histology=histology_of(entry.get("pathology_histology")),
         patient_id=str(patient) if patient else None,
         group=f"{COLLECTION}/frame-{frame}",
         origin=str(origin) if origin else None,
@@ -193,7 +186,7 @@ def _case(
 
 
 def _unnamed(root: Path, expert: set[str], read_images: set[Path]) -> list[Problem]:
-    """What lies in the collection's folders and is neither named in the JSON files nor expected."""
+    """Files and folders that the JSON files do not name and the layout does not explain."""
     folders, others = [], files_in(root / "BUS-Expert")
     for path in sorted((root / "BUS-Expert").iterdir()):
         if not path.is_dir():
@@ -219,5 +212,6 @@ def _unnamed(root: Path, expert: set[str], read_images: set[Path]) -> list[Probl
         if path not in (root / _LESIONS, root / _EXPERT) and not path.match(_FOR_LANGUAGE_MODELS)
     ]
     return [
-        Problem(relative(path, root), "not named in DatasetFiles/") for path in folders + crops
-    ] + [Problem(relative(path, root), "not understood, and not read") for path in others + texts]
+        *problems_of(folders + crops, root, "not named in DatasetFiles/"),
+        *problems_of(others + texts, root, "not understood, and not read"),
+    ]

@@ -1,11 +1,11 @@
 """BUS-CoT's report values in terms of the BI-RADS lexicon, where the mapping is sound.
 
-One table, :data:`TERMS`. ``None`` means: a value we know and the lexicon has no term for. A value
-outside the table becomes a flag ``unknown_term:<field>=<value>`` and is never guessed.
+In :data:`TERMS`, None marks a known value without a lexicon term. A value outside the table is
+flagged ``unknown_term:<field>=<value>`` and never guessed.
 
-Shape and orientation stand in a sentence of ``reasoning_response`` only, such as "This lesion is
-not parallel, has indistinct margins and irregular shape, ...". The margins named there are the
-fields above in other words, and are not read again.
+Shape and orientation occur only in sentences of ``reasoning_response``, such as "This lesion is
+not parallel, has indistinct margins and irregular shape, ...". The margins there repeat the fields
+and are not read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TERMS: dict[str, dict[str, tuple[str, str] | None]] = {
         "HeterogeneousEcho": ("echo_pattern", "heterogeneous"),
         "CysticSolidMixedEcho": ("echo_pattern", "complex cystic and solid"),
     },
-    # The report is one lesion's, so its calcifications lie in that mass.
+    # A report describes one lesion, so its calcifications lie in that mass.
     "LesionCalcificationFeatures": {
         "NoCalcification": ("calcifications", "none"),
         "Microcalcification": _IN_A_MASS,
@@ -38,19 +38,19 @@ TERMS: dict[str, dict[str, tuple[str, str] | None]] = {
         "CoarseCalcification": _IN_A_MASS,
         "SuspectedCalcification": None,
     },
-    # A blurred demarcation is the lexicon's indistinct margin. A clear one is the 4th edition's
-    # 'lesion boundary', not a margin; circumscribed takes a regular edge besides (see below).
+    # An unclear boundary is the lexicon's indistinct margin. A clear one is the 4th edition's
+    # 'lesion boundary', not a margin; circumscribed also needs a regular edge (see _terms).
     "LesionBoundary": {
         "BoundaryClear": None,
         "BoundaryFairlyClear": None,
         "BoundarySomewhatUnclear": None,
         "BoundaryUnclear": ("margin", "indistinct"),
     },
-    # An irregular edge may be angular, microlobulated or spiculated: no single term says it.
+    # An irregular edge may be angular, microlobulated or spiculated: no single term fits.
     "LesionEdge": {"Regular": None, "PartiallyRegular": None, "Irregular": None},
     "BIRADS": {category: ("birads", category) for category in BIRADS},
 }
-# Words behind the term would qualify it ("parallel in part"), so a stop has to follow.
+# Further words would qualify the term ("parallel in part"), so punctuation or "and" must follow.
 _ORIENTATION = re.compile(r"\blesion is (\w+ )?parallel(?: to the skin)?\s*(?=[,.;]|and\b|$)")
 _SHAPE = re.compile(r"(?<!not )(?:\bhas|\bhave|\band|,) (?:an? )?(\w+) shape\b")
 
@@ -58,9 +58,9 @@ _SHAPE = re.compile(r"(?<!not )(?:\bhas|\bhave|\band|,) (?:an? )?(\w+) shape\b")
 def findings_of(
     pathology_histology: Any, reports: Sequence[Any]
 ) -> tuple[Findings, tuple[str, ...]]:
-    """Findings of an image with one report a lesion, and flags for values not understood.
+    """Findings of an image with one report per lesion, and flags for unknown values.
 
-    A term is kept where all of the image's lesions agree on it.
+    A term is kept if all lesions of the image agree on it.
     """
     per_lesion = [_terms(report) for report in reports if isinstance(report, dict)]
     terms: dict[str, str] = {}
@@ -104,7 +104,7 @@ def _terms(report: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
 
 
 def _reasoned(text: str) -> dict[str, str]:
-    """Orientation and shape where the sentences name exactly one lexicon term of the kind."""
+    """Orientation and shape, each if the sentences name exactly one lexicon term for it."""
     text = " ".join(text.lower().replace("non-parallel", "not parallel").split())
     orientations = {f"{match[1] or ''}parallel" for match in _ORIENTATION.finditer(text)}
     shapes = {match[1] for match in _SHAPE.finditer(text)}

@@ -1,4 +1,4 @@
-"""BUS-UCLM: 683 images of 38 patients; masks tell benign from malignant by colour.
+"""BUS-UCLM: 683 images of 38 patients; the mask's colour is the class.
 
 Vallez et al. 2025, Sci. Data 12:242. Layout: ``images/ALWI_000.png``, ``masks/ALWI_000.png`` and
 ``INFO.csv`` in a folder of any name. The letters before ``_`` are the patient.
@@ -11,15 +11,11 @@ from pathlib import Path
 
 from stdiff.birads.lexicon import PATHOLOGIES, Findings
 from stdiff.datasets.raw import (
-    Problem,
     RawCase,
     Reading,
-    annotated_columns,
     collection_root,
-    files_in,
-    read_rows,
+    read_paired,
     refuse_extra_cells,
-    relative,
     unknown_term,
     unreadable_metadata,
 )
@@ -32,8 +28,8 @@ _COLUMNS = ("Image", "Resolution", "Label", "Doppler", "Marks", "Combined")
 _NAME = re.compile(r"([A-Za-z]+)_\d+")
 _MASK_COLOURS = {(0, 0, 0): None, (0, 255, 0): "benign", (255, 0, 0): "malignant"}
 _YES, _NO = ("yes", "y"), ("no", "n")
-# Four frames stand under both names: CHCO_000 = CHVI_005, CHCO_001 = CHVI_008,
-# CHCO_002 = CHVI_009, CHCO_003 = CHVI_013. So it is one patient.
+# Four frames occur under both names (CHCO_000 = CHVI_005, CHCO_001 = CHVI_008,
+# CHCO_002 = CHVI_009, CHCO_003 = CHVI_013), so both are one patient.
 _ONE_PATIENT = {"CHCO": "CHCO+CHVI", "CHVI": "CHCO+CHVI"}
 
 
@@ -44,27 +40,19 @@ def read(raw: Path) -> Reading:
         InputError: missing or otherwise laid out folder, CSV without a column, an image twice.
     """
     root = collection_root(raw, FOLDER, ("images", "masks", _INFO))
-    images = {path.name: path for path in files_in(root / "images")}
-    masks = {path.name: path for path in files_in(root / "masks")}
-    cases: list[RawCase] = []
-    problems: list[Problem] = []
-    for row in read_rows(root / _INFO, _COLUMNS, key="Image"):
-        stem = row["Image"].removesuffix(".png")
-        image_path, mask_path = (files.pop(f"{stem}.png", None) for files in (images, masks))
-        try:
-            cases.append(_case(row, stem, root, image_path, mask_path))
-        except InputError as error:
-            problems.append(Problem(f"images/{stem}.png", str(error)))
-    return cases, problems + [
-        Problem(relative(path, root), f"not named in {_INFO}")
-        for path in (*images.values(), *masks.values())
-    ]
+    return read_paired(root / _INFO, _COLUMNS, ("images", "masks"), _names, _case)
+
+
+def _names(image: str) -> tuple[str, str]:
+    name = f"{image.removesuffix('.png')}.png"
+    return name, name
 
 
 def _case(
-    row: dict[str, str], stem: str, root: Path, image_path: Path | None, mask_path: Path | None
+    row: dict[str, str], root: Path, image_path: Path | None, mask_path: Path | None
 ) -> RawCase:
     refuse_extra_cells(row, _INFO)
+    stem = row["Image"].removesuffix(".png")
     name = _NAME.fullmatch(stem)
     if not name:
         raise InputError(f"{_INFO}: Image {row['Image']!r}; expected e.g. ALWI_000")
@@ -86,13 +74,11 @@ def _case(
     patient = name[1].upper()
     return RawCase(
         case_id=f"{COLLECTION}/{stem}",
-        collection=COLLECTION,
         root=root,
         image_path=image_path,
         mask_paths=(mask_path,) if mask_path else (),
         lesion_free=lesion_free,
         findings=findings,
-        annotated=annotated_columns(findings, None),
         patient_id=_ONE_PATIENT.get(patient, patient),
         stated_size_px=size_px,
         mask_colours=_MASK_COLOURS,

@@ -8,6 +8,7 @@ and, for further lesions, ``_mask_1.png``, ``_mask_2.png``.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 
 from stdiff.birads.lexicon import Findings
@@ -17,6 +18,7 @@ from stdiff.datasets.raw import (
     Reading,
     collection_root,
     files_in,
+    problems_of,
     refuse_repeats,
     relative,
 )
@@ -28,9 +30,7 @@ _NAME = re.compile(r"(?P<pathology>[a-z]+) \((?P<number>\d+)\)(?P<mask>_mask(_\d
 
 
 def read(raw: Path) -> Reading:
-    """Cases such as ``busi/benign-0001``, and the files that fit no case.
-
-    BUSI carries no BI-RADS category, and none is made up.
+    """Cases such as ``busi/benign-0001``, and the files that belong to no case.
 
     Raises:
         InputError: missing or otherwise laid out folder, one number twice.
@@ -60,18 +60,13 @@ def read(raw: Path) -> Reading:
             cases.append(
                 RawCase(
                     case_id=f"{COLLECTION}/{pathology}-{number:04d}",
-                    collection=COLLECTION,
                     root=root,
                     image_path=path,
                     mask_paths=mask_paths,
                     lesion_free=lesion_free,
                     findings=Findings(pathology=pathology),
-                    annotated=("pathology",),
                 )
             )
-        problems += [
-            Problem(relative(path, root), "mask without its image")
-            for paths in masks.values()
-            for path in paths
-        ]
+        unused = chain.from_iterable(masks.values())
+        problems += problems_of(unused, root, "mask without its image")
     return cases, problems

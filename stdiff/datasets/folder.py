@@ -1,4 +1,4 @@
-"""A folder of one's own: images, masks with the same stems, and what is known about them.
+"""A user's own folder: images, masks with the same stems, and optional metadata.
 
 Either ``images/`` with ``masks/`` (or ``masks/0/``, as CMU-Net and MGCC have it) and an optional
 ``metadata.csv``, or the first ST-Diff layout, ``labeled/{images,masks,texts}/`` beside
@@ -13,6 +13,7 @@ lesions.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from stdiff.birads.lexicon import VOCABULARY, Findings, parse
@@ -22,10 +23,12 @@ from stdiff.datasets.raw import (
     Problem,
     RawCase,
     Reading,
-    annotated_columns,
+    cases_or_problems,
+    decimal,
     files_in,
     is_clutter,
     listed,
+    problems_of,
     read_rows,
     refuse_extra_cells,
     refuse_repeats,
@@ -95,48 +98,42 @@ def _stem(name: str) -> str:
 
 
 def _read_part(root: Path, part: Path, rows: dict[str, dict[str, str]]) -> Reading:
-    """Cases of one ``images/`` folder; the rows that they use are taken out of ``rows``."""
-    cases: list[RawCase] = []
+    """Cases of one ``images/`` folder; removes the rows that they use from ``rows``."""
     images, problems = _by_stem(root, IMAGE_SUFFIXES, part / "images")
     masks, bad_masks = _by_stem(root, IMAGE_SUFFIXES, part / "masks", part / "masks" / "0")
     texts, bad_texts = _by_stem(root, (".txt",), part / "texts")
-    problems += bad_masks + bad_texts
+    attempts = []
     for stem, path in images.items():
-        row = rows.pop(stem, {})
         mask_paths = (masks.pop(stem),) if stem in masks else ()
-        text = texts.pop(stem, None)
-        try:
-            cases.append(_case(root, path, mask_paths, text, row))
-        except InputError as error:
-            problems.append(Problem(relative(path, root), str(error)))
+        make = partial(_case, root, path, mask_paths, texts.pop(stem, None), rows.pop(stem, {}))
+        attempts.append((relative(path, root), make))
+    cases, refused = cases_or_problems(attempts)
+    problems += bad_masks + bad_texts + refused
     reason = "no image of the same stem; expected equal stems, e.g. images/x.png and {}"
-    problems += [
-        Problem(relative(path, root), reason.format(example))
-        for paths, example in ((masks, "masks/x.png"), (texts, "texts/x.txt"))
-        for path in paths.values()
-    ]
+    for paths, example in ((masks, "masks/x.png"), (texts, "texts/x.txt")):
+        problems += problems_of(paths.values(), root, reason.format(example))
     return cases, problems
 
 
 def _by_stem(
     root: Path, suffixes: tuple[str, ...], *folders: Path
 ) -> tuple[dict[str, Path], list[Problem]]:
-    """Files of the folders that exist, by stem, and what else lies there."""
+    """Files of the existing folders by stem, and a problem for each other entry."""
     existing = [folder for folder in folders if folder.is_dir()]
     paths = [path for folder in existing for path in files_in(folder)]
     fitting = [path for path in paths if path.suffix.lower() in suffixes]
     refuse_repeats((path.stem for path in fitting), f"{relative(folders[0], root)}: file stem")
-    problems = [
-        Problem(relative(path, root), f"expected a file of type {', '.join(suffixes)}")
-        for path in paths
-        if path not in set(fitting)
-    ]
-    problems += [
-        Problem(relative(path, root), "a folder that is not read: only the files beside it are")
+    other_types = [path for path in paths if path not in set(fitting)]
+    subfolders = [
+        path
         for folder in existing
         for path in sorted(folder.iterdir())
         if path.is_dir() and path not in (*folders, *paths) and not is_clutter(path)
     ]
+    problems = problems_of(other_types, root, f"expected a file of type {', '.join(suffixes)}")
+    problems += problems_of(
+        subfolders, root, "a folder that is not read: only the files beside it are"
+    )
     return {path.stem: path for path in fitting}, problems
 
 
@@ -157,13 +154,11 @@ def _case(
             raise InputError(f"{text.name} is not UTF-8 text ({error.reason})") from error
     return RawCase(
         case_id=f"{COLLECTION}/{path.stem}",
-        collection=COLLECTION,
         root=root,
         image_path=path,
         mask_paths=mask_paths,
         lesion_free=findings.pathology == "normal",
         findings=findings,
-        annotated=annotated_columns(findings, values["histology"]),
         histology=values["histology"],
         patient_id=values["patient_id"],
         pixel_spacing_mm=_spacing(values["pixel_spacing_mm"]),
@@ -175,10 +170,7 @@ def _case(
 def _spacing(value: str | None) -> float | None:
     if value is None:
         return None
-    try:
-        spacing = float(value.replace(",", "."))
-    except ValueError:
-        spacing = 0.0
+    spacing = decimal(value)
     if not 0 < spacing < 10:
         raise InputError(f"{METADATA}: pixel_spacing_mm {value!r}; expected millimetres, e.g. 0.08")
     return spacing

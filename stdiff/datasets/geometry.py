@@ -1,11 +1,11 @@
-"""From a native frame to the run's square, and the numbers that lead back.
+"""Placement of a native frame in the run's square, and the transform back.
 
 Pixel edges are counted from 0, so pixel i spans [i, i + 1]. A native position maps to
 
     x_stored = scale_x * x_native + offset_x_px      (y alike)
 
 and back by ``x_native = (x_stored - offset_x_px) / scale_x``. ``crop`` has negative offsets,
-``pad`` positive ones, ``stretch`` none; a box to begin from makes them smaller.
+``pad`` positive ones, ``stretch`` none; cropping to a box first lowers them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Fit:
 
     @property
     def scales(self) -> tuple[float, float]:
-        """(vertical, horizontal) stored pixels a native pixel."""
+        """(vertical, horizontal) stored pixels per native pixel."""
         left, top, right, bottom = self.box_px
         return self.placed_px[0] / (bottom - top), self.placed_px[1] / (right - left)
 
@@ -64,7 +64,8 @@ class Fit:
     def spacing_mm(self, native_mm: float | None) -> float | None:
         """Pixel spacing of the stored image; None if unknown or no longer one number."""
         vertical, horizontal = self.scales
-        # Whole pixels round the two scales apart a little even where the aspect ratio is kept.
+        # Rounding to whole pixels makes the two scales differ slightly even at an equal aspect
+        # ratio.
         if native_mm is None or abs(vertical - horizontal) > 0.01 * vertical:
             return None
         return native_mm / np.sqrt(vertical * horizontal)
@@ -90,7 +91,7 @@ def fit_frame(
     fit: str,
     box_px: tuple[int, int, int, int] | None = None,
 ) -> Fit:
-    """How a native frame, or the part of it in a box, becomes the square.
+    """Place a native frame, or the part of it in a box, in the square.
 
     ``stretch`` fills the square and changes the aspect ratio; ``pad`` keeps all and adds black
     bars; ``crop`` keeps the central square.
@@ -100,8 +101,8 @@ def fit_frame(
         width_px: of the raw image.
         size_px: side of the square.
         fit: one of :data:`FITS`.
-        box_px: native (left, top, right, bottom) to begin from, right and bottom exclusive; the
-            whole frame if None.
+        box_px: native (left, top, right, bottom) to crop to first, right and bottom exclusive;
+            the whole frame if None.
 
     Raises:
         InputError: an unknown fit, or a box that is empty or reaches beyond the frame.

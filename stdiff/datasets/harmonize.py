@@ -1,4 +1,4 @@
-"""A raw collection becomes one case table, and a second table says what was left out and why."""
+"""Turn a raw collection into a case table and a quarantine table of the files left out."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _QUARANTINE_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.stri
 # Rows in memory at once, and in one row group of the table.
 _BLOCK = 256
 _LISTED = 5
-# How BUS-CoT may name the collection that an image was taken from, as _plain() gives it. BUSIS and
-# BUSI-WHU are other collections.
+# Names that BUS-CoT may give an image's collection of origin, after _plain(). BUSIS and BUSI-WHU
+# are other collections.
 _ORIGINS = {
     "busi": r"(dataset)?busi(withgt|dataset)?",
     "bus_bra": r"busbra(dataset)?",
@@ -50,22 +50,23 @@ def harmonize(
     drop_sources: Sequence[str] = (),
     processes: int = 1,
 ) -> pd.DataFrame:
-    """Write a collection's case table, sorted by case_id, and its quarantine table.
+    """Write a collection's case table, sorted by case_id, its pairs and its quarantine table.
 
-    Images of one scene share a ``group_id`` and are flagged ``duplicate``; ``label_conflict``
-    too where they carry different pathologies. Memory does not grow with the images, only with
-    what the search for duplicates keeps of them (fingerprints: some kB each).
+    Images of one scene share a ``group_id`` and are flagged ``duplicate``, and ``label_conflict``
+    if their pathologies differ. Images are written block by block; only their fingerprints (9 kB
+    each) stay in memory, for the search for near-duplicates.
 
     Args:
         collection: a key of :data:`stdiff.datasets.readers.READERS`.
-        raw: the collection's own folder, or the one that holds it.
-        out: Parquet case table; written whole, or not at all.
-        quarantine: Parquet table (source_path, reason) of everything that was left out.
+        raw: the collection's folder, or the folder that holds it.
+        out: Parquet case table, written atomically; the pairs within it are kept at
+            :func:`stdiff.near_duplicates.leaks.pairs_path`.
+        quarantine: Parquet table (source_path, reason) of all files that are left out.
         how: size and treatment of the stored images.
-        limit: take this many cases, spaced evenly over the sorted case ids, before pixels are
-            read; classes stay represented. All if None.
-        drop_sources: collections that stand in the run already; what was taken from them, or
-            might have been, goes to the quarantine.
+        limit: number of cases to take, spaced evenly over the sorted case ids, so that all classes
+            stay represented; all cases if None.
+        drop_sources: other collections of the run; images that come from them, or may, go to the
+            quarantine.
         processes: worker processes; the result does not depend on it.
 
     Returns:
@@ -74,15 +75,17 @@ def harmonize(
 
     Raises:
         InputError: unknown collection or fit, a raw folder that cannot be read as the collection,
-            or not one usable case.
+            or no usable case.
     """
     fit_frame(1, 1, how.size_px, how.fit)
     if limit is not None and limit < 1:
-        raise InputError(f"limit: {limit}; expected at least 1, or none for all cases")
+        raise InputError(f"limit: {limit}; expected at least 1, or leave it out to take all cases")
     cases, problems = read_raw(collection, raw)
     cases, dropped = _without_sources(cases, drop_sources)
     problems = problems + dropped
-    cases = _evenly_spaced(cases, limit)
+    if limit is not None and limit < len(cases):
+        # Not the rows of `evenly_spread`: limited runs keep the cases that they have had.
+        cases = [cases[index * len(cases) // limit] for index in range(limit)]
     results = tqdm(
         mapped(partial(row_or_problem, how=how), cases, processes, chunk=16),
         total=len(cases),
@@ -97,13 +100,17 @@ def harmonize(
             write_quarantine(problems, quarantine)
             if not count:
                 raise InputError(f"{raw}: no usable case of {collection}; {_summary(problems)}")
-            return _write_linked(draft, temporary, processes)
+            cases = read_cases(draft, leaks.COLUMNS)
+            pairs = leaks.find_pairs(cases, processes)
+            leaks.keep_pairs(pairs, cases, out)
+            _write_linked(draft, cases, pairs, temporary)
+            return pairs
         finally:
             draft.unlink(missing_ok=True)
 
 
 def write_quarantine(problems: Iterable[Problem], path: Path) -> None:
-    """Write the problems as a Parquet table, sorted, whole or not at all."""
+    """Write the problems as a Parquet table, sorted; the write is atomic."""
     rows = sorted({(problem.source_path, problem.reason) for problem in problems})
     names = _QUARANTINE_SCHEMA.names
     table = pa.Table.from_pylist(
@@ -113,21 +120,18 @@ def write_quarantine(problems: Iterable[Problem], path: Path) -> None:
         pq.write_table(table, temporary)
 
 
-# ---- which cases
-
-
 def _without_sources(
     cases: list[RawCase], drop_sources: Sequence[str]
 ) -> tuple[list[RawCase], list[Problem]]:
-    """Cases that no other collection of the run holds, and the rest as problems."""
+    """Cases that are in no other collection of the run, and the others as problems."""
     kept, dropped = [], []
     for case in cases:
         origin = _plain(case.origin or "")
         source = next((s for s in drop_sources if re.fullmatch(_ORIGINS.get(s, s), origin)), None)
         if source:
-            dropped.append(Problem(case.source_path, f"stands in {source} already"))
+            dropped.append(Problem(case.source_path, f"already in {source}"))
         elif drop_sources and not case.origin_known:
-            reason = f"origin unknown, may stand in {' or '.join(drop_sources)} already"
+            reason = f"origin unknown, may already be in {' or '.join(drop_sources)}"
             dropped.append(Problem(case.source_path, reason))
         else:
             kept.append(case)
@@ -135,23 +139,14 @@ def _without_sources(
 
 
 def _plain(source: str) -> str:
-    """'BUS-BRA', 'BUSBRA' and 'bus_bra' are one collection."""
-    return "".join(character for character in source.lower() if character.isalnum())
-
-
-def _evenly_spaced(cases: list[RawCase], limit: int | None) -> list[RawCase]:
-    if limit is None or limit >= len(cases):
-        return cases
-    return [cases[index * len(cases) // limit] for index in range(limit)]
-
-
-# ---- their rows
+    """'BUS-BRA', 'BUSBRA' and 'bus_bra' are all 'busbra'."""
+    return "".join(filter(str.isalnum, source.lower()))
 
 
 def _rows(
     results: Iterable[dict[str, Any] | Problem], problems: list[Problem]
 ) -> Iterator[dict[str, Any]]:
-    """The rows among the results; the problems are collected."""
+    """The rows among the results; problems are appended to ``problems``."""
     for result in results:
         if isinstance(result, Problem):
             problems.append(result)
@@ -160,7 +155,7 @@ def _rows(
 
 
 def _write_blocks(rows: Iterator[dict[str, Any]], path: Path) -> int:
-    """Write a table block by block; returns how many rows it has."""
+    """Write a table block by block and return its number of rows."""
     count = 0
     with pq.ParquetWriter(path, SCHEMA, compression="none") as writer:
         while block := list(islice(rows, _BLOCK)):
@@ -169,13 +164,8 @@ def _write_blocks(rows: Iterator[dict[str, Any]], path: Path) -> int:
     return count
 
 
-# ---- what links them
-
-
-def _write_linked(draft: Path, out: Path, processes: int) -> pd.DataFrame:
-    """The draft with the group ids and flags of its near-duplicates; returns their pairs."""
-    cases = read_cases(draft, leaks.COLUMNS)
-    pairs = leaks.find_pairs(cases, processes)
+def _write_linked(draft: Path, cases: pd.DataFrame, pairs: pd.DataFrame, out: Path) -> None:
+    """Write the draft with the group ids and flags that follow from the pairs of its cases."""
     clusters = leaks.clusters_of(cases, pairs)
     groups = leaks.group_ids(cases, clusters, named_by="group_id")
     duplicate = cases.groupby(clusters)["case_id"].transform("size").to_numpy() > 1
@@ -197,10 +187,9 @@ def _write_linked(draft: Path, out: Path, processes: int) -> pd.DataFrame:
                 block = block.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
             writer.write_table(block)
             start += block.num_rows
-    return pairs
 
 
 def _summary(problems: Sequence[Problem]) -> str:
-    """The most frequent reasons, for a message."""
+    """The most frequent reasons, for an error message."""
     reasons = Counter(problem.reason for problem in problems).most_common(_LISTED)
     return "; ".join(f"{count} x {reason}" for reason, count in reasons) or "the folder is empty"

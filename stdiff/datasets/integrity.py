@@ -1,6 +1,6 @@
-"""What a collection holds and everything that is wrong with it, found in one go.
+"""Contents of a collection and all of its problems, for `stdiff verify`.
 
-A raw folder is looked at by harmonizing it, so what `stdiff verify` says is what a run would do.
+A raw folder is checked by harmonizing it, so the report is what a run would find.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLUMNS = (
     *("birads", "shape", "orientation", "margin", "echo_pattern", "posterior_features"),
     *("calcifications", "annotated", "device", "lesion_count", "measures", "source_path"),
 )
-# Flags that say the raw files contradict themselves or hold what no reader knows.
+# Flags of raw files that contradict each other or hold values that no reader knows.
 DEFECTS = (
     *("csv_size_mismatch", "bbox_mismatch", "side_mismatch", "mask_stretched"),
     *("unknown_term:", "unreadable_metadata:"),
@@ -37,14 +37,14 @@ PICTURE_PX = 256
 
 @dataclass(frozen=True)
 class Integrity:
-    """A collection (or case table) as found.
+    """A collection or a case table, and its problems.
 
     Attributes:
         name: of the collection or table.
-        cases: one row a usable image, columns :data:`COLUMNS`.
+        cases: one row per usable image, columns :data:`COLUMNS`.
         pairs: images of one scene, columns :data:`stdiff.near_duplicates.leaks.PAIR_SCHEMA`.
-        quarantine: ``source_path`` and ``reason`` of what was left out.
-        problems: one line each; empty when all is sound.
+        quarantine: ``source_path`` and ``reason`` of the files left out.
+        problems: one line each; empty if none was found.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Integrity:
         return "\n".join([*lines, f"{len(self.problems)} problem(s):", *self.problems])
 
     def counts(self) -> Iterator[tuple[str, str]]:
-        """What there is, and how much of it, in words."""
+        """(quantity, counts as text) for each line of the summary."""
         cases = self.cases
         pathology = cases["pathology"].fillna("unknown").value_counts()
         order = [name for name in (*PATHOLOGIES, "unknown") if name in pathology]
@@ -98,10 +98,10 @@ class Integrity:
 
 
 def inspect_raw(collection: str, raw: Path, table: Path, processes: int = 1) -> Integrity:
-    """A raw collection; its case table (pictures at 256 px) is left at ``table``.
+    """Inspect a raw collection; its case table (images of 256 px) is written to ``table``.
 
     Raises:
-        InputError: a raw folder that cannot be read as the collection at all.
+        InputError: a raw folder that cannot be read as the collection.
     """
     raw_cases = {case.case_id: case for case in read_raw(collection, raw)[0]}
     quarantine = table.with_name(f"{table.stem}_quarantine.parquet")
@@ -111,7 +111,7 @@ def inspect_raw(collection: str, raw: Path, table: Path, processes: int = 1) -> 
     except InputError:
         if not quarantine.is_file():
             raise
-        # Not one usable image: the quarantine says why.
+        # No usable image: the quarantine says why.
         pairs = None
         write_cases([], table)
     found = found_in_run(collection, table, pairs, pd.read_parquet(quarantine))
@@ -125,7 +125,7 @@ def inspect_raw(collection: str, raw: Path, table: Path, processes: int = 1) -> 
 
 
 def inspect_table(table: Path) -> Integrity:
-    """A case table with every problem of it.
+    """Inspect a case table.
 
     Raises:
         InputError: not a readable case table.
@@ -137,17 +137,17 @@ def inspect_table(table: Path) -> Integrity:
 def found_in_run(
     name: str, table: Path, pairs: pd.DataFrame | None, quarantine: pd.DataFrame | None
 ) -> Integrity:
-    """What a harmonized collection holds.
+    """Inspect a harmonized collection.
 
     Args:
         name: of the collection.
         table: its case table.
         pairs: near-duplicates of its run, from :func:`stdiff.near_duplicates.leaks.find_pairs`;
-            None searches the table.
-        quarantine: what was left out of it, if that is known.
+            by default those within the table.
+        quarantine: files left out of it, if known.
     """
     cases = read_cases(table, COLUMNS)
-    of_run = leaks.find_pairs(cases) if pairs is None else pairs
+    of_run = leaks.pairs_of_tables([table], cases) if pairs is None else pairs
     known = set(cases["case_id"])
     ours = of_run[of_run["case_a"].isin(known) | of_run["case_b"].isin(known)]
     if quarantine is None:
@@ -158,12 +158,12 @@ def found_in_run(
 
 
 def _listed(counts: pd.Series) -> str:
-    """'benign 3, malignant 2'; what does not occur is left out."""
+    """'benign 3, malignant 2'; zero counts are left out."""
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
 def _defects(case: RawCase, flags: list[str]) -> Iterator[str]:
-    """The contradictions of one case, with what the files say."""
+    """The contradictions of one case, with the values in its files."""
     for flag in flags:
         if not flag.startswith(DEFECTS):
             continue

@@ -1,7 +1,6 @@
-"""Pixels of a raw case: decoded to grey and mask, and held against what the metadata claim.
+"""Pixels of a raw case, decoded to grey image and mask and compared with its metadata.
 
-An orientation that a camera or scanner wrote beside the pixels (EXIF) is ignored: masks are drawn
-on the pixels as they are stored.
+The EXIF orientation is ignored: masks are drawn on the pixels as stored.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Picture:
     Attributes:
         grey_HW: (height, width) uint8.
         rgb_HWC: (height, width, 3) uint8; None where all three channels are equal.
-        flags: ``transparent_pixels`` where some were not opaque; they have been laid on black.
+        flags: ``transparent_pixels`` if some were not opaque; these are composited on black.
     """
 
     grey_HW: np.ndarray
@@ -44,7 +43,7 @@ class Pixels:
     Attributes:
         picture: the image.
         mask_HW: (height, width) bool; None when unlabelled.
-        flags: what the files contradict or had to be mended in them.
+        flags: contradictions between the files, and repairs.
     """
 
     picture: Picture
@@ -88,7 +87,7 @@ def _rescaled(
 ) -> tuple[np.ndarray, list[str]]:
     """A mask of another size at the image's size, where the reader allows it, and its flags.
 
-    Another aspect ratio is flagged besides: it is that of a frame stretched to a network's input.
+    A different aspect ratio is flagged too: the frame was stretched to a network's input.
     """
     (height, width), (mask_height, mask_width) = size_px, mask_HW.shape
     if not case.mask_may_be_scaled:
@@ -97,7 +96,7 @@ def _rescaled(
             f"of {width} x {height} px; how they align is not guessed"
         )
     resized = Image.fromarray(mask_HW).resize((width, height), Image.Resampling.NEAREST)
-    # Half a pixel of rounding in the smaller mask is no other aspect ratio.
+    # Tolerates half a pixel of rounding in the smaller mask.
     slack = max(height, width) / min(mask_height, mask_width)
     stretched = abs(height - width * mask_height / mask_width) > slack
     return np.asarray(resized), ["mask_resized", *(["mask_stretched"] if stretched else [])]
@@ -134,7 +133,7 @@ def read_mask(path: Path) -> np.ndarray:
     A mask of two levels, one of them 0, is a mask at any level: 0 and 1 as well as 0 and 255.
 
     Raises:
-        InputError: unreadable, or levels of which none is above 127 and that are more than two.
+        InputError: unreadable, or more than two levels and none above 127.
     """
     image = read_image(path)
     if image.mode in (*_GREY_MODES, *_DEEP_MODES) and not _has_transparency(image):

@@ -1,29 +1,29 @@
-"""What every collection's reader hands over: raw cases and problems.
+"""Raw cases and problems, which every collection's reader returns, and what readers share.
 
-A reader lists and pairs files and reads metadata; it decodes no pixels. What is wrong with the
-collection as a whole (a folder or a column missing, one id twice) is an ``InputError``; what is
-wrong with one file is a :class:`Problem`, and the run goes on without it.
+A reader lists and pairs files and reads metadata; it decodes no pixels. An error of the whole
+collection (a missing folder or column, a repeated id) is an ``InputError``. An error of one file is
+a :class:`Problem`: that file is left out.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 from stdiff.birads.lexicon import Findings
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import CLUTTER, InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-# Left behind by file managers and archivers, as hidden files are; nothing to report.
-_CLUTTER = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
-# Archives wrap a collection in a folder, and some in two.
+# Archives wrap a collection in one or two folders.
 _LEVELS_DOWN = 2
-# Where a CSV row has more cells than the header, they stand under this name.
+# Key of a CSV row's cells beyond those of the header.
 EXTRA_CELLS = "cells beyond the header"
 _FLAG_CHARACTERS = 60
 
@@ -38,36 +38,34 @@ class Problem:
 
 @dataclass(frozen=True)
 class RawCase:
-    """One image of a raw collection with everything its files say about it.
+    """One image of a raw collection and its metadata.
 
     Attributes:
+        case_id: ``<collection>/<name>``.
         root: folder of the collection; ``source_path`` is relative to it.
-        mask_paths: one file a lesion, OR-ed to one mask; empty when nobody drew any.
-        lesion_free: known to show no lesion, so that its mask is all-zero rather than unknown.
-        annotated: case-table columns that a person filled, ``histology`` included.
-        group: what a split may not cut where the patient is unknown.
+        mask_paths: one file per lesion, combined by OR; empty if the image has no mask.
+        lesion_free: known to show no lesion, so its mask is all-zero rather than unknown.
+        findings: terms that a person gave.
+        group: cases that no split may separate, where the patient is unknown.
         origin: the collection that the image was taken from, in its own spelling.
-        origin_known: False where it may come from any other collection.
-        stated_size_px: (height, width) that the metadata claims.
-        stated_box_px: lesion's (x_min, y_min, x_max, y_max) that the metadata claims, 0-based,
-            both ends inside.
-        mask_may_be_scaled: a mask of another size is taken to show the whole frame and brought to
-            the image's size instead of being refused.
+        origin_known: False if the image may come from any other collection.
+        stated_size_px: (height, width) in the metadata.
+        stated_box_px: lesion's (x_min, y_min, x_max, y_max) in the metadata, 0-based, inclusive.
+        mask_may_be_scaled: a mask of another size shows the whole frame and is resized to the
+            image; otherwise such a mask is refused.
         mask_colours: the only colours a mask may hold, (red, green, blue) → pathology, None for
-            background; held against ``findings.pathology``. Any bright pixel is lesion if None.
+            background; checked against ``findings.pathology``. If None, any bright pixel is lesion.
         lesion_crop: the image is a part of a frame, cut out around the lesion.
         pixel_spacing_mm: of the raw image.
         device: scanner and probe, as the collection names them.
     """
 
     case_id: str
-    collection: str
     root: Path
     image_path: Path
     mask_paths: tuple[Path, ...] = ()
     lesion_free: bool = False
     findings: Findings = Findings()
-    annotated: tuple[str, ...] = ()
     histology: str | None = None
     patient_id: str | None = None
     group: str | None = None
@@ -83,13 +81,24 @@ class RawCase:
     flags: tuple[str, ...] = ()
 
     @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        return self.case_id.partition("/")[0]
+
+    @property
+    def annotated(self) -> tuple[str, ...]:
+        """Case-table columns that a person filled, ``histology`` included."""
+        columns = [name for name, term in self.findings.as_row().items() if term]
+        return (*columns, *(("histology",) if self.histology else ()))
+
+    @property
     def source_path(self) -> str:
         """Image path relative to the collection's folder, the same on every machine."""
         return relative(self.image_path, self.root)
 
     @property
     def group_id(self) -> str:
-        """Patient if known, else the reader's group, else the case by itself."""
+        """Patient if known, else the reader's group, else the case alone."""
         if self.patient_id is not None:
             return f"{self.collection}/patient-{self.patient_id}"
         return self.group or self.case_id
@@ -103,14 +112,67 @@ def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def annotated_columns(findings: Findings, histology: str | None) -> tuple[str, ...]:
-    """Case-table columns that hold something, where a person is the source of all of it."""
-    columns = [name for name, term in findings.as_row().items() if term]
-    return (*columns, *(("histology",) if histology else ()))
+def cases_or_problems(attempts: Iterable[tuple[str, Callable[[], RawCase]]]) -> Reading:
+    """The cases that can be made, and a problem for each that raises an ``InputError``.
+
+    Args:
+        attempts: source path and what makes the case.
+    """
+    cases, problems = [], []
+    for source_path, make in attempts:
+        try:
+            cases.append(make())
+        except InputError as error:
+            problems.append(Problem(source_path, str(error)))
+    return cases, problems
+
+
+def problems_of(paths: Iterable[Path], root: Path, reason: str) -> list[Problem]:
+    """One problem per file, all for the same reason."""
+    return [Problem(relative(path, root), reason) for path in paths]
+
+
+def read_paired(
+    table: Path,
+    columns: Sequence[str],
+    folders: tuple[str, str],
+    names_of: Callable[[str], tuple[str, str]],
+    case_of: Callable[[dict[str, str], Path, Path | None, Path | None], RawCase],
+) -> Reading:
+    """Cases of a CSV file with one row per image, beside a folder of images and one of masks.
+
+    Args:
+        table: CSV file in the collection's folder.
+        columns: columns that it must have, the first one its key.
+        folders: names of the folders with images and with masks.
+        names_of: file names of image and mask, by the row's key.
+        case_of: makes a case of row, collection's folder, image and mask (None if missing).
+
+    Raises:
+        InputError: as :func:`read_rows`.
+    """
+    root = table.parent
+    images, masks = ({path.name: path for path in files_in(root / name)} for name in folders)
+    attempts = []
+    for row in read_rows(table, columns, key=columns[0]):
+        image, mask = names_of(row[columns[0]])
+        paths = images.pop(image, None), masks.pop(mask, None)
+        attempts.append((f"{folders[0]}/{image}", partial(case_of, row, root, *paths)))
+    cases, problems = cases_or_problems(attempts)
+    unnamed = [*images.values(), *masks.values()]
+    return cases, problems + problems_of(unnamed, root, f"not named in {table.name}")
+
+
+def decimal(text: str) -> float:
+    """Number with a decimal point or comma; NaN if it is none."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
 
 
 def unknown_term(field: str, value: object) -> str:
-    """The flag for a word that no reader knows: ``unknown_term:<field>=<value>``, cut short."""
+    """The flag for a value that no reader knows: ``unknown_term:<field>=<value>``, cut short."""
     return f"unknown_term:{field}={_cut_short(value)}"
 
 
@@ -125,7 +187,7 @@ def _cut_short(value: object) -> str:
 
 
 def given_folder(raw: Path, name: str) -> Path:
-    """The folder that the user named.
+    """The folder given by the user, if it exists.
 
     Raises:
         InputError: it is missing, or no folder.
@@ -154,11 +216,11 @@ def folders_by_depth(raw: Path) -> Iterator[list[Path]]:
 
 
 def collection_root(raw: Path, name: str, parts: Sequence[str]) -> Path:
-    """The collection's own folder, whatever it is called: the topmost one that holds all parts.
+    """The collection's folder, whatever its name: the topmost one that holds all parts.
 
     Raises:
-        InputError: ``raw`` is missing, or no folder or several ones, none of them called
-            ``name``, hold all of ``parts``.
+        InputError: ``raw`` is missing, no folder holds all ``parts``, or several do and not
+            exactly one of them is called ``name``.
     """
     raw = given_folder(raw, name)
     for level in folders_by_depth(raw):
@@ -183,9 +245,9 @@ def listed(folder: Path) -> str:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Files of one folder in name order, whatever the disk's order, without clutter.
+    """Files of one folder in name order, without clutter.
 
-    A folder or a broken link with the name of an image is among them, to be reported as unreadable.
+    Includes folders and broken links named like an image, which are later reported as unreadable.
     """
     return sorted(
         path
@@ -195,24 +257,24 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def is_clutter(path: Path) -> bool:
-    """Whether a file or folder was left behind by a program rather than put there by a person."""
-    return path.name in _CLUTTER or path.name.startswith(".")
+    """Whether a file or folder is hidden or was left behind by a file manager or archiver."""
+    return path.name in CLUTTER or path.name.startswith(".")
 
 
 def read_rows(path: Path, columns: Sequence[str], key: str) -> list[dict[str, str]]:
     """Rows of a CSV file with a header, cells without surrounding blanks, blank rows left out.
 
     Cells are divided by comma or semicolon, whichever the header holds more of. Cells beyond the
-    header stand under :data:`EXTRA_CELLS`.
+    header are under :data:`EXTRA_CELLS`.
 
     Raises:
-        InputError: no such file, not UTF-8, a column missing, or a ``key`` that stands twice.
+        InputError: no such file, not UTF-8, a column missing, or a repeated ``key``.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; it comes with the collection")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        # Spreadsheets write semicolons where the decimal mark is a comma.
+        # Spreadsheets separate by semicolons if the decimal mark is a comma.
         header = text.partition("\n")[0]
         delimiter = max(",;", key=header.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -243,7 +305,7 @@ def refuse_extra_cells(row: Mapping[str, str], where: str) -> None:
 
 
 def refuse_missing_columns(found: Sequence[str], columns: Sequence[str], where: str) -> None:
-    """Raise one ``InputError`` with every column that is missing or stands twice."""
+    """Raise one ``InputError`` with all missing and repeated columns."""
     missing = [column for column in columns if column not in found]
     if missing:
         raise InputError(
@@ -253,7 +315,7 @@ def refuse_missing_columns(found: Sequence[str], columns: Sequence[str], where: 
 
 
 def refuse_repeats(names: Iterable[str], where: str) -> None:
-    """Raise one ``InputError`` with every name that stands more than once."""
+    """Raise one ``InputError`` with all repeated names."""
     repeated = [f"{name} ({n} times)" for name, n in sorted(Counter(names).items()) if n > 1]
     if repeated:
         raise InputError(

@@ -1,4 +1,4 @@
-"""One raw case becomes one row of the case table."""
+"""Turn a raw case into a row of the case table."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from stdiff.table.cases import case_row, png_cell
 
 @dataclass(frozen=True)
 class Harmonization:
-    """How every frame of a run is stored.
+    """How a run stores its frames.
 
     Attributes:
         size_px: side of the stored squares.
         fit: how a frame becomes a square, see :func:`stdiff.datasets.geometry.fit_frame`.
-        crop_sector: cut away what surrounds the echo image.
-        inpaint_marks: paint over burnt-in callipers and text.
+        crop_sector: crop to the sector of the echo image.
+        inpaint_marks: inpaint burnt-in callipers and text.
     """
 
     size_px: int
@@ -40,16 +40,16 @@ class Harmonization:
 
 
 def row_or_problem(case: RawCase, how: Harmonization) -> dict[str, Any] | Problem:
-    """The case-table row, or why there is none."""
+    """The case-table row, or the problem that prevents it."""
     try:
         return _row(case, how)
     except InputError as error:
-        # Relative to the collection, so that tables name no machine.
+        # Paths relative to the collection, so that tables do not depend on the machine.
         return Problem(case.source_path, str(error).replace(f"{case.root}{os.sep}", ""))
 
 
 def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
-    """Descriptors, lesion count and fingerprint are taken at native geometry."""
+    """Row of a case; descriptors, lesion count and fingerprint come from native pixels."""
     pixels = read_pixels(case)
     image_HW, placed, flags = _prepared(pixels, how)
     findings, mask, lesion_count, measures = case.findings, None, None, None
@@ -101,13 +101,13 @@ def _prepared(pixels: Pixels, how: Harmonization) -> tuple[np.ndarray, Fit, set[
 
 
 def _completed(findings: Findings, derived: dict[str, Any]) -> Findings:
-    """Findings with the derived terms in columns that nobody annotated."""
+    """Findings with derived terms in the columns without an annotation."""
     missing = {name: term for name, term in derived.items() if not getattr(findings, name)}
     return replace(findings, **missing)
 
 
 def _stored_mask(mask_HW: np.ndarray, placed: Fit) -> tuple[np.ndarray, bool]:
-    """Mask in the square, and whether the square cuts part of the lesion away."""
+    """Mask in the square, and whether the square cuts off a part of the lesion."""
     stored = placed.mask(mask_HW)
     if mask_HW.any() and not stored.any():
         # Stored all-zero, it would claim that the image is free of lesions.

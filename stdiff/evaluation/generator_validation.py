@@ -17,6 +17,7 @@ from stdiff.evaluation.fidelity import kid
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cohort import CohortFiles
+from stdiff.table.streaming import evenly_spread
 from stdiff.training.validation import ValidationResult
 
 # Lesions looked at, evenly spaced over the validation cases, and those of the grid.
@@ -54,8 +55,7 @@ class GeneratorValidator:
                 f"{_SMALLEST_KID_SUBSET} are needed; raise split.validation, or set "
                 "training.finetune.validate_every_images: null"
             )
-        chosen = np.linspace(0, len(rows) - 1, min(_WATCHED, len(rows))).round().astype(int)
-        rows = rows.iloc[chosen]
+        rows = rows.iloc[evenly_spread(len(rows), _WATCHED)]
         self.config = config
         self.real = labelled_images(rows, config.image.size_px)
         self.captions = list(rows["caption"])

@@ -21,12 +21,10 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import CLUTTER, InputError
 
 GIB = 2**30
 _CHUNK_BYTES = 2**20
-# Left behind by file managers; no part of any collection.
-_CLUTTER = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 _ENCRYPTED_FLAGS = 0x1 | 0x40 | 0x2000
 # What zipfile and its decompressors raise for damaged, future-versioned or encrypted entries.
 _UNREADABLE = (
@@ -199,7 +197,7 @@ def _refuse_special(info: zipfile.ZipInfo, archive: Path) -> None:
 
 
 def _is_clutter(path: PurePosixPath) -> bool:
-    return path.name.startswith("._") or not _CLUTTER.isdisjoint(path.parts)
+    return path.name.startswith("._") or not CLUTTER.isdisjoint(path.parts)
 
 
 def _top_folder(

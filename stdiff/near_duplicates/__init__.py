@@ -1,1 +1,1 @@
-"""Images of one scene: near-duplicates of a frame, and crops cut out of one."""
+"""Images of one scene: near-duplicates of a frame, and lesion crops cut out of it."""

@@ -1,9 +1,9 @@
-"""Where a view of one fingerprint lies in another, and how alike the two are there.
+"""Where a view of one fingerprint lies in another, and how well the two correlate there.
 
-The unknown is a box: crops, surrounds and resizing move and stretch the two axes of an image each
-by its own amount, and turn nothing. From a rough box the best one is found by the inverse
-compositional Gauss-Newton method (Baker and Matthews, Int. J. Comput. Vis. 56:221, 2004) on the
-detail, and the two are compared by their normalised cross-correlation over the common part.
+The unknown is a box: crops, surrounds and resizing shift and stretch each axis independently,
+without rotation. From a rough box the inverse compositional Gauss-Newton method (Baker and
+Matthews, Int. J. Comput. Vis. 56:221, 2004) finds the best one on the detail; the score is the
+normalised cross-correlation over the common part.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from stdiff.near_duplicates.fingerprint import detail, view
 
-# Common part of the view below which a correlation says nothing.
+# Smallest common part of the view for which a correlation is meaningful.
 SMALLEST_OVERLAP = 0.5
 _LONGEST_STEP = 0.1
 _DAMPING = 1e-3
@@ -36,9 +36,9 @@ def align(
     their_boxes_N4: np.ndarray,
     grid: Grid,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes in their images that show what our boxes show, and the correlation there.
+    """Boxes in their images that match our boxes, and the correlation there.
 
-    Both views are smoothed to the coarser of their two resolutions first.
+    Both views are first smoothed to the coarser of their two resolutions.
 
     Args:
         ours_NHW, theirs_NHW: uint8 images, pair by pair.
@@ -62,7 +62,7 @@ def align(
         inside_NHW = _inside(boxes, size_px, theirs_NHW.shape[1:])
         fixed_units, fixed_norm = _units(fixed_NHW, inside_NHW)
         seen_units, _ = _units(seen_NHW, inside_NHW)
-        correlation = np.einsum("nhw,nhw->n", fixed_units, seen_units)
+        correlation = _dot(fixed_units, seen_units)
         correlation[inside_NHW.mean(axis=(1, 2)) < SMALLEST_OVERLAP] = 0
         better = correlation > best
         best[better], best_boxes[better] = correlation[better], boxes[better]
@@ -111,6 +111,13 @@ def _units(views_NHW: np.ndarray, inside_NHW: np.ndarray) -> tuple[np.ndarray, n
     return np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 1e-3), norm
 
 
+def _dot(ours_NHW: np.ndarray, theirs_NHW: np.ndarray) -> np.ndarray:
+    """(N,) products, pair by pair, that do not depend on the other pairs of the block."""
+    # einsum adds up a single large pair in another order than several, so it is never given one.
+    rows = [0, *range(len(ours_NHW))] if len(ours_NHW) == 1 else slice(None)
+    return np.einsum("nhw,nhw->n", ours_NHW[rows], theirs_NHW[rows])[: len(ours_NHW)]
+
+
 def _gauss_newton_step(
     jacobian: np.ndarray, inside_NHW: np.ndarray, error_NHW: np.ndarray
 ) -> np.ndarray:
@@ -120,7 +127,7 @@ def _gauss_newton_step(
     masked = jacobian * inside_NHW.reshape(count, 1, pixels)
     hessian = masked @ masked.transpose(0, 2, 1)
     scale = np.trace(hessian, axis1=1, axis2=2)[:, None, None] / 4
-    # Where there is nothing to hold on to, stay.
+    # Damping: without gradients the box stays.
     hessian += np.eye(4, dtype=np.float32) * (_DAMPING * scale + 1e-3)
     return np.linalg.solve(hessian, masked @ error_NHW.reshape(count, pixels, 1))[:, :, 0]
 

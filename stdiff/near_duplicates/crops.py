@@ -1,9 +1,9 @@
 """Lesion crops of frames in other collections, found by content.
 
-A crop evades a search for near-duplicates: it shows a tenth of its frame. Here the middle of
-each crop, a square, is looked for everywhere in every frame, at all scales from half to twice
-the native one, by the perceptual hash of 16 x 16 px patches. The best patch of a frame says
-roughly where the crop may lie; the crop is aligned there and compared by the detail of all of it.
+A crop shows about a tenth of its frame, so the search for near-duplicates misses it. Here the
+square middle of each crop is searched in every frame, at scales from half to twice the native one,
+by the perceptual hash of 16 x 16 px patches. The best patch gives a rough position; the crop is
+aligned there and its whole detail compared.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from stdiff.runtime.workers import workers
 
 SAME_CORRELATION = 0.86
 CANDIDATE_SIMILARITY = 0.62
-# A crop may have been resized by a factor in this range, against its frame.
+# Range of the factor by which a crop may have been resized against its frame.
 _SMALLEST_SCALE, _LARGEST_SCALE = 0.5, 2.0
 _STAGES = ((Grid(16, 2.0, 3), 0.60), (Grid(32, 4.0, 4), SAME_CORRELATION))
 _PATCH_PX = 16
 _STRIDE_PX = 2
 _RADIUS = 7
 _LEVEL_RATIO = 1.22
-# Fingerprint pixels across a patch below which it holds too little to be told from others.
+# Fingerprint pixels across a patch below which it holds too little detail to be recognised.
 _SMALLEST_PATCH_PX = 7
-# Pairs or crops at once, and frames of one task.
+# Pairs or crops at once, and frames per task.
 _BLOCK = 512
 _FRAMES = 16
 _BOX = ("top_px", "bottom_px", "left_px", "right_px")
@@ -45,8 +45,9 @@ def crop_pairs(
     frames_NHW: np.ndarray,
     frame_native_px: np.ndarray,
     processes: int = 1,
+    parts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """Crops and the frames that they were cut from, sorted.
+    """Crops and the frames that they were cut from, sorted. A pair depends on its images alone.
 
     Args:
         crops_MHW: (M, 96, 96) uint8 fingerprints of the crops.
@@ -54,6 +55,8 @@ def crop_pairs(
         frames_NHW: (N, 96, 96) uint8 fingerprints of the frames.
         frame_native_px: (N, 2) height and width of the frames as they came.
         processes: worker processes; the result does not depend on it.
+        parts: (M,) and (N,) part that each crop and each frame belongs to; a crop is searched in
+            the frames of other parts only. In all frames by default.
 
     Returns:
         ``crop``, ``frame`` (indices), ``correlation`` in (0.86, 1] and where the crop lies in
@@ -66,14 +69,16 @@ def crop_pairs(
     hashes = np.stack([_middle_hash(*crop) for crop in zip(crops_MHW, crop_native_px, strict=True)])
     starts = range(0, len(frames_NHW), _FRAMES)
     blocks = [range(start, min(start + _FRAMES, len(frames_NHW))) for start in starts]
-    searched = crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px
+    # By default crops and frames are two parts.
+    parts = parts or (np.zeros(len(crops_MHW)), np.ones(len(frames_NHW)))
+    searched = crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px, *parts
     with workers(processes, _set_searched, *searched) as map_items:
         found = pd.concat(map_items(_pairs_in_frames, blocks))
     return found.sort_values(["crop", "frame"], ignore_index=True)
 
 
-# What this process searches: crops, their native sizes and hashes; frames and their native sizes.
-_searched: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# This process's crops, their native sizes and hashes; frames and their native sizes; parts of both.
+_searched: tuple[np.ndarray, ...]
 
 
 def _set_searched(*arrays: np.ndarray) -> None:
@@ -82,11 +87,15 @@ def _set_searched(*arrays: np.ndarray) -> None:
 
 
 def _pairs_in_frames(frames: range) -> pd.DataFrame:
-    """Crops that stem from one of a few frames."""
-    crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px = _searched
-    candidates = [
-        _candidates(hashes, crop_native_px, frames_NHW[k], frame_native_px[k]) for k in frames
-    ]
+    """Pairs with one of a few frames."""
+    crops_MHW, crop_native_px, hashes, frames_NHW, frame_native_px, *parts = _searched
+    candidates = []
+    for k in frames:
+        some = np.flatnonzero(parts[0] != parts[1][k])
+        crop, boxes = _candidates(
+            hashes[some], crop_native_px[some], frames_NHW[k], frame_native_px[k]
+        )
+        candidates.append((some[crop], boxes))
     frame = np.repeat(list(frames), [len(crop) for crop, _ in candidates])
     crop, boxes = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
     verified = [
@@ -145,7 +154,7 @@ def _patches(
 
 
 def _patch_sizes_px(smallest_px: float, largest_px: float) -> np.ndarray:
-    """Sizes of patches from a fixed ladder, native px, so that no crop depends on another."""
+    """Patch sizes in native px; the ladder is fixed, so no crop depends on another."""
     first, last = (np.log([smallest_px, largest_px]) / np.log(_LEVEL_RATIO)).round().astype(int)
     return _LEVEL_RATIO ** np.arange(first, last + 1.0)
 
@@ -154,6 +163,8 @@ def _candidates(
     hashes: np.ndarray, crop_native_px: np.ndarray, frame_HW: np.ndarray, native_px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crops (C,) that may stem from a frame, and where: boxes (C, 4) in fingerprint px."""
+    if not len(hashes):
+        return np.zeros(0, dtype=int), np.zeros((0, 4), dtype=np.float32)
     side_px = crop_native_px.min(axis=1)
     smallest_px = _SMALLEST_PATCH_PX * native_px.max() / FINGERPRINT_PX
     sizes_px = _patch_sizes_px(
@@ -191,7 +202,7 @@ def _verified(
     frame: np.ndarray,
     boxes: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Those candidates (crop, frame) that are alike, their correlation and their boxes."""
+    """Candidates (crop, frame) above the thresholds, their correlation and their boxes."""
     correlation = np.zeros(len(crop), dtype=np.float32)
     for grid, threshold in _STAGES:
         boxes, correlation = align(

@@ -1,13 +1,13 @@
 """Near-duplicate images: one frame with and without callipers, cropped, re-saved, on a screenshot.
 
-A split that ignores them leaks: about a third of BUSI has such a twin. Candidates are pairs of
-which one, whole, has nearly the perceptual hash of one of 25 windows of the other. They are then
-aligned, coarse to fine, and are duplicates if the detail (see
+A split that ignores them leaks: about a third of BUSI has a near-duplicate. A pair is a candidate
+if the perceptual hash of one whole image is close to that of one of 25 windows of the other.
+Candidates are aligned, coarse to fine. They are duplicates if the detail (see
 :mod:`stdiff.near_duplicates.fingerprint`) of their common part correlates above
-:data:`SAME_CORRELATION`, and so does its middle. In BUSI no pair lies between 0.36 and 0.43; pairs
-of two patients or collections reach 0.35. Grey levels alone cannot draw the line: the usual
-correlation of 0.97 misses dozens of pairs of BUSI that are the same frame to the eye, while at 0.92
-all dark images with a bright top are alike.
+:data:`SAME_CORRELATION`, and its middle above :data:`SAME_IN_THE_MIDDLE`. In BUSI no pair lies
+between 0.36 and 0.43; pairs of two patients or collections reach 0.35. A threshold on grey levels
+fails: a correlation of 0.97 misses dozens of pairs of BUSI that are visibly one frame, and at 0.92
+all dark images with a bright top match.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from stdiff.runtime.workers import workers
 SAME_CORRELATION = 0.40
 SAME_IN_THE_MIDDLE = 0.35
 CANDIDATE_SIMILARITY = 0.66
-# Coarse to fine: grids at half size with the correlation below which a pair is given up, which
-# true ones exceed there; then at full size. The second, without a step of alignment, is there for
-# speed: most candidates among bland frames end there; true pairs of BUSI and BUS-BRA have 0.7.
+# Coarse to fine: grids at half size, each with a correlation that true pairs exceed, then at full
+# size. The second grid, without an alignment step, is for speed: it rejects most candidates among
+# frames of little contrast; true pairs of BUSI and BUS-BRA reach 0.7 there.
 _COARSE = (
     *((Grid(8, 1.5, 2), 0.68), (Grid(16, 2.0, 0), 0.48)),
     *((Grid(16, 2.0, 4), 0.55), (Grid(32, 4.0, 3), 0.55)),
@@ -47,13 +47,13 @@ _FINE = (Grid(FINGERPRINT_PX, 12.0, 3), Grid(FINGERPRINT_PX, 4.0, 0))
 # The middle of the common part, at the finest resolution.
 _MIDDLE = np.array([[0.15, 0.85, 0.15, 0.85]], dtype=np.float32)
 _FINEST = Grid(round(0.7 * FINGERPRINT_PX), 4.0, 0)
-# Parts of an axis that a crop may have left: any two make a window.
+# Parts of an axis that a crop may keep: one per axis make a window.
 _PARTS = ((0.0, 1.0), (0.0, 0.83), (0.17, 1.0), (0.1, 0.9), (0.2, 0.8))
 _WINDOWS = np.array([(*down, *across) for down in _PARTS for across in _PARTS], dtype=np.float32)
 _CONTENT_PX = 64
 _WINDOW_PX = 16
 _RADIUS = 8
-# Images hashed, or pairs aligned, at once: memory grows with N.
+# Images hashed and pairs aligned at once, which bounds memory.
 _IMAGES = 128
 _ROUGH_PAIRS, _PAIRS = 384, 48
 _COLUMNS = ("i", "j", "correlation", "kind")
@@ -61,25 +61,31 @@ _BOX = ("top", "bottom", "left", "right")
 Sliced = TypeVar("Sliced", np.ndarray, pd.DataFrame)
 
 
-def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.DataFrame:
-    """Pairs of images of one frame, sorted.
+def duplicate_pairs(
+    fingerprints_NHW: np.ndarray, processes: int = 1, parts_N: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Pairs of images of one frame, sorted. A pair depends on its two images alone.
 
     Args:
         fingerprints_NHW: (N, 96, 96) uint8. An image of one grey level matches nothing.
         processes: worker processes; the result does not depend on it.
+        parts_N: part that each image belongs to; only images of different parts are compared.
+            By default each image is a part.
 
     Returns:
         ``i`` < ``j``, ``correlation`` in (0.4, 1] and ``kind``: "frame" if both show the same
-        part of the frame (to 4 % of its sides, flat borders temporary), else "crop".
+        part of the frame (to 4 % of its sides, without flat borders), else "crop".
     """
     if len(fingerprints_NHW) == 0:
         return pd.DataFrame({"i": [], "j": [], "correlation": [], "kind": []}).astype(
             {"i": int, "j": int, "correlation": float, "kind": str}
         )
-    blocks = _blocks(np.arange(len(fingerprints_NHW)), _IMAGES)
-    with workers(processes, _set_searched, _searchable(fingerprints_NHW)) as map_items:
+    numbers = np.arange(len(fingerprints_NHW))
+    searchable = _searchable(fingerprints_NHW, numbers if parts_N is None else parts_N)
+    blocks = _blocks(numbers, _IMAGES)
+    with workers(processes, _set_searched, searchable) as map_items:
         pairs = pd.concat(map_items(_roughly_alike_ones, blocks))
-        # Of two directions the better one goes on.
+        # The better of the two directions is kept.
         pairs = pairs.sort_values(["i", "j", "correlation"], kind="stable")
         pairs = pairs.drop_duplicates(["i", "j"], keep="last", ignore_index=True)
         pairs = pd.concat(map_items(_alike, _blocks(pairs, _PAIRS)), ignore_index=True)
@@ -87,22 +93,23 @@ def duplicate_pairs(fingerprints_NHW: np.ndarray, processes: int = 1) -> pd.Data
 
 
 def joined(count: int, pairs: np.ndarray) -> np.ndarray:
-    """(count,) int labels of the connected components that (pairs, 2) links make."""
+    """(count,) int labels of the connected components of (pairs, 2) links."""
     links = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), (count, count))
     return connected_components(links, directed=False)[1].astype(int)
 
 
 @dataclass(frozen=True)
 class _Searchable:
-    """Images at full and half size, their content boxes and the hashes of all of their content."""
+    """Images at full and half size, their parts, content boxes and hashes of the whole content."""
 
     images_NHW: np.ndarray
+    parts_N: np.ndarray
     halves_NHW: np.ndarray
     boxes_N4: np.ndarray
     hashes_ND: np.ndarray
 
 
-# What the numbers of images mean in this process.
+# The images that this process searches.
 _searched: _Searchable
 
 
@@ -111,17 +118,18 @@ def _set_searched(searchable: _Searchable) -> None:
     _searched = searchable
 
 
-def _searchable(images_NHW: np.ndarray) -> _Searchable:
+def _searchable(images_NHW: np.ndarray, parts_N: np.ndarray) -> _Searchable:
     halves, boxes, hashes = [], [], []
     for part in _blocks(images_NHW, _IMAGES):
         halves.append(_halved(part))
         boxes.append(content_boxes(part))
         hashes.append(_window_hashes(part, boxes[-1], windows=1)[0])
-    return _Searchable(images_NHW, *(np.concatenate(parts) for parts in (halves, boxes, hashes)))
+    arrays = (np.concatenate(blocks) for blocks in (halves, boxes, hashes))
+    return _Searchable(images_NHW, parts_N, *arrays)
 
 
 def _blocks(items: Sliced, length: int) -> Iterator[Sliced]:
-    """Consecutive parts of an array or a table, one at least, so that what they give has a form."""
+    """Consecutive parts of an array or a table; one empty part if it is empty."""
     for start in range(0, max(len(items), 1), length):
         yield items[start : start + length]
 
@@ -129,7 +137,7 @@ def _blocks(items: Sliced, length: int) -> Iterator[Sliced]:
 def _roughly_alike_ones(block: np.ndarray) -> pd.DataFrame:
     """Pairs with an image of a block as ``theirs`` that pass the rough comparison.
 
-    Candidates do not leave the worker: there may be a hundred for each pair that passes.
+    Candidates stay in the worker: there may be a hundred for each pair that passes.
     """
     candidates = _candidates(block)
     return pd.concat([_roughly_alike(part) for part in _blocks(candidates, _ROUGH_PAIRS)])
@@ -138,16 +146,15 @@ def _roughly_alike_ones(block: np.ndarray) -> pd.DataFrame:
 def _candidates(block: np.ndarray) -> pd.DataFrame:
     """Pairs of which ``ours``, whole, looks like ``window`` of ``theirs``, an image of a block."""
     images_NHW, boxes_N4 = _searched.images_NHW[block], _searched.boxes_N4[block]
-    count = len(_searched.hashes_ND)
+    compared = _searched.parts_N[block, None] != _searched.parts_N
     found = []
     for window, hashes_MD in enumerate(_window_hashes(images_NHW, boxes_N4, len(_WINDOWS))):
         similarity = hashes_MD @ _searched.hashes_ND.T
-        theirs, ours = np.divmod(np.flatnonzero(similarity > CANDIDATE_SIMILARITY), count)
+        theirs, ours = np.nonzero((similarity > CANDIDATE_SIMILARITY) & compared)
         part = {"ours": ours, "theirs": block[theirs], "window": window}
         found.append(pd.DataFrame(part | {"similarity": similarity[theirs, ours]}))
     pairs = pd.concat(found, ignore_index=True)
-    pairs = pairs[pairs["ours"] != pairs["theirs"]]
-    # Of several windows the most similar.
+    # The most similar window of each pair.
     pairs = pairs.sort_values(["theirs", "ours", "similarity", "window"])
     pairs = pairs.drop_duplicates(["theirs", "ours"], keep="last", ignore_index=True)
     both = pairs[["ours", "theirs"]].to_numpy()
@@ -191,7 +198,7 @@ def _alike(pairs: pd.DataFrame) -> pd.DataFrame:
     found = pairs[list(_BOX)].to_numpy(dtype=np.float32)
     for grid in _FINE:
         found, correlation = align(images[ours], boxes_N4[ours], images[theirs], found, grid)
-    # Of two screenshots the surround alone may be alike: the middle must be, too.
+    # Two screenshots may match in their surround alone, so the middle must match too.
     middle_ours, middle_theirs = (_within(b, _MIDDLE) for b in (boxes_N4[ours], found))
     _, middle = align(images[ours], middle_ours, images[theirs], middle_theirs, _FINEST)
     apart = np.abs(found - boxes_N4[theirs]).max(axis=1, initial=0)

@@ -1,9 +1,9 @@
-"""Fingerprint of an image: a thumbnail that outlives the image, and what is compared of it.
+"""Fingerprint of an image: a stored thumbnail, and its detail and hash for comparisons.
 
 Near-duplicates (:mod:`stdiff.near_duplicates.duplicates`) and lesion crops
-(:mod:`stdiff.near_duplicates.crops`) are found from fingerprints alone. Grey levels are never
-compared themselves: gain, gamma, equalisation and depth compensation change them all. Compared is
-the *detail*, the difference to the surroundings over the local contrast.
+(:mod:`stdiff.near_duplicates.crops`) are found from fingerprints alone. Grey levels are not
+compared, since gain, gamma, equalisation and depth compensation change them. The *detail* is: the
+difference to the local mean over the local contrast.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from stdiff.runtime.files import InputError
 FINGERPRINT_PX = 96
 # Contrast (grey levels) below which detail is noise and is not amplified further.
 NOISE_GREY = 5.0
-# Marks burnt in stand out by more than tissue does; they shall not outweigh it.
+# Limit, so that burnt-in marks, which have more contrast than tissue, do not outweigh it.
 _STRONGEST_DETAIL = 3.0
-# A frame's rows and columns have texture (grey levels) in at least this part of their pixels.
+# Rows and columns of a frame have texture (in grey levels) in at least this part of their pixels.
 _TEXTURE_GREY = 2.5
 _TEXTURED_PART = 0.4
 _SMALLEST_CONTENT = 0.4
 # Standard deviation of each coefficient (rows: down, columns: across) over 959 real frames of
-# BUSI and BUS-BRA. Layers across the image, which all breasts have, would else decide alone.
+# BUSI and BUS-BRA. Unwhitened, the layers across the image, which all breasts have, would dominate.
 _SPREAD = np.array(
     [
         [1.00, 0.23, 0.55, 0.58, 0.74, 0.62, 0.56, 0.45],
@@ -133,11 +133,11 @@ def gaussian(size: int, sigma_px: float) -> np.ndarray:
 
 @cache
 def hash_kernels(radius: int, size_px: int) -> np.ndarray:
-    """(size_px², D) float32: what the detail of a square is multiplied by to get its hash.
+    """(size_px², D) float32 matrix that turns the detail of a square into its hash.
 
-    The hash is the lowest DCT-II coefficients, those of a quarter circle of ``radius`` (up to 8)
-    half waves about the mean, which is left out; each over its own spread in real frames, a
-    diagonal whitening. Hashes are compared as :func:`unit` vectors.
+    The hash holds the DCT-II coefficients within ``radius`` (up to 8) half waves of the mean, which
+    is left out, each divided by its standard deviation in real frames (diagonal whitening). Hashes
+    are compared as :func:`unit` vectors.
     """
     waves = dct(np.eye(size_px), axis=0, norm="ortho")[:radius]
     down, across = np.mgrid[:radius, :radius]
@@ -154,10 +154,10 @@ def unit(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def content_boxes(images_NHW: np.ndarray) -> np.ndarray:
-    """(N, 4) float32 top, bottom, left, right of what is left without flat borders, in px.
+    """(N, 4) float32 top, bottom, left, right of the content without flat borders, in px.
 
-    Rows and columns at the rim are dropped while fewer than 40 % of their pixels have texture:
-    black bars and the surround of a screenshot. The whole image where too little would be left.
+    Rows and columns at the rim are dropped while fewer than 40 % of their pixels have texture, e.g.
+    black bars and the surround of a screenshot. The whole image if too little would be left.
     """
     grey = images_NHW.astype(np.float32)
     size = grey.shape[-1]
@@ -175,7 +175,7 @@ def content_boxes(images_NHW: np.ndarray) -> np.ndarray:
 def _content_box(textured_HW: np.ndarray) -> tuple[int, int, int, int] | None:
     size = len(textured_HW)
     top, bottom, left, right = 0, size, 0, size
-    # Twice: the share of a row is taken over the columns that stay.
+    # Twice: the second pass takes the share of a row over the columns kept by the first.
     for _ in range(2):
         rows = _textured_lines(textured_HW[:, left:right].mean(axis=1))
         columns = _textured_lines(textured_HW[top:bottom].mean(axis=0))
@@ -188,6 +188,6 @@ def _content_box(textured_HW: np.ndarray) -> tuple[int, int, int, int] | None:
 
 def _textured_lines(part: np.ndarray) -> np.ndarray:
     """Indices of the lines with texture, by the mean of each with its neighbours."""
-    # The filter of scipy takes ten times as long for so few numbers.
+    # For so few numbers scipy's filter is ten times slower.
     padded = np.concatenate([part[:1], part, part[-1:]])
     return np.flatnonzero(padded[:-2] + part + padded[2:] > 3 * _TEXTURED_PART)

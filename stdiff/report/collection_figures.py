@@ -20,6 +20,7 @@ from stdiff.datasets.pixels import read_picture
 from stdiff.report.canvas import COLOURS, write_figure
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.splitting.groups import area_fraction
+from stdiff.table.streaming import evenly_spread
 
 _DESCRIPTORS = (
     *("shape", "orientation", "margin", "echo_pattern"),
@@ -178,8 +179,7 @@ def quarantine_montage(quarantine: pd.DataFrame, root: Path, out: Path) -> int:
     Returns:
         How many files are shown; evenly spaced if there are too many.
     """
-    spaced = np.linspace(0, len(quarantine) - 1, min(len(quarantine), _FILES_SHOWN))
-    rows = quarantine.iloc[spaced.round().astype(int)]
+    rows = quarantine.iloc[evenly_spread(len(quarantine), _FILES_SHOWN)]
     tiles, titles = [], []
     for row in rows.itertuples():
         try:

@@ -24,6 +24,7 @@ from stdiff.runtime.files import InputError, decode_png
 from stdiff.table.cases import images_of, read_cases
 from stdiff.table.cohort import Cohort
 from stdiff.table.label_budget import LabelBudget
+from stdiff.table.streaming import evenly_spread
 from stdiff.training.validation import best_of, better_generator
 
 _PANEL_IN = (3.6, 2.9)  # width and height of one small plot
@@ -204,7 +205,7 @@ def real_and_generated(
     columns = ["case_id", "image", "mask", "lesion_count"]
     test = Cohort(read_cases(cases, columns), roles).lesions()
     test = test[test["image"].notna()]
-    spaced = np.linspace(0, len(test) - 1, min(side**2, len(test))).round().astype(int)
+    spaced = evenly_spread(len(test), side**2)
     made = _first_rows(shards, side**2)
     figure = Figure(figsize=(9, 4.7), layout="constrained")
     for axes, title, images_NHW in zip(

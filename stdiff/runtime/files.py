@@ -23,6 +23,8 @@ MAX_PIXELS = 64_000_000
 
 # The hashes of a folder's files stand in it under this name.
 SUMS = "sha256.txt"
+# Left behind by file managers and archivers; no part of any collection.
+CLUTTER = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 def unreadable_table(path: Path, error: Exception) -> UnusableFile:

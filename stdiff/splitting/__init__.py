@@ -1,1 +1,1 @@
-"""Train, validation and test roles that cut no patient and no near-duplicate cluster."""
+"""Train, validation and test roles that divide no patient and no near-duplicate cluster."""

@@ -19,29 +19,29 @@ def draw_folds(
 ) -> pd.Series:
     """Test fold of each group that may be held out, 0 ... folds - 1, by group_id.
 
-    Groups go, in the order of their hashes, to the fold that has fewest cases of their stratum and
-    lesion size so far, then fewest of their stratum. A given fold stays.
+    In the order of its hash, each group goes to the fold with the fewest cases of its stratum and
+    lesion size so far, then the fewest of its stratum. A given fold is kept.
 
     Args:
         groups: by group_id, with the columns ``stratum``, ``tercile``, ``size`` (cases) and
             ``may_be_held_out``.
         seed: of the run.
-        folds: how many.
-        given: fold by group_id where one is published.
+        folds: number of folds.
+        given: published fold by group_id, for the groups that have one.
 
     Raises:
-        InputError: another number of folds than the given ones.
+        InputError: ``folds`` differs from the number of published folds.
     """
     if given is not None and given.max() != folds - 1:
         raise InputError(
-            f"{int(given.max()) + 1} folds are published, but {folds} are asked for; "
-            f"give folds {int(given.max()) + 1}, or leave it out"
+            f"folds: {folds}, but {int(given.max()) + 1} are published; give that number, or leave "
+            "folds out"
         )
     given = given if given is not None else pd.Series(dtype=int)
     free = groups[groups["may_be_held_out"]]
     fold_of = {group: int(given[group]) for group in free.index if group in given.index}
     for name, stratum in free.groupby("stratum"):
-        # Where a stratum begins is drawn too, or small ones would all fill the first folds.
+        # The first fold of a stratum is drawn too; otherwise small strata would all fill fold 0.
         first = integer_seed(seed, f"first fold {name}") % folds
         of_stratum = [0] * folds
         for _, sized in stratum.groupby("tercile"):

@@ -1,4 +1,4 @@
-"""Groups of cases that a split may not cut: what they hold, and an order to draw them in."""
+"""Groups of cases that a split may not divide: their properties and the order to draw them in."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _NO_LESION = 3  # after the three terciles of lesion size
 def describe_groups(
     cases: pd.DataFrame, base: pd.DataFrame, has_mask: pd.Series, test_only: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Per group: size in cases, stratum, size tercile, whether it may leave training, or must.
+    """Per group: cases, stratum, lesion-size tercile, and whether it may be tested or held out.
 
     Args:
         cases: rows with ``collection``, ``pathology`` and ``measures``.
         base: of the same rows, ``group_id`` and ``label_conflict``.
         has_mask: of the same rows.
-        test_only: collections no training stage may see, nor anything that their groups link.
+        test_only: collections that no training stage may see, nor any group with a case of them.
     """
     severity = cases["pathology"].map({name: i for i, name in enumerate(_SEVERITY)})
     by_group = pd.DataFrame(
         {
             "collection": cases["collection"],
-            # A patient with several findings counts by the gravest.
+            # A group of several findings counts by the most severe.
             "severity": severity.fillna(len(_SEVERITY)),
             "area_fraction": [area_fraction(cell) for cell in cases["measures"]],
             "has_mask": has_mask,
@@ -53,13 +53,13 @@ def describe_groups(
 
 
 def area_fraction(measures: dict[str, float] | None) -> float:
-    """Of a case table's ``measures``; NaN where there is no lesion to measure."""
+    """Lesion area over image area, from a case table's ``measures``; NaN without a lesion."""
     area = measures["area_fraction"] if isinstance(measures, dict) else None
     return np.nan if area is None else area
 
 
 def _terciles(values: pd.Series) -> pd.Series:
-    """0, 1 or 2; 3 where there is no lesion to measure."""
+    """0, 1 or 2; 3 without a measured lesion."""
     known = values.dropna()
     borders = known.quantile([1 / 3, 2 / 3]).to_numpy() if len(known) else np.empty(0)
     classes = np.searchsorted(borders, values.to_numpy(), side="left")
@@ -67,10 +67,10 @@ def _terciles(values: pd.Series) -> pd.Series:
 
 
 def drawn_order(groups: pd.DataFrame, seed: int, stream: str) -> pd.DataFrame:
-    """Groups in a drawn order, each with the share of its stratum's cases before it.
+    """Groups in random order, each with the share of its stratum's cases before it.
 
     Within a stratum the terciles of lesion size are interleaved in proportion, each in the order
-    of its hashes: so any first part of the order holds all sizes alike.
+    of its hashes, so that every prefix of the order represents all sizes.
     """
     draw = [integer_seed(seed, f"{stream} {group_id}") for group_id in groups.index]
     ordered = groups.assign(draw=draw).sort_values("draw")

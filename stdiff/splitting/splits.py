@@ -1,8 +1,8 @@
-"""Train, validation and test roles that cut neither a patient nor a cluster of near-duplicates.
+"""Train, validation and test roles that divide no patient and no cluster of near-duplicates.
 
-Groups are drawn by a hash of (seed, smallest case_id of the group) within a stratum of collection
-and pathology, and evenly over the terciles of lesion size in it. So the split depends on nothing
-but the seed and the cases: not on row or file order, and a further collection moves nobody unless
+Groups are ordered by a hash of (seed, smallest case_id of the group) within a stratum of collection
+and pathology, evenly over the terciles of lesion size. The split depends on the seed and the cases
+only: row and file order do not matter, and another collection changes no role unless
 near-duplicates link it to the others.
 """
 
@@ -52,7 +52,7 @@ def split_tables(
     duplicates: Path | None = None,
     processes: int = 1,
 ) -> None:
-    """Split the cases of all tables together; every file is written whole or not at all.
+    """Split the cases of all tables together; files are written atomically.
 
     Args:
         tables: case tables of the run, in any order.
@@ -62,9 +62,9 @@ def split_tables(
         test: as :func:`make_splits`; this or ``folds`` or ``published`` must be given.
         folds: as :func:`make_splits`.
         published: BUS-BRA's ``5-fold-cv.csv`` or ``10-fold-cv.csv``; its cases are tested in the
-            fold that the file gives them. Its inner validation is not read: it cuts patients.
+            fold that the file gives them. Its inner validation divides patients and is not read.
         test_only: as :func:`make_splits`.
-        duplicates: where the pairs of cases that show one scene go, if wanted
+        duplicates: Parquet file to write the pairs of cases of one scene to, if given
             (columns :data:`stdiff.near_duplicates.leaks.PAIR_SCHEMA`).
         processes: worker processes of that search; the result does not depend on it.
 
@@ -74,7 +74,7 @@ def split_tables(
     cases = read_cases(tables, columns=COLUMNS)
     refuse_repeats(cases["case_id"], "case tables: case_id")
     given = published_folds(published, cases) if published else None
-    pairs = leaks.find_pairs(cases, processes)
+    pairs = leaks.pairs_of_tables(tables, cases, processes)
     splits = make_splits(
         cases,
         pairs,
@@ -86,10 +86,12 @@ def split_tables(
         test_only=test_only,
     )
     if given is not None:
-        _tell_moved(splits, given)
+        _print_moved(splits, given)
     if duplicates:
-        _write(pairs, leaks.PAIR_SCHEMA, duplicates)
-    _write(splits, _SCHEMA, out)
+        leaks.write_pairs(pairs, duplicates)
+    with atomic_write(out) as temporary:
+        table = pa.Table.from_pandas(splits, _SCHEMA, preserve_index=False)
+        pq.write_table(table, temporary, **WRITING)
 
 
 def make_splits(
@@ -103,7 +105,7 @@ def make_splits(
     given: pd.Series | None = None,
     test_only: Collection[str] = (),
 ) -> pd.DataFrame:
-    """One row a case and fold, sorted by fold and case_id.
+    """One row per case and fold, sorted by fold and case_id.
 
     Args:
         cases: rows of all case tables of the run, with the columns :data:`COLUMNS`.
@@ -159,8 +161,8 @@ def make_splits(
     return pd.concat(parts, ignore_index=True)
 
 
-def _tell_moved(splits: pd.DataFrame, given: pd.Series) -> None:
-    """Say which cases are not tested where it was published, and why."""
+def _print_moved(splits: pd.DataFrame, given: pd.Series) -> None:
+    """Print the cases that are not tested in their published fold, and why."""
     fold = splits[splits["role"] == "test"].set_index("case_id")["fold"].reindex(given.index)
     for what, cases in (
         (
@@ -173,12 +175,6 @@ def _tell_moved(splits: pd.DataFrame, given: pd.Series) -> None:
         if len(moved):
             shown = ", ".join(moved[:_LISTED]) + (", ..." if len(moved) > _LISTED else "")
             print(f"{len(moved)} case(s) are {what}: {shown}")
-
-
-def _write(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        whole = pa.Table.from_pandas(table, schema, preserve_index=False)
-        pq.write_table(whole, temporary, **WRITING)
 
 
 def _refuse_unknown(test_only: Collection[str], cases: pd.DataFrame) -> None:
@@ -212,12 +208,12 @@ def _check_fractions(test: float | None, validation: float, folds: int | None) -
 def _draw_roles(groups: pd.DataFrame, seed: int, test: float, validation: float) -> pd.Series:
     """Role by group: the first of each stratum are tested, the next validate, the rest train.
 
-    A stratum of three groups or more has at least one in each role that is asked for.
+    A stratum of three groups or more has at least one in each role with a fraction above 0.
     """
     roles = pd.Series("train", index=groups.index)
     ordered = drawn_order(groups[groups["may_be_held_out"]], seed, "split role")
     for _, stratum in ordered.groupby("stratum"):
-        # A group falls on the side of a border where its middle lies: shares round to nearest.
+        # A group's middle decides its side of a border, which rounds shares to the nearest.
         middle = stratum["share_before"] + stratum["size"] / stratum["total"] / 2
         tested, held_out = int((middle <= test).sum()), int((middle <= test + validation).sum())
         if len(stratum) >= _ROLES:
@@ -238,7 +234,7 @@ def _fold_roles(
     others = groups[groups["may_be_held_out"] & ~tested]
     ordered = drawn_order(others, seed, f"split validation {fold}")
     for name, stratum in ordered.groupby("stratum"):
-        # The fraction is of all of the stratum's cases that may be held out, tested ones included.
+        # The fraction counts all cases of the stratum that may be held out, tested ones included.
         whole = groups["size"][groups["may_be_held_out"] & (groups["stratum"] == name)].sum()
         middle = stratum["size"].cumsum() - stratum["size"] / 2
         held_out = int((middle <= validation * whole).sum())

@@ -16,12 +16,11 @@ def framed_boxes(draw):
     return height, width, (left, top, right, bottom)
 
 
-@given(st.sampled_from(FITS), framed_boxes(), st.integers(32, 96), st.floats(0.3, 0.7))
-def test_transform_leads_back_to_native_pixels_from_a_box(fit, framed, size_px, share):
-    height, width, box = framed
-    placed = fit_frame(height, width, size_px, fit, box)
+def assert_transform_leads_back(placed, height, width, u, v):
+    """A point at parts ``u``, ``v`` of the placed box returns to its native position."""
     left, top, right, bottom = placed.box_px
-    x, y = left + share * (right - left), top + share * (bottom - top)
+    # A rectangle around a native point, large enough to survive the resampling.
+    x, y = left + u * (right - left), top + v * (bottom - top)
     reach = max(3.0, 3 * max(1 / s for s in placed.scales))
     ys, xs = np.mgrid[:height, :width] + 0.5
     mask = (abs(xs - x) <= reach) & (abs(ys - y) <= reach)
@@ -32,6 +31,32 @@ def test_transform_leads_back_to_native_pixels_from_a_box(fit, framed, size_px, 
     inside_y, inside_x = np.nonzero(mask[top:bottom, left:right])
     assert abs(back_x - (left + inside_x.mean() + 0.5)) <= 1 + 1 / cell["scale_x"]
     assert abs(back_y - (top + inside_y.mean() + 0.5)) <= 1 + 1 / cell["scale_y"]
+
+
+@given(
+    st.sampled_from(FITS),
+    st.integers(20, 300),
+    st.integers(20, 300),
+    st.integers(32, 96),
+    st.floats(0.3, 0.7),
+    st.floats(0.3, 0.7),
+)
+def test_transform_leads_back_to_native_pixels(fit, height, width, size_px, u, v):
+    assert_transform_leads_back(fit_frame(height, width, size_px, fit), height, width, u, v)
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(8, 64), st.sampled_from(FITS))
+def test_every_frame_fits_the_square(height, width, size_px, fit):
+    placed = fit_frame(height, width, size_px, fit)
+    assert placed.image(np.zeros((height, width), np.uint8)).shape == (size_px, size_px)
+    assert placed.transform()["native_height_px"] == height
+
+
+@given(st.sampled_from(FITS), framed_boxes(), st.integers(32, 96), st.floats(0.3, 0.7))
+def test_transform_leads_back_to_native_pixels_from_a_box(fit, framed, size_px, share):
+    height, width, box = framed
+    placed = fit_frame(height, width, size_px, fit, box)
+    assert_transform_leads_back(placed, height, width, share, share)
 
 
 @given(st.sampled_from(FITS), framed_boxes(), st.integers(16, 64))

@@ -1,5 +1,7 @@
 """`stdiff verify`: everything that is wrong, at once, with what the files say."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,12 +10,13 @@ from stdiff.cli.main import main
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.integrity import inspect_raw, inspect_table
 from stdiff.datasets.rows import Harmonization
+from stdiff.near_duplicates import leaks
 from stdiff.report.collections import write_integrity_page
 from stdiff.table.cases import read_cases
 
 
 def scene(key: int, height: int = 120, width: int = 150) -> np.ndarray:
-    """Tissue that looks like no other one's, large enough to be told apart."""
+    """Distinct tissue, large enough for the duplicate search."""
     from scipy.ndimage import gaussian_filter
 
     rough = np.random.default_rng([23, key]).normal(size=(height, width))
@@ -88,6 +91,17 @@ def test_a_table_can_be_verified(busi, tmp_path):
     assert f"{table}: 9 images" in found.text()
     broken = pd.read_parquet(table)
     assert list(read_cases(table)["case_id"]) == list(broken["case_id"])
+
+
+def test_a_harmonized_table_is_verified_without_another_search(busi, tmp_path, monkeypatch):
+    for suffix in ("", "_mask"):
+        shutil.copy(
+            busi / f"benign/benign (1){suffix}.png", busi / f"benign/benign (4){suffix}.png"
+        )
+    table = tmp_path / "t.parquet"
+    pairs = harmonize("busi", busi, table, tmp_path / "q.parquet", how=Harmonization(48))
+    monkeypatch.setattr(leaks, "find_pairs", None)
+    assert len(pairs) == 1 and inspect_table(table).pairs.equals(pairs)
 
 
 def test_the_command_prints_writes_the_page_and_says_so(faulty_busi, tmp_path, capsys):

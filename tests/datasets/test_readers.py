@@ -201,7 +201,7 @@ def test_bus_bra_odd_metadata_cost_no_image(bus_bra, draw):
     assert read_pixels(cases[3]).flags == ()
 
 
-def test_colour_is_told_from_three_equal_channels(tmp_path, draw):
+def test_colour_is_distinguished_from_three_equal_channels(tmp_path, draw):
     grey = draw.speckle(1)
     rgb = grey[..., None].repeat(3, axis=2)
     found = read_picture(draw.save(tmp_path / "grey.png", rgb))

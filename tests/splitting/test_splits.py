@@ -356,7 +356,7 @@ def test_published_folds_are_kept(tmp_path):
     splits = pd.read_parquet(out)
     tested = splits[splits["role"] == "test"].set_index("case_id")["fold"]
     assert tested.to_dict() == wanted
-    with pytest.raises(InputError, match="5 folds are published, but 4 are asked for"):
+    with pytest.raises(InputError, match="folds: 4, but 5 are published"):
         split_tables([table], out, seed=1, validation=0.1, folds=4, published=folds)
 
 

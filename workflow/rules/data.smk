@@ -47,7 +47,11 @@ rule harmonize:
         raw=lambda w: str(CONFIG.raw_folder(w.collection)),
     output:
         table=f"{RUN}/cases/{{collection}}.parquet",
+        # Near-duplicates within the collection, which the command keeps beside the table.
+        pairs=f"{RUN}/cases/{{collection}}_pairs.parquet",
         quarantine=f"{RUN}/quarantine/{{collection}}.parquet",
+    wildcard_constraints:
+        collection="|".join(CONFIG.collections),
     log:
         f"{RUN}/logs/harmonize/{{collection}}.log",
     benchmark:
@@ -73,9 +77,9 @@ rule harmonize:
             if CONFIG.collections[w.collection].limit
             else ""
         ),
-        # A folder's time says nothing of files replaced in it. (Simulated ones are an output.)
+        # A folder's time does not change when files in it are replaced. (Phantoms are an output.)
         listing=lambda w: (None if CONFIG.phantom else listing_of(CONFIG.raw_folder(w.collection))),
-        # BUS-CoT holds images of other collections; those that are loaded are not taken twice.
+        # BUS-CoT contains images of other collections; those of this run are not read twice.
         others=lambda w: [name for name in CONFIG.collections if name != w.collection],
     shell:
         "stdiff harmonize {wildcards.collection} {input.raw:q} --size {params.size}"
@@ -87,7 +91,9 @@ rule harmonize:
 rule split:
     input:
         tables=TABLES,
-        # BUS-BRA's published folds, if the run asks for them.
+        # Read beside the tables: only pairs across collections are searched.
+        pairs=expand(rules.harmonize.output.pairs, collection=list(CONFIG.collections)),
+        # BUS-BRA's published folds, if the configuration names them.
         published=(
             str(CONFIG.raw_folder("bus_bra") / CONFIG.split.published)
             if CONFIG.split.published
