@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from stdiff.birads.lexicon import Findings
-from stdiff.birads.query import parse_where
+from stdiff.birads.query import parse_query
 from stdiff.birads.shape import count_lesions, measure
 from stdiff.corpus.plan import plan_row
 from stdiff.masks.copies import KnownLesions
@@ -48,8 +48,8 @@ def masks_per_s(source, first, count):
 
 def obeyed(prior, asked, count):
     """Share of masks that are, measured back, as they were asked for."""
-    where = parse_where(asked)
-    source = CurvatureSource(prior, 256, 256, where)
+    query = parse_query(asked)
+    source = CurvatureSource(prior, 256, 256, query)
     met = 0
     for index in range(count):
         mask = source.sample(generator(1, asked, index)).mask
@@ -59,8 +59,8 @@ def obeyed(prior, asked, count):
             orientation=found.orientation,
             margin=(found.margin,) if found.margin else (),
         )
-        is_met = where.met_terms(terms) == len(where.terms)
-        met += is_met and not where.violations(found, count_lesions(mask))
+        is_met = query.count_matches(terms) == len(query.terms)
+        met += is_met and not query.range_violations(found, count_lesions(mask))
     return met / count
 
 

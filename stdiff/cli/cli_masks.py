@@ -25,7 +25,7 @@ def _fit(o: argparse.Namespace) -> None:
 
 
 def _sample(o: argparse.Namespace) -> None:
-    from stdiff.birads.query import parse_where
+    from stdiff.birads.query import parse_query
     from stdiff.corpus.plan import training_bank, write_masks
     from stdiff.masks.prior import Prior
     from stdiff.masks.sources import mask_source
@@ -40,7 +40,7 @@ def _sample(o: argparse.Namespace) -> None:
         o.size,
         o.size,
         bank=bank,
-        where=parse_where(o.where),
+        query=parse_query(o.where),
         balance=balance,
     )
     write_masks(source, o.out, corpus=o.out.stem, count=o.count, seed=o.seed)

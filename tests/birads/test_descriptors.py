@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from stdiff.birads.descriptors import derived_terms, describe
 from stdiff.birads.lexicon import Findings
-from stdiff.birads.shape import separate
 from stdiff.simulation.findings import random_findings
 from stdiff.simulation.image import simulate_image
 from stdiff.table.cases import SCHEMA
@@ -175,23 +174,6 @@ def test_an_empty_mask_or_a_speck_has_no_terms():
     found = describe(image, speck)
     assert found.terms == {} and set(found.measures.values()) == {None}
     assert found.lesion_count == 1
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12, unique=True))
-def test_components_counts_separate_blobs(cells):
-    mask = np.zeros((60, 60), dtype=bool)
-    for row, column in cells:
-        mask[10 * row : 10 * row + 4 + row, 10 * column : 10 * column + 4] = True
-    largest, count = separate(mask)
-    assert count == len(cells)
-    assert largest.sum() == max([4 * (4 + row) for row, _ in cells], default=0)
-
-
-def test_a_component_inside_the_hole_of_another_is_one_of_its_own():
-    mask = ellipse(40, 40, y=60) & ~ellipse(20, 20, y=60) | ellipse(8, 8, y=60)
-    largest, count = separate(mask)
-    assert count == 2
-    assert not largest[60, 80] and largest[60, 110]
 
 
 @given(

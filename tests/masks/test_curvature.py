@@ -6,7 +6,7 @@ from drawn_masks import SEEDS, edited, examples, small_prior
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.birads.query import parse_where
+from stdiff.birads.query import parse_query
 from stdiff.birads.shape import count_lesions, largest_lesion, measure
 from stdiff.masks.copies import KnownLesions, near_copies
 from stdiff.masks.curvature import CurvatureSource
@@ -18,7 +18,7 @@ SIZES = ((100, 100), (96, 128))
 
 
 def source(text="", size=(100, 100), prior=None, **options):
-    return CurvatureSource(prior or small_prior(), *size, parse_where(text), **options)
+    return CurvatureSource(prior or small_prior(), *size, parse_query(text), **options)
 
 
 def draw(source, *seeds):
@@ -145,7 +145,7 @@ def test_the_area_asked_for_is_kept(low, width, seed):
     ],
 )
 def test_other_ranges_are_kept(text, value):
-    ((low, high),) = parse_where(text).ranges.values()
+    ((low, high),) = parse_query(text).ranges.values()
     for sampled in draw(source(text), *range(5)):
         assert low <= value(measure(sampled.mask)) <= high
         assert disobeyed(sampled) == []
@@ -154,9 +154,9 @@ def test_other_ranges_are_kept(text, value):
 @pytest.mark.parametrize("text", ["aspect=1.5..2", "axis_ratio=0.9..1", "axis_ratio=..0.25"])
 def test_rare_axes_are_had_whatever_the_seed(text):
     # Orientation and shape, which nobody asked for, give way.
-    asked = CurvatureSource(Prior.default(), 128, 128, parse_where(text))
+    asked = CurvatureSource(Prior.default(), 128, 128, parse_query(text))
     for sampled in draw(asked, *range(12)):
-        assert asked.where.violations(measure(sampled.mask), 1) == []
+        assert asked.query.range_violations(measure(sampled.mask), 1) == []
         assert disobeyed(sampled) == []
 
 
