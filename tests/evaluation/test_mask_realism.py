@@ -192,7 +192,7 @@ def test_density_and_coverage_by_hand():
     assert density_coverage(generated[:1], real, 1) == pytest.approx((2.0, 0.5))
 
 
-def test_everything_together():
+def test_realism_combines_all_measures():
     generated, real, training = squares("a", 40), ellipses("b", 40), ellipses("c", 30)
     groups = np.arange(40) // 2
     found = realism(generated, real, groups, training, 3, network_auc=0.9)

@@ -23,7 +23,7 @@ def small_bank():
 
 
 def changes_of(sampled):
-    """(origin, what was done to it) of a mask of the bank."""
+    """(origin, changes) of a mask of the bank."""
     origin, *changes = sampled.mask_origin.split(";")
     return origin, {name: float(value) for name, value in (c.split("=") for c in changes)}
 
@@ -65,23 +65,23 @@ def test_a_lesion_cut_by_the_border_stays_cut():
         assert not {"rotate_deg", "shift_y_px"} & set(changes_of(sampled)[1])
 
 
-def test_what_was_done_to_a_bank_mask_is_told():
+def test_the_change_of_a_bank_mask_is_recorded():
     mask = ellipse(20, 10)
     source = BankSource(MaskBank(bank_table([mask])))
-    told = []
+    changes = []
     for seed in range(40):
         sampled = source.sample(np.random.default_rng(seed))
-        told.append(changes_of(sampled)[1])
+        changes.append(changes_of(sampled)[1])
         found, was = measure(sampled.mask), measure(mask)
-        scale = told[-1]["scale"]
+        scale = changes[-1]["scale"]
         # The elastic deformation adds to it: 1.3 px, root mean square, of a lesion 28 px wide.
         assert found.area_fraction == pytest.approx(was.area_fraction * scale**2, rel=0.25)
         for axis, name in enumerate(("shift_x_px", "shift_y_px")):
             moved_px = (found.centroid[axis] - was.centroid[axis]) * mask.shape[1 - axis]
-            assert moved_px == pytest.approx(told[-1].get(name, 0), abs=3)
-    assert {change.get("flip", 0) for change in told} == {0, 1}
-    assert min(change["rotate_deg"] for change in told) < -7
-    assert max(change["rotate_deg"] for change in told) > 7
+            assert moved_px == pytest.approx(changes[-1].get(name, 0), abs=3)
+    assert {change.get("flip", 0) for change in changes} == {0, 1}
+    assert min(change["rotate_deg"] for change in changes) < -7
+    assert max(change["rotate_deg"] for change in changes) > 7
 
 
 def test_a_bank_does_not_repeat_itself_and_uses_all_its_masks():
@@ -117,8 +117,8 @@ def test_every_bad_mask_of_a_bank_is_named():
         "0002: mask is lesion all over",
         "0003: mask holds values other",
         "0004: mask is (32, 64)",
-        "0005: no mask that can be decoded",
-        "0006: no mask that can be decoded",
+        "0005: mask is missing or cannot be decoded",
+        "0006: mask is missing or cannot be decoded",
     ):
         assert line in message
 
@@ -149,7 +149,7 @@ def test_a_bank_is_balanced():
     assert seen["malignant"] == pytest.approx(50, abs=18)
 
 
-def test_a_bank_without_the_terms_tells_the_nearest():
+def test_a_bank_without_the_terms_names_the_nearest():
     query = parse_query("pathology=benign, margin=circumscribed, birads=4A")
     with pytest.raises(InputError) as error:
         BankSource(small_bank(), query)
@@ -160,7 +160,7 @@ def test_a_bank_without_the_terms_tells_the_nearest():
     assert "curvature" in message
 
 
-def test_a_bank_keeps_ranges_or_tells_the_nearest(monkeypatch):
+def test_a_bank_keeps_ranges_or_names_the_nearest(monkeypatch):
     source = BankSource(
         MaskBank(bank_table(MASKS)), parse_query("area_fraction=0.1..0.11, centre_x=0.5..")
     )

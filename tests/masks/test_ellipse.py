@@ -56,10 +56,10 @@ def test_ellipses_need_a_known_pathology():
         ellipse_source(MaskBank(bank_table([ellipse(9, 7)], [None])))
 
 
-def test_ellipses_obey_what_can_be_met_by_drawing_again(monkeypatch):
+def test_ellipses_match_a_query_by_rejection(monkeypatch):
     findings = [mask.findings for mask in MaskBank(bank_table([ellipse(14, 9)] * 4)).masks]
-    asked = "pathology=malignant, orientation=parallel, shape=oval, area_fraction=0.01..0.03"
-    source = EllipseSource(findings, [1] * 4, SIZE, SIZE, parse_query(asked))
+    text = "pathology=malignant, orientation=parallel, shape=oval, area_fraction=0.01..0.03"
+    source = EllipseSource(findings, [1] * 4, SIZE, SIZE, parse_query(text))
     for seed in range(3):
         sampled = source.sample(np.random.default_rng(seed))
         found = measure(sampled.mask)
@@ -67,7 +67,7 @@ def test_ellipses_obey_what_can_be_met_by_drawing_again(monkeypatch):
         assert (found.orientation, found.shape) == ("parallel", "oval")
         assert (sampled.findings.orientation, sampled.findings.shape) == ("parallel", "oval")
         assert 0.01 <= found.area_fraction <= 0.03
-    with pytest.raises(InputError, match="has the terms asked for"):
+    with pytest.raises(InputError, match="matches the query"):
         EllipseSource(findings, [1] * 4, SIZE, SIZE, parse_query("margin=circumscribed"))
     monkeypatch.setattr("stdiff.masks.ellipse._ELLIPSES_TRIED", 10)
     source = EllipseSource(findings, [1] * 4, SIZE, SIZE, parse_query("area_fraction=0.9.."))

@@ -135,7 +135,7 @@ def test_a_group_that_is_not_there_is_that_above_it():
 
 
 # A change to the file, and what must be said of it.
-NONSENSE = {
+INVALID = {
     "negative scale": (
         lambda v: v["groups"]["benign"]["scale"].update(elongation=-1),
         ("groups.benign.scale.elongation", "-1"),
@@ -158,7 +158,7 @@ NONSENSE = {
     ),
     "unknown feature": (
         lambda v: v["groups"]["all"]["mean"].update(size=1),
-        ("groups.all.mean: size is no feature",),
+        ("groups.all.mean: size is not a feature",),
     ),
     "misspelt group": (
         lambda v: v["groups"].update({"benign, ovall": v["groups"]["benign, round"]}),
@@ -199,9 +199,9 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("name", NONSENSE)
-def test_nonsense_in_a_prior_is_named(tmp_path, name):
-    change, expected = NONSENSE[name]
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_value_is_named(tmp_path, name):
+    change, expected = INVALID[name]
     message = message_of(tmp_path, change)
     for part in expected:
         assert part in message
@@ -210,13 +210,13 @@ def test_nonsense_in_a_prior_is_named(tmp_path, name):
     assert len(message) < 700
 
 
-def test_all_nonsense_is_named_at_once(tmp_path):
+def test_all_invalid_values_are_named_at_once(tmp_path):
     def change(values):
-        for each, _ in NONSENSE.values():
+        for each, _ in INVALID.values():
             each(values)
 
     message = message_of(tmp_path, change)
-    missing = [part for _, parts in NONSENSE.values() for part in parts if part not in message]
+    missing = [part for _, parts in INVALID.values() for part in parts if part not in message]
     assert missing == []
 
 
@@ -234,5 +234,5 @@ def test_files_that_are_no_prior_are_refused(tmp_path):
         Prior.load(path)
     for content in (b'{"about": ', b"", b"\xff\xfe", b"[1, 2]", b"null", b'{"masks": NaN}'):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="not a prior that masks can be drawn from"):
+        with pytest.raises(InputError, match="not a valid prior"):
             Prior.load(path)

@@ -55,7 +55,7 @@ def test_sources_are_mixed_by_kind_whatever_the_order():
     assert seen == set(kinds)
 
 
-def test_conditions_and_balance_reach_every_source():
+def test_query_and_balance_reach_every_source():
     query = parse_query("pathology=malignant, orientation=not parallel, area_fraction=0.02..0.2")
     for kind, weights in (("bank", 1), ("curvature", 0.1), ("ellipse", 3)):
         source = mask_source(
@@ -88,17 +88,17 @@ def test_ellipses_have_the_findings_of_the_bank_or_else_of_the_prior():
 @pytest.mark.parametrize(
     ("weights", "options", "message"),
     [
-        ({}, {}, "no kind of mask has a weight above 0, e.g. curvature: 1"),
+        ({}, {}, "no kind of mask has a weight above 0; write e.g. curvature: 1"),
         ({"bank": 0, "curvature": 0}, {}, "no kind of mask has a weight above 0"),
         ({"curvature": 1, "circles": 2}, {}, "circles: expected bank, curvature, ellipse"),
         ({"bank": 1}, {}, "give --cases"),
-        ({"bank": 1, "curvature": 1}, {"bank": "other size"}, "64 x 64 px, asked are 96 x 48 px"),
+        ({"bank": 1, "curvature": 1}, {"bank": "other size"}, "64 x 64 px, expected 96 x 48 px"),
         ({"curvature": 1}, {"prior": None}, "give --prior"),
         ({"curvature": 1, "ellipse": -2}, {}, "-2}: expected 0 or more"),
         ({"ellipse": 1}, {"prior": None}, "prior"),
     ],
 )
-def test_mixtures_that_cannot_be_had_are_refused(weights, options, message):
+def test_impossible_mixtures_are_refused(weights, options, message):
     prior = options.get("prior", small_prior())
     of_bank = bank() if "bank" in options else None
     with pytest.raises(InputError, match=message):
