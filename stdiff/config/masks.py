@@ -11,7 +11,7 @@ from stdiff.birads.query import parse_query
 from stdiff.config.generator import Section
 from stdiff.runtime.files import InputError
 
-# Findings columns, whose terms can be balanced, and how strongly.
+# Findings columns whose terms can be balanced, and the strength.
 MaskTerm = Literal[*VOCABULARY]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -153,7 +153,7 @@ def test_a_rounded_curve_has_equal_axes_and_its_area(curve):
 
 @given(stars(), st.floats(1, 5000), LOG_RATIOS, LOG_RATIOS, SEEDS)
 @examples(80)
-def test_a_stretched_curve_has_the_area_axes_and_centre_asked_for(curve, area, wide, slant, seed):
+def test_a_stretched_curve_has_the_given_area_axes_and_centre(curve, area, wide, slant, seed):
     centre = complex(*np.random.default_rng(seed).uniform(-100, 100, 2))
     found_area, found_centre, covariance = area_moments(
         with_area_and_axes(with_equal_axes(curve), area, (wide, slant), centre)

@@ -79,7 +79,7 @@ def test_an_ellipse_bends_as_its_formula_says():
     ],
     ids=["disc", "kidney", "lobed", "spiculated", "hexagon"],
 )
-def test_outlines_are_told_apart(mask, shape, margin, lobulations):
+def test_outlines_are_distinguished(mask, shape, margin, lobulations):
     found = measure(mask)
     assert found.lobulations == lobulations
     assert shape is None or found.shape == shape

@@ -55,7 +55,7 @@ def test_the_findings_of_a_prior_are_those_of_its_masks():
         assert len(same) == sum(e.masks for e in classes)
 
 
-def test_terms_that_belie_the_mask_are_set_right():
+def test_terms_that_contradict_the_mask_are_replaced():
     said = Findings(shape="irregular", orientation="not parallel", margin=("spiculated",))
     unsaid = Findings(pathology="benign")
     prior = fit(rows_of([ellipse(16, 10)] * 3, [said, said, unsaid]))
