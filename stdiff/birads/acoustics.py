@@ -24,7 +24,7 @@ ANECHOIC_RATIO, HYPOECHOIC_RATIO, HYPERECHOIC_RATIO = 0.12, 0.72, 1.15
 # See :func:`_unevenness`: visible above the first two (grey levels, about 1.5 dB; times speckle).
 # The solid part of a complex mass is even below the third (grey levels).
 PATCHY_GREY, PATCHY_OVER_SPECKLE, EVEN_GREY = 7.0, 0.6, 6.0
-# Least area of a component of a complex mass over that of the mass.
+# Minimum area of a component of a complex mass over that of the mass.
 COMPONENT_FRACTION = 0.1
 
 _CELLS = 32

@@ -12,7 +12,7 @@ import numpy as np
 
 from stdiff.birads.acoustics import Surroundings
 
-# Least height above the local mean: 10 dB at the usual 60 dB dynamic range. Speckle peaks of
+# Minimum height above the local mean: 10 dB at the usual 60 dB dynamic range. Speckle peaks of
 # lesions in real frames reach 3 to 4 standard deviations.
 CONSPICUOUS_GREY = 42.0
 CONSPICUOUS_DEVIATIONS = 5.5

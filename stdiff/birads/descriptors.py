@@ -24,7 +24,7 @@ from stdiff.birads.acoustics import (
 from stdiff.birads.calcifications import MIN_SPOTS, count_bright_spots
 from stdiff.birads.shape import MIN_AREA_PX, Shape, largest_and_count, measure_lesion
 
-# Least :func:`edge_sharpness` of a circumscribed margin.
+# Minimum :func:`edge_sharpness` of a circumscribed margin.
 SHARP_EDGE = 0.4
 
 

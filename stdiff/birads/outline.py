@@ -13,7 +13,7 @@ import numpy as np
 
 from stdiff.birads.curve import enclosed_area, resampled_by_arc_length
 
-# Least depth of a notch between two lobes, in units of sqrt(area).
+# Minimum depth of a notch between two lobes, in units of sqrt(area).
 NOTCH_DEPTH = 0.01
 
 _POINTS = 256
@@ -22,7 +22,7 @@ _COSINES, _SINES = (f(np.arange(_POINTS) * (2 * np.pi / _POINTS)) for f in (np.c
 # Standard deviation of the Gaussian that smooths the outline, in units of its length: a hundredth
 # keeps spicules and small lobes (the margin), the coarse one only the shape.
 _SMOOTHING, _COARSE_SMOOTHING = 0.01, 0.025
-# Least standard deviation: less leaves the staircase of pixels.
+# Minimum standard deviation: less leaves the staircase of pixels.
 _STAIRCASE_PX = 1.5
 # Sides below this curvature, in units of a circle of equal length, are straight.
 _STRAIGHT = 0.4

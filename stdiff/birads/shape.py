@@ -17,7 +17,7 @@ import numpy as np
 
 from stdiff.birads.outline import Outline, edge_pixels, ellipse_energy, measure_outline
 
-# Least pixels of a lesion with an outline.
+# Minimum size of a lesion with an outline.
 MIN_AREA_PX = 20
 # Coarse curvature energy over that of the ellipse of equal axes; an egg, or an oval with "two or
 # three undulations" (BI-RADS), stays below.

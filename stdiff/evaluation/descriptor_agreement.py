@@ -26,7 +26,7 @@ from stdiff.runtime.files import InputError, write_text
 
 DESCRIPTORS = ("shape", "orientation", "echo_pattern", "posterior_features")
 _COLUMNS = (*DESCRIPTORS, "calcifications", "margin")
-# Least number of cases for a value.
+# Minimum number of cases for a value.
 MIN_CASES = 10
 _NOT_DERIVED = "not derived"
 
@@ -95,28 +95,28 @@ def agreement(pairs: Sequence[tuple[Terms, Terms]]) -> dict[str, dict[str, Any]]
         both = [(given[name], derived.get(name)) for given, derived in pairs if given.get(name)]
         results[name] = compare(both, VOCABULARY[name])
     # Without a derived term, a mass shows no calcifications.
-    seen = [
-        (_has("in a mass", [given["calcifications"]]), _has("in a mass", [shown]))
+    both = [
+        (_has("in a mass", [term]), _has("in a mass", [derived.get("calcifications", "none")]))
         for given, derived in pairs
-        if given.get("calcifications")
-        for shown in [derived.get("calcifications", "none")]
+        if (term := given.get("calcifications"))
     ]
-    results["calcifications: in a mass or not"] = compare(seen, ("in a mass", "not in a mass"))
-    margins = [
-        (given["margin"], derived.get("margin")) for given, derived in pairs if given.get("margin")
-    ]
+    results["calcifications: in a mass or not"] = compare(both, ("in a mass", "not in a mass"))
     for term in MARGINS:
-        # One against the rest: of a lesion's several margins, is this one of them?
-        both = [(_has(term, given), _has(term, derived)) for given, derived in margins]
+        both = [
+            (_has(term, given["margin"]), _has(term, derived.get("margin")))
+            for given, derived in pairs
+            if given.get("margin")
+        ]
         name = f"margin: {term}" if term != "circumscribed" else "margin: circumscribed or not"
         results[name] = compare(both, (term, f"not {term}"))
     return results
 
 
-def _has(term: str, margin: Sequence[str] | None) -> str | None:
-    if not margin:
+def _has(term: str, terms: Sequence[str] | None) -> str | None:
+    """``term`` or ``not term``; None if no terms are known."""
+    if not terms:
         return None
-    return term if term in margin else f"not {term}"
+    return term if term in terms else f"not {term}"
 
 
 def compare(pairs: Sequence[tuple[str, str | None]], vocabulary: Sequence[str]) -> dict[str, Any]:

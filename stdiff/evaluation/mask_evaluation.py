@@ -36,7 +36,7 @@ def evaluate_masks(
 ) -> str:
     """Compare tables of masks with real masks of validation and test cases.
 
-    Real training masks are a row of the same table, as the best attainable values. Their near-copies
+    Real training masks are a row of the same table: the best attainable values. Their near-copies
     are those among the held-out masks: the share without any copying.
 
     Args:

@@ -54,7 +54,7 @@ from stdiff.runtime.files import InputError
 _BATCH = 32
 _OUTLINES_PER_ENTRY, _ENTRIES = 100, 16
 _PLACES = 20
-# Least part of the drawn area that is left after rasterising and cutting.
+# Minimum part of the drawn area that is left after rasterising and cutting.
 _MIN_AREA_LEFT = 0.5
 
 

@@ -10,7 +10,7 @@ from stdiff.birads.shape import ROUND_ABOVE_AXIS_RATIO
 from stdiff.masks.prior import AREA, CENTRE, ELONGATION, FEATURES, Prior
 from stdiff.runtime.files import InputError
 
-# Least short over long axis of a lesion drawn for a query.
+# Minimum short over long axis of a lesion drawn for a query.
 _MIN_AXIS_RATIO = 0.1
 
 

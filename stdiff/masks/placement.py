@@ -36,7 +36,7 @@ def cut_off(
 
 
 def _inside(low: float, high: float, size_px: int) -> float:
-    """Least shift of a span [low, high] that leaves a pixel to both sides."""
+    """The smallest shift of a span [low, high] that leaves a pixel to both sides."""
     if high - low > size_px - 2:
         return (size_px - low - high) / 2
     return max(0.0, 1 - low) - max(0.0, high - (size_px - 1))
