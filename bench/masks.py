@@ -1,9 +1,9 @@
-"""Masks a second on one core, and whether masks are what was asked for.
+"""Masks per second on one core, and the share of masks that match their query.
 
     python bench/masks.py [--masks 300]
 
-Prior: the one of the package. Times are medians of rounds that go through all kinds in turn, so
-that a busy moment meets them alike; memory is the peak of a process that streams to Parquet.
+Prior: that of the package. Times are medians of rounds over all kinds, so that other load affects
+all kinds alike; memory is the peak of a process that streams to Parquet.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from stdiff.birads.lexicon import Findings
-from stdiff.birads.query import parse_where
+from stdiff.birads.query import parse_query
 from stdiff.birads.shape import count_lesions, measure
 from stdiff.corpus.plan import plan_row
 from stdiff.masks.copies import KnownLesions
@@ -27,7 +27,7 @@ from stdiff.masks.sources import mask_source
 from stdiff.runtime.randomness import generator
 
 ROUNDS = 5
-ASKED = (
+QUERIES = (
     *("orientation=parallel", "orientation=not parallel"),
     *("shape=oval", "shape=round", "shape=irregular"),
     *("margin=circumscribed", "margin=microlobulated", "margin=angular", "margin=spiculated"),
@@ -36,7 +36,7 @@ ASKED = (
 
 
 def masks_per_s(source, first, count):
-    """Masks drawn in a second, and rows of a plan (mask, PNG, caption)."""
+    """(masks, rows of a plan with mask, PNG and caption) per second."""
     start = time.perf_counter()
     for index in range(first, first + count):
         source.sample(generator(0, "mask", index))
@@ -46,21 +46,20 @@ def masks_per_s(source, first, count):
     return count / (drawn - start), count / (time.perf_counter() - drawn)
 
 
-def obeyed(prior, asked, count):
-    """Share of masks that are, measured back, as they were asked for."""
-    where = parse_where(asked)
-    source = CurvatureSource(prior, 256, 256, where)
+def matching_share(prior, text, count):
+    """Share of drawn masks whose measures match the query."""
+    query = parse_query(text)
+    source = CurvatureSource(prior, 256, 256, query)
     met = 0
     for index in range(count):
-        mask = source.sample(generator(1, asked, index)).mask
+        mask = source.sample(generator(1, text, index)).mask
         found = measure(mask)
         terms = Findings(
             shape=found.shape,
             orientation=found.orientation,
             margin=(found.margin,) if found.margin else (),
         )
-        is_met = where.met_terms(terms) == len(where.terms)
-        met += is_met and not where.violations(found, count_lesions(mask))
+        met += query.matches(terms) and not query.range_violations(found, count_lesions(mask))
     return met / count
 
 
@@ -70,7 +69,7 @@ def peak_mb(count):
         command = [sys.executable, "-m", "stdiff", "masks", "sample", "--size", "256"]
         command += ["--count", str(count), "--out", str(Path(folder) / "masks.parquet")]
         subprocess.run(command, check=True, capture_output=True)
-        # Of all children so far, therefore ask for small numbers of masks first.
+        # The maximum over all child processes so far: call it with small counts first.
         return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
@@ -98,9 +97,9 @@ def main():
     for name, found in rates.items():
         drawn, planned = np.median(found, axis=0)
         print(f"| {name} | {drawn:.0f} | {planned:.0f} |")
-    print(f"| asked for | {o.masks} masks measured back |\n|---|---|")
-    for asked in ASKED:
-        print(f"| {asked} | {100 * obeyed(prior, asked, o.masks):.1f} % |")
+    print(f"| query | matching, of {o.masks} masks |\n|---|---|")
+    for text in QUERIES:
+        print(f"| {text} | {100 * matching_share(prior, text, o.masks):.1f} % |")
     for count in sorted(o.stream):
         print(f"peak memory of {count} masks at 256 px: {peak_mb(count):.0f} MB")
 

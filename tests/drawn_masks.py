@@ -3,6 +3,7 @@
 import json
 from functools import cache
 
+import cv2
 import numpy as np
 import pandas as pd
 from hypothesis import settings
@@ -13,6 +14,7 @@ from stdiff.birads.shape import count_lesions, largest_lesion, measure
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.fitting import fit_prior
 from stdiff.masks.prior import Prior
+from stdiff.runtime.randomness import generator
 from stdiff.table.cases import case_row, png_cell
 
 SIZE = 64
@@ -143,3 +145,14 @@ def edited(prior, change):
     values = prior.model_dump(mode="json", exclude_none=True)
     change(values)
     return Prior.model_validate_json(json.dumps(values))
+
+
+def squares(stream, count):
+    """(count, 64, 64) masks with a rectangle each, drawn from a stream of random numbers."""
+    rng = generator(0, stream)
+    masks = np.zeros((count, SIZE, SIZE), np.uint8)
+    for mask in masks:
+        (a, b), (x0, y0) = rng.uniform(7, 16, 2), rng.uniform(26, 38, 2)
+        corners = [[x0 - a, y0 - b], [x0 + a, y0 - b], [x0 + a, y0 + b], [x0 - a, y0 + b]]
+        cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 255)
+    return masks

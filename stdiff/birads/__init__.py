@@ -1,1 +1,1 @@
-"""The BI-RADS lexicon, and the descriptors that image and mask give."""
+"""The BI-RADS lexicon, and descriptors derived from image and mask."""

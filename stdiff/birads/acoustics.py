@@ -1,10 +1,10 @@
-"""A lesion against the tissue around it: echo pattern, posterior features, sharpness of the edge.
+"""Echo pattern, posterior features and edge sharpness of a lesion, from the tissue around it.
 
 Grey levels of an ultrasound image are log-compressed: grey is about contrast x (dB above the
-floor). A difference of grey levels is a ratio of echo amplitudes whatever the gain (15 of 255
-levels are about 3.5 dB at the usual 60 dB dynamic range, a difference a reader sees), and the
-ratio of two levels does not depend on the contrast. Speckle is averaged away on a grid of cells,
-:data:`_CELLS` across the lesion, which also makes the measures independent of the pixel size.
+floor). A difference of grey levels is a ratio of echo amplitudes at any gain (15 of 255 levels are
+about 3.5 dB at the usual 60 dB dynamic range, a visible difference); the ratio of two levels does
+not depend on the contrast. Averages over cells, :data:`_CELLS` across the lesion, remove speckle
+and make the measures independent of the pixel size.
 
 Terms: ACR BI-RADS Atlas, 5th ed. (2013), ultrasound lexicon.
 """
@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 
 VISIBLE_GREY = 15.0
-# Cells below this mean are black on the screen: free of echoes, or in full shadow.
+# Cells below this mean look black: free of echoes, or in full shadow.
 BLACK_GREY = 20.0
-# Level of the lesion over that of fat, see :func:`echo_pattern`.
+# Grey of the lesion over grey of fat, see :func:`echo_pattern`.
 ANECHOIC_RATIO, HYPOECHOIC_RATIO, HYPERECHOIC_RATIO = 0.12, 0.72, 1.15
-# Unevenness (see :func:`_unevenness`) of a mass that is visible: in grey levels, some 1.5 dB, and
-# over its speckle. Below the last the solid part of a complex mass is even.
+# See :func:`_unevenness`: visible above the first two (grey levels, about 1.5 dB; times speckle).
+# The solid part of a complex mass is even below the third (grey levels).
 PATCHY_GREY, PATCHY_OVER_SPECKLE, EVEN_GREY = 7.0, 0.6, 6.0
-# Parts of a mass that count as a component of it.
+# Minimum area of a component of a complex mass over that of the mass.
 COMPONENT_FRACTION = 0.1
 
 _CELLS = 32
@@ -33,19 +33,17 @@ _MIN_CELLS = 9
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The lesion and what is around it, from the top of the frame to its own height below it.
-
-    Arrays of cells are (rows, columns); a cell is `cell_px` pixels square.
+    """The lesion and its surroundings, from the top of the frame to one lesion height below.
 
     Attributes:
-        pixels: (height, width) uint8, the window with thin callipers and speckle peaks taken out.
-        cell_px: whole number, at least 1.
-        grey: float32, mean grey level of each cell.
+        pixels: (height, width) uint8, the window without thin callipers and speckle peaks.
+        cell_px: side of a cell in pixels, at least 1.
+        grey: (rows, columns) float32, mean grey level of each cell.
         lesion: bool, cells of the largest lesion.
         any_lesion: bool, cells of all lesions.
-        core: bool, the lesion without a rim in which edge, halo and callipers lie.
-        tissue: bool, beside the lesion at equal depth, off every lesion's rim and shadow.
-        box: top, bottom, left, right of the lesion in cells, the ends exclusive.
+        core: bool, the lesion without its rim (edge, halo, callipers).
+        tissue: bool, beside the lesion at equal depth, outside every lesion's rim and shadow.
+        box: top, bottom, left, right of the lesion in cells, ends exclusive.
         size: square root of the lesion's area in cells.
     """
 
@@ -73,12 +71,12 @@ def surroundings_of(
     left, top, width, height = cv2.boundingRect(lesion_HW.view(np.uint8))
     area_px = cv2.countNonZero(lesion_HW[top : top + height].view(np.uint8))
     cell_px = max(1, round(np.sqrt(area_px) / _CELLS))
-    # The last cells are whole ones, and a small lesion has a few beside it at least.
+    # Whole cells only, at least four of them on either side of a small lesion.
     reach = max(width, 4 * cell_px)
     x_0, x_1 = max(0, left - reach), min(image_HW.shape[1], left + width + reach)
     y_1 = min(image_HW.shape[0], top + 2 * height + 3 * cell_px)
     window = np.s_[: y_1 - y_1 % cell_px, x_0 : x_1 - (x_1 - x_0) % cell_px]
-    # A median over 3 pixels takes out thin callipers and leaves the mean of speckle alone.
+    # A median over 3 pixels removes thin callipers and keeps the mean of speckle.
     pixels = cv2.medianBlur(np.ascontiguousarray(image_HW[window]), 3)
     rows, columns = pixels.shape[0] // cell_px, pixels.shape[1] // cell_px
     grey = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -111,7 +109,7 @@ def _disc(radius: int) -> np.ndarray:
 
 
 def _quantile(values: np.ndarray, fraction: float = 0.5) -> float:
-    """The value below which a fraction lies; without numpy's checks, which cost more than it."""
+    """A quantile without interpolation; np.quantile spends most of its time on checks."""
     place = int(fraction * (values.size - 1))
     return float(np.partition(values.ravel(), place)[place])
 
@@ -120,20 +118,20 @@ def _quantile(values: np.ndarray, fraction: float = 0.5) -> float:
 
 
 @dataclass(frozen=True)
-class Beneath:
-    """Grey level beneath the lesion less that of the tissue beside at equal depth."""
+class PosteriorDifference:
+    """Grey level beneath the lesion minus that of the tissue beside it at equal depth."""
 
     middle_grey: float
     left_grey: float
     right_grey: float
 
 
-def beneath_of(around: Surroundings) -> Beneath | None:
-    """None where the image ends too soon below the lesion or there is nothing beside.
+def posterior_difference(around: Surroundings) -> PosteriorDifference | None:
+    """The difference; None if the image ends too soon below the lesion or nothing lies beside it.
 
-    The column is the middle of the lesion's width (its edges cast refractive shadows of their
-    own), one lesion's height deep or to the image's end; the neighbours, up to a width away on
-    either side, are the median of each row, so that a dark beam among them does not count.
+    Beneath: the middle of the lesion's width (its edges cast refractive shadows), one lesion height
+    deep or to the end of the image. Beside: up to one lesion width on either side, the median of
+    each row, so that a single dark beam has no effect.
     """
     top, bottom, left, right = around.box
     height, width = bottom - top, right - left
@@ -158,14 +156,14 @@ def beneath_of(around: Surroundings) -> Beneath | None:
         return _quantile(values) if values.size else float("nan")
 
     parts = median_of(0.12, 0.88), median_of(0.1, 0.45), median_of(0.55, 0.9)
-    return None if np.isnan(parts).any() else Beneath(*parts)
+    return None if np.isnan(parts).any() else PosteriorDifference(*parts)
 
 
-def posterior_features(beneath: Beneath | None) -> str | None:
-    """Sound through the lesion against sound beside it, as far as it differs visibly.
+def posterior_features(beneath: PosteriorDifference | None) -> str | None:
+    """The BI-RADS term; None without a difference.
 
-    Enhancement: the column beneath is brighter by :data:`VISIBLE_GREY`; shadowing: darker;
-    combined pattern: one half of the one, the other half of the other kind.
+    Enhancement: beneath is brighter by :data:`VISIBLE_GREY`; shadowing: darker by as much; combined
+    pattern: one half is darker, the other brighter.
     """
     if beneath is None:
         return None
@@ -181,26 +179,24 @@ def posterior_features(beneath: Beneath | None) -> str | None:
 
 
 def echo_difference(around: Surroundings) -> float | None:
-    """Median grey of the lesion less that of the tissue beside it at equal depth."""
+    """Median grey of the lesion minus that of the tissue beside it; None without such tissue."""
     if not around.tissue.any():
         return None
     return _quantile(around.grey[around.core]) - _quantile(around.grey[around.tissue])
 
 
-def echo_pattern(around: Surroundings, beneath: Beneath | None) -> str | None:
-    """Echoes of the lesion against fat, once the sound it swallows itself is made good.
+def echo_pattern(around: Surroundings, beneath: PosteriorDifference | None) -> str | None:
+    """The BI-RADS term, relative to fat; None without tissue beside the lesion.
 
-    The reference of the lexicon is fat, the darkest tissue of a breast: the lower quartile beside
-    the lesion at equal depth. What lies deep in a shadowing lesion is dark because of what lies
-    above it, so the loss seen beneath the lesion is given back in proportion to the path through
-    the lesion (Beer-Lambert in dB); cells that the shadow blackens entirely tell nothing.
+    Fat, the lexicon's reference, is the darkest tissue of a breast: here the lower quartile beside
+    the lesion at equal depth. Attenuation within the lesion is corrected: the loss measured beneath
+    it is added back in proportion to the path through it (Beer-Lambert in dB). Cells that the
+    shadow blackens entirely are left out.
 
-    - anechoic: no echoes, below :data:`ANECHOIC_RATIO` of fat all over;
     - complex cystic and solid: black parts, and a solid part that is even;
-    - heterogeneous: a solid part that is patchy beyond its speckle, any tilt aside;
-    - hyper-, iso-, hypoechoic: by the ratio of its level to that of fat.
-
-    None when there is no tissue beside the lesion.
+    - anechoic: median below :data:`ANECHOIC_RATIO` of fat;
+    - heterogeneous: local means vary beyond the speckle, after removal of a linear trend;
+    - hyper-, iso-, hypoechoic: by the ratio of the median to fat.
     """
     if not around.tissue.any():
         return None
@@ -209,15 +205,15 @@ def echo_pattern(around: Surroundings, beneath: Beneath | None) -> str | None:
     echo = around.grey + loss
     fluid = around.core & (around.grey < BLACK_GREY)
     solid = around.core & ~(cv2.dilate(fluid.view(np.uint8), _disc(1)) > 0)
-    told = around.core & ~_in_shadow(around, fluid, solid, loss)
-    fluid &= told
-    uneven, speckle = _unevenness(echo, told, 0.1 * around.size)
-    if uneven > PATCHY_GREY and _is_part(fluid, told) and _is_part(solid, told):
+    usable = around.core & ~_in_shadow(around, fluid, solid, loss)
+    fluid &= usable
+    uneven, speckle = _unevenness(echo, usable, 0.1 * around.size)
+    if uneven > PATCHY_GREY and _is_part(fluid, usable) and _is_part(solid, usable):
         gap = _quantile(echo[solid]) - _quantile(echo[fluid])
         patches, _ = _unevenness(echo, solid, 0.1 * around.size)
         if gap > 1.5 * VISIBLE_GREY and patches < EVEN_GREY:
             return "complex cystic and solid"
-    level = _quantile(echo[told]) / fat
+    level = _quantile(echo[usable]) / fat
     if level < ANECHOIC_RATIO:
         return "anechoic"
     if uneven > max(PATCHY_GREY, PATCHY_OVER_SPECKLE * speckle):
@@ -227,8 +223,8 @@ def echo_pattern(around: Surroundings, beneath: Beneath | None) -> str | None:
     return "isoechoic" if level > HYPOECHOIC_RATIO else "hypoechoic"
 
 
-def _loss_grey(around: Surroundings, beneath: Beneath | None) -> np.ndarray:
-    """Grey levels lost on the way through the lesion down to each cell; negative if gained."""
+def _loss_grey(around: Surroundings, beneath: PosteriorDifference | None) -> np.ndarray:
+    """Grey levels lost between the lesion's top and each cell; negative for enhancement."""
     if beneath is None:
         return np.zeros_like(around.grey)
     path = np.cumsum(around.lesion, axis=0, dtype=np.float32)
@@ -241,7 +237,7 @@ def _loss_grey(around: Surroundings, beneath: Beneath | None) -> np.ndarray:
 def _in_shadow(
     around: Surroundings, fluid: np.ndarray, solid: np.ndarray, loss: np.ndarray
 ) -> np.ndarray:
-    """Black cells that the solid part itself would leave black at that depth of the shadow."""
+    """Black cells in which the solid part would be black as well, at their depth in the shadow."""
     if solid.sum() < _MIN_CELLS:
         return np.zeros_like(fluid)
     level = _quantile((around.grey + loss)[solid])
@@ -250,15 +246,15 @@ def _in_shadow(
 
 
 def _is_part(part: np.ndarray, whole: np.ndarray) -> bool:
-    """Large enough to be a component of the mass."""
+    """Whether a part is large enough to be a component of the mass."""
     return np.count_nonzero(part) >= max(_MIN_CELLS, COMPONENT_FRACTION * np.count_nonzero(whole))
 
 
 def _unevenness(grey: np.ndarray, part: np.ndarray, sigma: float) -> tuple[float, float]:
-    """Standard deviation of the local mean over a part, and that of the speckle about it.
+    """Standard deviations, in a part, of the local mean grey and of the speckle about it.
 
-    The local mean is weighted by a Gaussian of `sigma` cells inside the part. A plane fitted to
-    it, which attenuation or gain may leave, does not count.
+    The local mean is weighted by a Gaussian of `sigma` cells inside the part. A plane is fitted and
+    removed first, for attenuation and gain cause one.
     """
     left, top, width, height = cv2.boundingRect(part.view(np.uint8))
     window = np.s_[top : top + height, left : left + width]
@@ -277,16 +273,15 @@ def _unevenness(grey: np.ndarray, part: np.ndarray, sigma: float) -> tuple[float
 
 
 def edge_sharpness(around: Surroundings) -> float | None:
-    """Rise of the grey level across the outline over that from well inside to well outside.
+    """Grey step across the outline over the step from far inside to far outside; 1 if abrupt.
 
-    Across: from the cells just within to those just without; well inside and outside: an eighth
-    to a quarter of the lesion's size away. About 1 for an abrupt edge. None where lesion and
-    surroundings look alike.
+    Across the outline: cells up to 2.5 cells from it. Far inside and outside: an eighth to a
+    quarter of the lesion's size from it. None if that step is below :data:`VISIBLE_GREY`.
     """
     top, bottom, _, _ = around.box
     inside = cv2.distanceTransform(around.lesion.view(np.uint8), cv2.DIST_L2, 3)
     outside = cv2.distanceTransform((~around.any_lesion).view(np.uint8), cv2.DIST_L2, 3)
-    outside[bottom:] = 0  # beneath is another matter
+    outside[bottom:] = 0  # leaves out shadow and enhancement beneath
     near, far = (0, 2.5), (0.14 * around.size, 0.26 * around.size)
 
     def mean_of(distance: np.ndarray, reach: tuple[float, float]) -> float:

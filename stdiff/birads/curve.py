@@ -12,26 +12,26 @@ POINTS = 512
 _ORDERS = np.fft.fftfreq(POINTS, 1 / POINTS)
 _TURN = 2 * np.pi * np.arange(POINTS) / POINTS
 _FIRST_HARMONIC = np.stack([np.cos(_TURN), np.sin(_TURN)])
-# Integration of a Fourier series term by term; its mean is left out.
+# Integrates a Fourier series term by term, without its mean.
 _INTEGRAL = np.where(_ORDERS == 0, 0, 1 / (2j * np.pi * np.where(_ORDERS == 0, 1, _ORDERS)))
-# From integrals over a step between points to values at the points.
-_OF_A_STEP = np.exp(-1j * np.pi * _ORDERS / POINTS) / np.sinc(_ORDERS / POINTS)
+# From integrals over the step between two points to values at the points.
+_STEP_TO_POINT = np.exp(-1j * np.pi * _ORDERS / POINTS) / np.sinc(_ORDERS / POINTS)
 _NEWTON_STEPS = 20
 _CLOSED = 1e-10
 
 
 def closed_curve(curvature: np.ndarray) -> np.ndarray | None:
-    """The closed curve of unit length with a given curvature, as nearly as it can be closed.
+    """The closed curve of unit length whose curvature is nearest to the given one.
 
     The tangent angle is θ(s) = 2πs + ∫(κ − mean κ) ds, one full turn, and the curve z(s) = ∫ e^{iθ}
-    ds (Zahn and Roskies 1972). It ends where it began if ∫₀¹ e^{iθ} ds = 0: two equations, met by
-    adding α cos 2πs + β sin 2πs to θ with Newton's method.
+    ds (Zahn and Roskies 1972). It is closed if ∫₀¹ e^{iθ} ds = 0. These two equations are solved by
+    adding α cos 2πs + β sin 2πs to θ, with Newton's method.
 
     Args:
-        curvature: (512,) at evenly spaced points of the arc; 2π is that of the circle.
+        curvature: (512,) at evenly spaced points of the arc; 2π for a circle.
 
     Returns:
-        (512,) complex, evenly spaced along the arc; None if it cannot be closed that way.
+        (512,) complex, evenly spaced along the arc; None if Newton's method does not converge.
     """
     theta = _TURN + np.fft.ifft(np.fft.fft(curvature) * _INTEGRAL).real
     for _ in range(_NEWTON_STEPS):
@@ -45,52 +45,46 @@ def closed_curve(curvature: np.ndarray) -> np.ndarray | None:
             return None
         step = np.array([-(gap.conjugate() * across).imag, (gap.conjugate() * along).imag])
         step /= determinant
-        # A full Newton step from far away would overshoot; a radian at a time is enough.
+        # At most a radian at a time: a full Newton step from far away overshoots.
         theta = theta + (step / max(1.0, np.abs(step).max())) @ _FIRST_HARMONIC
     return None
 
 
-def evenly_spaced(curve: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-    """(so many points at even steps along a polygon, its length)."""
+def resampled_by_arc_length(curve: np.ndarray, count: int) -> tuple[np.ndarray, float]:
+    """(`count` points at equal arc-length steps along a closed polygon, its perimeter)."""
     closed = np.append(curve, curve[0])
     along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(closed)))])
     return np.interp(np.arange(count) * (along[-1] / count), along, closed), float(along[-1])
 
 
 def curvature_series(curve: np.ndarray, smoothing: float) -> np.ndarray:
-    """(256,) Fourier coefficients of a curve's curvature, in units of that of a circle.
+    """(256,) Fourier coefficients of a curve's curvature, in units of a circle's curvature.
 
-    Coefficient k is that of e^{2πiks} along the arc; for a circle they are 1, 0, 0, …
+    Coefficient k belongs to e^{2πiks} along the arc; a circle has 1, 0, 0, …
 
     Args:
         curve: any number of points.
-        smoothing: standard deviation of the Gaussian it is smoothed with, in units of its length.
+        smoothing: standard deviation of the Gaussian blur along the curve, in units of its length.
     """
-    points, _ = evenly_spaced(curve, POINTS)
+    points, _ = resampled_by_arc_length(curve, POINTS)
     damping = np.exp(-2 * (np.pi * _ORDERS * smoothing) ** 2)
     slope = np.fft.ifft(np.fft.fft(points) * damping * (2j * np.pi * _ORDERS))
-    way = np.sign(_area_moments(points)[0])
-    # Curvature is how far the tangent turns from point to point: at most half a turn, even at the
-    # tip of a spike, where the quotient of derivatives has no bound.
-    turns = way * np.angle(np.roll(slope, -1) * slope.conj())
-    return (np.fft.fft(turns) * _OF_A_STEP)[: POINTS // 2] / (2 * np.pi)
+    direction = np.sign(area_moments(points)[0])
+    # The turn of the tangent from point to point is at most half a turn, even at the tip of a
+    # spike, where the quotient of derivatives is unbounded.
+    turns = direction * np.angle(np.roll(slope, -1) * slope.conj())
+    return (np.fft.fft(turns) * _STEP_TO_POINT)[: POINTS // 2] / (2 * np.pi)
 
 
 def enclosed_area(curve: np.ndarray) -> float:
-    """Area within a curve (shoelace formula), 0 for one that is folded onto itself."""
+    """Area within a curve (shoelace formula); 0 for a curve folded onto itself."""
     return abs(float((curve.conj() * np.roll(curve, -1)).imag.sum())) / 2
 
 
-def area_and_axes(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:
-    """Area within a curve, its centroid, and the (2, 2) covariance of the points in it."""
-    area, centre, covariance_22 = _area_moments(curve)
-    return abs(area), centre, covariance_22
-
-
 def elongation(covariance_22: np.ndarray) -> tuple[float, float]:
-    """ln(long / short axis) times (cos 2φ, sin 2φ), φ the angle of the long axis from the x axis.
+    """ln(long / short axis) times (cos 2φ, sin 2φ); φ is the angle from the x to the long axis.
 
-    (0, 0) for a disc, whose long axis has no angle; the first is > 0 for a lesion wider than tall.
+    (0, 0) for a disc; the first number is > 0 for a lesion wider than tall.
     """
     (xx, xy), (_, yy) = covariance_22
     spread = np.hypot(xx - yy, 2 * xy)
@@ -100,34 +94,37 @@ def elongation(covariance_22: np.ndarray) -> tuple[float, float]:
     return float(log_ratio * (xx - yy) / spread), float(log_ratio * 2 * xy / spread)
 
 
-def rounded(curve: np.ndarray) -> np.ndarray:
-    """The curve moved to centroid 0 and stretched until its axes are equal, at the same area."""
-    _, centre, covariance_22 = _area_moments(curve)
-    return _mapped(curve - centre, _root(covariance_22, -0.5))
+def with_equal_axes(curve: np.ndarray) -> np.ndarray:
+    """The curve moved to centroid 0 and stretched to equal axes, its area unchanged."""
+    _, centre, covariance_22 = area_moments(curve)
+    values, vectors = np.linalg.eigh(covariance_22)
+    values = np.maximum(values, 1e-12)
+    # The inverse root of the covariance, scaled to determinant 1.
+    inverse_root_22 = vectors @ np.diag((values / np.sqrt(values.prod())) ** -0.5) @ vectors.T
+    return _mapped(curve - centre, inverse_root_22)
 
 
-def stretched(
+def with_area_and_axes(
     curve: np.ndarray, area: float, elongation_2: tuple[float, float], centre: complex
 ) -> np.ndarray:
-    """A curve of equal axes around 0 (see :func:`rounded`) given an area, axes and a centre."""
+    """A curve of :func:`with_equal_axes`, given an area, an :func:`elongation` and a centre."""
     log_ratio = np.hypot(*elongation_2)
     half_angle = 0.5 * np.arctan2(elongation_2[1], elongation_2[0])
     cos, sin = np.cos(half_angle), np.sin(half_angle)
     turn_22 = np.array([[cos, -sin], [sin, cos]])
     axes_22 = np.diag([np.exp(log_ratio / 2), np.exp(-log_ratio / 2)])
-    scale = np.sqrt(area / abs(_area_moments(curve)[0]))
+    scale = np.sqrt(area / abs(area_moments(curve)[0]))
     return _mapped(curve, scale * (turn_22 @ axes_22 @ turn_22.T)) + centre
 
 
 def rasterised(curve: np.ndarray, height_px: int, width_px: int) -> np.ndarray | None:
     """(height, width) bool: pixels whose centre lies within; None if the curve crosses itself.
 
-    Crossings are seen by the winding number of pixel centres, which is 0 or 1 for a curve that
-    does not cross itself, either way round.
+    A curve that does not cross itself has winding numbers of pixel centres of 0 and 1, or 0 and -1.
 
     Args:
         curve: in pixels; pixel (row, column) covers [column, column + 1) x [row, row + 1).
-        height_px, width_px: what lies outside is cut off.
+        height_px, width_px: the image; whatever lies outside is cut off.
     """
     x, y = curve.real - 0.5, curve.imag - 0.5
     next_x, next_y = np.roll(x, -1), np.roll(y, -1)
@@ -161,8 +158,11 @@ def rasterised(curve: np.ndarray, height_px: int, width_px: int) -> np.ndarray |
     return lesion_HW
 
 
-def _area_moments(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:
-    """Signed area, centroid and covariance of the polygon's inside (Green's theorem)."""
+def area_moments(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:
+    """Signed area, centroid, and (2, 2) covariance of the area within (Green's theorem).
+
+    The area is positive for a curve that runs from +x to +y.
+    """
     origin = curve.mean()
     x, y = (curve - origin).real, (curve - origin).imag
     next_x, next_y = np.roll(x, -1), np.roll(y, -1)
@@ -178,13 +178,6 @@ def _area_moments(curve: np.ndarray) -> tuple[float, complex, np.ndarray]:
         (centre_x, centre_y), (centre_x, centre_y)
     )
     return area, complex(origin) + complex(centre_x, centre_y), covariance_22
-
-
-def _root(covariance_22: np.ndarray, power: float) -> np.ndarray:
-    """A power of a covariance matrix, scaled to determinant 1."""
-    values, vectors = np.linalg.eigh(covariance_22)
-    values = np.maximum(values, 1e-12)
-    return vectors @ np.diag((values / np.sqrt(values.prod())) ** power) @ vectors.T
 
 
 def _mapped(curve: np.ndarray, map_22: np.ndarray) -> np.ndarray:

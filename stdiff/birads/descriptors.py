@@ -1,9 +1,8 @@
-"""BI-RADS descriptors that image and mask tell by themselves, at native geometry.
+"""BI-RADS descriptors derived from image and mask, at native geometry.
 
-They fill columns nobody annotated and are never marked annotated. All describe the largest
-component of the mask. Each is defined where it is computed: :mod:`stdiff.birads.shape` (what the
-mask tells alone), :mod:`stdiff.birads.acoustics` (echoes of lesion and tissue) and
-:mod:`stdiff.birads.calcifications`.
+They fill columns without an annotation and are never marked as annotated. All describe the largest
+component of the mask. For definitions see :mod:`stdiff.birads.shape` (mask alone),
+:mod:`stdiff.birads.acoustics` (echoes of lesion and tissue), :mod:`stdiff.birads.calcifications`.
 """
 
 from __future__ import annotations
@@ -15,31 +14,30 @@ import numpy as np
 
 from stdiff.birads.acoustics import (
     Surroundings,
-    beneath_of,
     echo_difference,
     echo_pattern,
     edge_sharpness,
+    posterior_difference,
     posterior_features,
     surroundings_of,
 )
-from stdiff.birads.calcifications import bright_spots
-from stdiff.birads.shape import MIN_AREA_PX, Shape, measure_lesion, separate
+from stdiff.birads.calcifications import MIN_SPOTS, count_bright_spots
+from stdiff.birads.shape import MIN_AREA_PX, Shape, largest_and_count, measure_lesion
 
-# Rise of the grey level across the outline over that from well inside to well outside.
+# Minimum :func:`edge_sharpness` of a circumscribed margin.
 SHARP_EDGE = 0.4
 
 
 @dataclass(frozen=True)
 class Description:
-    """What image and mask tell of the largest lesion.
+    """Terms and measures of the largest lesion.
 
     Attributes:
         terms: lexicon terms by column of :class:`stdiff.birads.lexicon.Findings` (``margin`` a
             tuple); a column that cannot be derived is absent.
-        measures: the fields of the case table's ``measures``; a value that cannot be told is
-            None. ``area_fraction`` is that of the largest lesion over the native frame; the two
-            differences are uncorrected grey levels, see :func:`echo_difference` and
-            :func:`posterior_features`.
+        measures: the fields of the case table's ``measures``, None where undefined.
+            ``area_fraction`` is of the native frame; the two differences are in grey levels, see
+            :func:`echo_difference` and :class:`stdiff.birads.acoustics.PosteriorDifference`.
         lesion_count: 8-connected components of the mask.
     """
 
@@ -67,28 +65,28 @@ def describe(image_HW: np.ndarray, mask_HW: np.ndarray) -> Description:
         mask_HW: (height, width) bool, several lesions allowed.
 
     Returns:
-        No terms and no measures but None for an empty mask or a lesion below
+        No terms, and measures of None, for an empty mask or a lesion below
         :data:`stdiff.birads.shape.MIN_AREA_PX` pixels.
     """
-    lesion_HW, lesion_count = separate(mask_HW)
+    lesion_HW, lesion_count = largest_and_count(mask_HW)
     if cv2.countNonZero(lesion_HW.view(np.uint8)) < MIN_AREA_PX:
         return Description({}, dict.fromkeys(_MEASURES), lesion_count)
     shape = measure_lesion(lesion_HW)
     around = surroundings_of(image_HW, lesion_HW, mask_HW)
-    beneath = beneath_of(around)
-    spots = bright_spots(around)
+    beneath = posterior_difference(around)
+    spots = count_bright_spots(around)
     terms: dict[str, str | tuple[str, ...] | None] = {
         "shape": shape.shape,
         "orientation": shape.orientation,
         "margin": margin(shape, around),
         "echo_pattern": echo_pattern(around, beneath),
         "posterior_features": posterior_features(beneath),
-        "calcifications": "in a mass" if spots.convincing else None,
+        "calcifications": "in a mass" if spots >= MIN_SPOTS else None,
     }
     found = {name: getattr(shape, name) for name in _MEASURES if hasattr(shape, name)}
     found["echo_difference_grey"] = echo_difference(around)
     found["posterior_difference_grey"] = beneath.middle_grey if beneath else None
-    found["bright_spots"] = spots.count
+    found["bright_spots"] = spots
     return Description(
         terms={column: term for column, term in terms.items() if term},
         measures={name: found[name] for name in _MEASURES},
@@ -97,11 +95,11 @@ def describe(image_HW: np.ndarray, mask_HW: np.ndarray) -> Description:
 
 
 def margin(shape: Shape, around: Surroundings) -> tuple[str, ...]:
-    """The margin that the outline shows; empty where it is not clear.
+    """The margin of the outline; empty where it is unclear.
 
-    A circumscribed margin is "sharp, with an abrupt transition", which the mask cannot show: where
-    the grey level rises too slowly across the outline, the term is withheld (and "indistinct" not
-    claimed: in a phantom one circumscribed lesion in four looks as soft as an indistinct one).
+    A circumscribed margin is "sharp, with an abrupt transition". Where the grey level rises too
+    slowly across the outline, the term is left out. "Indistinct" is not given instead: in a phantom
+    one circumscribed lesion in four looks as soft as an indistinct one.
     """
     if shape.margin == "circumscribed":
         sharpness = edge_sharpness(around)

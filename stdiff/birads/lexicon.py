@@ -1,11 +1,11 @@
-"""The BI-RADS ultrasound lexicon (5th edition) and the captions made of its terms.
+"""The BI-RADS ultrasound lexicon (5th edition) and captions of its terms.
 
 A caption is one line such as::
 
     BI-RADS 4A, malignant: irregular shape, not parallel orientation, indistinct and
     spiculated margin, hypoechoic, posterior shadowing, calcifications in a mass
 
-Everything in it is optional; the empty caption says nothing (and is the unconditional one).
+Every part is optional; the empty caption is the unconditional one.
 ``parse(render(findings)) == findings`` holds for every combination of terms.
 """
 
@@ -34,7 +34,7 @@ ECHO_PATTERNS = (
 POSTERIOR_FEATURES = ("no posterior features", "enhancement", "shadowing", "combined pattern")
 CALCIFICATIONS = ("in a mass", "outside of a mass", "intraductal", "none")
 
-# Findings columns with one term each; `margin` holds several and `birads` is matched by itself.
+# Findings column → terms. `margin` may hold several of them, every other column one.
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "pathology": PATHOLOGIES,
     "birads": BIRADS,
@@ -46,7 +46,37 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "calcifications": CALCIFICATIONS,
 }
 
-# Spellings people use for the same term, hyphens read as blanks.
+# Column → term → its phrase in a caption.
+_PHRASES_OF: dict[str, dict[str, str]] = {
+    "shape": {term: f"{term} shape" for term in SHAPES},
+    "orientation": {term: f"{term} orientation" for term in ORIENTATIONS},
+    "echo_pattern": {term: term for term in ECHO_PATTERNS},
+    "posterior_features": {
+        "no posterior features": "no posterior features",
+        "enhancement": "posterior enhancement",
+        "shadowing": "posterior shadowing",
+        "combined pattern": "combined posterior pattern",
+    },
+    "calcifications": {
+        "in a mass": "calcifications in a mass",
+        "outside of a mass": "calcifications outside of a mass",
+        "intraductal": "intraductal calcifications",
+        "none": "no calcifications",
+    },
+}
+# Phrase → (column, term): those of a caption, and the bare terms of all but calcifications.
+_PHRASES: dict[str, tuple[str, str]] = {
+    **{p: (c, term) for c, by_term in _PHRASES_OF.items() for term, p in by_term.items()},
+    **{term: ("pathology", term) for term in PATHOLOGIES},
+    **{f"{term} echo pattern": ("echo_pattern", term) for term in ECHO_PATTERNS},
+    **{
+        term: (column, term)
+        for column in ("shape", "orientation", "echo_pattern", "posterior_features")
+        for term in VOCABULARY[column]
+    },
+}
+
+# Other spellings of a phrase, hyphens replaced by blanks.
 _SPELLINGS = {
     "taller than wide": "not parallel orientation",
     "non parallel": "not parallel orientation",
@@ -77,7 +107,7 @@ _SPLIT_WORDS = re.compile(r"\b(hypo|hyper|iso|an|micro) (echoic|lobulated)\b")
 
 
 class CaptionError(InputError):
-    """A caption holds a word that is not in the lexicon."""
+    """A term is not in the lexicon, or contradicts another one of the caption."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +132,7 @@ class Findings:
                         f"{name}: {term!r} is not a lexicon term; expected "
                         f"one of {', '.join(terms)}"
                     )
-        # One order of margins, so that equal findings render to equal captions.
+        # Sorted, so that equal findings render to equal captions.
         object.__setattr__(self, "margin", tuple(m for m in MARGINS if m in set(self.margin)))
 
     @classmethod
@@ -111,7 +141,7 @@ class Findings:
         values = {f.name: row.get(f.name) for f in fields(cls)}
         clean = {k: v for k, v in values.items() if k != "margin" and isinstance(v, str)}
         margin = values["margin"]
-        # pandas gives lists as arrays, and NaN where there is none.
+        # pandas returns lists as arrays, and NaN for null.
         unknown = margin is None or isinstance(margin, float)
         return cls(**clean, margin=() if unknown else tuple(margin))
 
@@ -124,68 +154,24 @@ class Findings:
 
 def render(findings: Findings) -> str:
     """One-line caption of the findings; the empty string when nothing is known."""
-    head = []
-    if findings.birads:
-        head.append(f"BI-RADS {findings.birads}")
+    head = [f"BI-RADS {findings.birads}"] if findings.birads else []
     if findings.pathology:
         head.append(findings.pathology)
-    terms = []
-    if findings.shape:
-        terms.append(f"{findings.shape} shape")
-    if findings.orientation:
-        terms.append(f"{findings.orientation} orientation")
-    if findings.margin:
-        terms.append(" and ".join(findings.margin) + " margin")
-    if findings.echo_pattern:
-        terms.append(findings.echo_pattern)
-    if findings.posterior_features in ("enhancement", "shadowing"):
-        terms.append(f"posterior {findings.posterior_features}")
-    elif findings.posterior_features == "combined pattern":
-        terms.append("combined posterior pattern")
-    elif findings.posterior_features:
-        terms.append(findings.posterior_features)
-    if findings.calcifications == "none":
-        terms.append("no calcifications")
-    elif findings.calcifications == "intraductal":
-        terms.append("intraductal calcifications")
-    elif findings.calcifications:
-        terms.append(f"calcifications {findings.calcifications}")
+    phrases = {c: by_term.get(getattr(findings, c)) for c, by_term in _PHRASES_OF.items()}
+    phrases["margin"] = " and ".join(findings.margin) + " margin" if findings.margin else None
+    terms = [phrases[column] for column in VOCABULARY if phrases.get(column)]
     return ": ".join(part for part in (", ".join(head), ", ".join(terms)) if part)
 
 
-def _phrases() -> dict[str, tuple[str, str]]:
-    """Every phrase that stands for one term → (column, term)."""
-    phrases: dict[str, tuple[str, str]] = {}
-    for term in PATHOLOGIES:
-        phrases[term] = ("pathology", term)
-    for term in SHAPES:
-        phrases[term] = phrases[f"{term} shape"] = ("shape", term)
-    for term in ORIENTATIONS:
-        phrases[term] = phrases[f"{term} orientation"] = ("orientation", term)
-    for term in ECHO_PATTERNS:
-        phrases[term] = phrases[f"{term} echo pattern"] = ("echo_pattern", term)
-    for term in POSTERIOR_FEATURES:
-        phrases[term] = ("posterior_features", term)
-    for term in ("enhancement", "shadowing"):
-        phrases[f"posterior {term}"] = ("posterior_features", term)
-    phrases["combined posterior pattern"] = ("posterior_features", "combined pattern")
-    phrases["no calcifications"] = ("calcifications", "none")
-    phrases["intraductal calcifications"] = ("calcifications", "intraductal")
-    for term in ("in a mass", "outside of a mass"):
-        phrases[f"calcifications {term}"] = ("calcifications", term)
-    return phrases
-
-
-_PHRASES = _phrases()
 _BIRADS_PATTERN = re.compile(r"^bi ?rads ?(?:category|score)? ?(\d) ?([abc]?)$")
 
 
 def parse(caption: str) -> Findings:
-    """Findings named in a caption, tolerant of spelling and order, strict about unknown words.
+    """Findings named in a caption. Spelling variants and any order are accepted, unknown words not.
 
     Raises:
-        CaptionError: for a phrase the lexicon does not know, with the nearest one it does, or
-            for two different terms of the same kind.
+        CaptionError: a phrase is not in the lexicon (the message suggests the nearest one), or a
+            column other than margin has two different terms.
     """
     found: dict[str, Any] = {}
     margin: list[str] = []
@@ -205,7 +191,7 @@ def parse(caption: str) -> Findings:
 
 
 def _plain(phrase: str) -> str:
-    """A phrase in the lexicon's own spelling, as far as it is a known variant of it."""
+    """The lexicon's spelling of a known variant; any other phrase as it is."""
     phrase = " ".join(phrase.replace("-", " ").split())
     phrase = _NOUNS.sub("", _SPLIT_WORDS.sub(r"\1\2", phrase))
     phrase = re.sub(r"^(\w+?)(?:ly)? shaped$", r"\1 shape", phrase)
@@ -214,6 +200,7 @@ def _plain(phrase: str) -> str:
 
 
 def _read_phrase(written: str, caption: str) -> tuple[str, list[str]]:
+    """(column, terms) of one phrase."""
     phrase = _plain(written)
     if match := _BIRADS_PATTERN.match(phrase):
         if (category := (match[1] + match[2]).upper()) in BIRADS:
@@ -226,7 +213,7 @@ def _read_phrase(written: str, caption: str) -> tuple[str, list[str]]:
         column, term = _PHRASES[phrase]
         return column, [term]
     parts = re.split(r"\s*(?:&| and )\s*", re.sub(r"\s*margin$", "", phrase))
-    # "not circumscribed - indistinct" says no more than "indistinct".
+    # "not circumscribed - indistinct" means "indistinct".
     parts = [re.sub(r"^not circumscribed ?", "", part) for part in parts]
     if all(part in MARGINS for part in parts):
         return "margin", parts

@@ -1,4 +1,4 @@
-"""What every mask must be like, as a user writes it: terms, and ranges of what is measured.
+"""Queries for lesion masks: BI-RADS terms, and ranges of what is measured on the mask.
 
 For example ``pathology=malignant, margin=spiculated|angular, area_fraction=0.02..0.1``.
 """
@@ -8,26 +8,18 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from stdiff.birads.lexicon import VOCABULARY, Findings
 from stdiff.runtime.files import InputError
 
+if TYPE_CHECKING:
+    from stdiff.birads.shape import Shape
 
-class Measures(Protocol):
-    """What a mask must tell of its largest lesion, see :class:`stdiff.birads.shape.Shape`."""
-
-    area_fraction: float
-    aspect: float
-    axis_ratio: float
-    solidity: float
-    centroid: tuple[float, float]
-
-
-# What can be asked as a range; all but the last of the largest lesion.
-MEASURED = {
+# Measure → (lowest, highest) possible value. All but the last are of the largest lesion.
+MEASURE_LIMITS = {
     "area_fraction": (0.0, 1.0),
     "aspect": (0.0, math.inf),
     "axis_ratio": (0.0, 1.0),
@@ -40,33 +32,37 @@ _EXAMPLE = "pathology=malignant, margin=spiculated|angular, area_fraction=0.02..
 
 
 @dataclass(frozen=True)
-class Where:
-    """Conditions that every mask must meet.
+class Query:
+    """Terms and ranges that every mask must match.
 
     Attributes:
-        terms: findings column → terms, one of which is asked.
-        ranges: name in :data:`MEASURED` → (least, greatest) value.
+        terms: findings column → accepted terms.
+        ranges: name in :data:`MEASURE_LIMITS` → (lowest, highest) accepted value.
     """
 
     terms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def met_terms(self, findings: Findings) -> int:
-        """How many of the conditions on terms the findings meet."""
+    def count_matches(self, findings: Findings) -> int:
+        """Number of columns in which the findings hold an accepted term."""
         return sum(bool(set(terms) & set(terms_of(findings, c))) for c, terms in self.terms.items())
 
-    def violations(self, shape: Measures, lesion_count: int) -> list[str]:
-        """Ranges that a mask is outside of, in words."""
-        found = measured(shape, lesion_count)
+    def matches(self, findings: Findings) -> bool:
+        """Whether the findings hold an accepted term in every column of the query."""
+        return self.count_matches(findings) == len(self.terms)
+
+    def range_violations(self, shape: Shape, lesion_count: int) -> list[str]:
+        """Measures of a mask outside their range, each with the value and the range."""
+        values = measures_of(shape, lesion_count)
         return [
-            f"{name} {found[name]:.3g} instead of {low:g}..{high:g}"
+            f"{name} {values[name]:.3g} instead of {low:g}..{high:g}"
             for name, (low, high) in self.ranges.items()
-            if not low <= found[name] <= high
+            if not low <= values[name] <= high
         ]
 
 
-def measured(shape: Measures, lesion_count: int) -> dict[str, float]:
-    """The values of :data:`MEASURED` of one mask."""
+def measures_of(shape: Shape, lesion_count: int) -> dict[str, float]:
+    """The values of :data:`MEASURE_LIMITS` of one mask."""
     return {
         "area_fraction": shape.area_fraction,
         "aspect": shape.aspect,
@@ -78,61 +74,66 @@ def measured(shape: Measures, lesion_count: int) -> dict[str, float]:
     }
 
 
-def parse_where(text: str) -> Where:
-    """Conditions separated by commas: ``column=term|term`` or ``name=low..high``.
+def parse_query(text: str) -> Query:
+    """Read parts separated by commas: ``column=term|term`` or ``measure=low..high``.
 
     Raises:
-        InputError: with every condition that cannot be read.
+        InputError: with every part that cannot be read.
     """
     terms: dict[str, tuple[str, ...]] = {}
     ranges: dict[str, tuple[float, float]] = {}
     problems = []
-    for condition in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = (part.strip() for part in condition.partition("="))
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (side.strip() for side in part.partition("="))
         if not equals or not value:
-            problems.append(f"{condition!r}: expected name=value")
+            problems.append(f"{part!r}: expected name=value")
         elif name in terms or name in ranges:
-            problems.append(f"{condition!r}: {name} is asked twice; write terms as a|b")
+            problems.append(f"{part!r}: {name} occurs twice; write alternative terms as a|b")
         elif name in VOCABULARY:
-            asked = tuple(term.strip() for term in value.split("|"))
-            problems += [_no_term(condition, name, t) for t in asked if t not in VOCABULARY[name]]
-            terms[name] = asked
-        elif name in MEASURED:
-            problem, ranges[name] = _range(condition, name, value)
-            problems += [problem] if problem else []
+            terms[name] = tuple(term.strip() for term in value.split("|"))
+            problems += [
+                f"{part!r}: {term!r} is not a term of {name}; "
+                + _hint(term, VOCABULARY[name], cutoff=0.4)
+                for term in terms[name]
+                if term not in VOCABULARY[name]
+            ]
+        elif name in MEASURE_LIMITS:
+            try:
+                ranges[name] = _range(name, value)
+            except ValueError as error:
+                ranges[name] = MEASURE_LIMITS[name]
+                problems.append(f"{part!r}: {error}")
         else:
-            known = [*VOCABULARY, *MEASURED]
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            problems.append(f"{condition!r}: {name!r} cannot be asked; {hint}")
+            hint = _hint(name, [*VOCABULARY, *MEASURE_LIMITS])
+            problems.append(f"{part!r}: {name!r} is neither a column nor a measure; {hint}")
     if "normal" in terms.get("pathology", ()):
         problems.append("'pathology=normal': a normal image has no lesion to draw; leave it out")
     if problems:
         listed = "\n".join(f"- {problem}" for problem in problems)
-        raise InputError(f"the masks asked for cannot be read, e.g. {_EXAMPLE!r}:\n{listed}")
-    return Where(terms, ranges)
+        raise InputError(f"cannot read the mask query; write e.g. {_EXAMPLE!r}:\n{listed}")
+    return Query(terms, ranges)
 
 
 def terms_of(findings: Findings, column: str) -> tuple[str, ...]:
-    """The terms of one column, none where it is unknown."""
+    """The terms of one column; empty if unknown."""
     value = getattr(findings, column)
     return value if column == "margin" else (value,) if value else ()
 
 
-def _no_term(condition: str, column: str, term: str) -> str:
-    near = difflib.get_close_matches(term, VOCABULARY[column], n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(VOCABULARY[column])}"
-    return f"{condition!r}: {term!r} is no term of {column}; {hint}"
+def _hint(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
+    nearest = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(known)}"
 
 
-def _range(condition: str, name: str, value: str) -> tuple[str | None, tuple[float, float]]:
-    least, most = MEASURED[name]
+def _range(name: str, value: str) -> tuple[float, float]:
+    """(low, high) from ``low..high``, ``low..``, ``..high`` or one number."""
+    lowest, highest = MEASURE_LIMITS[name]
     match = re.fullmatch(r"([0-9.eE+-]*?)\.\.([0-9.eE+-]*)", value)
+    low_text, high_text = match.groups() if match else (value, value)
     try:
-        low, high = (match[1], match[2]) if match else (value, value)
-        asked = (float(low or least), float(high or most))
+        low, high = float(low_text or lowest), float(high_text or highest)
     except ValueError:
-        return f"{condition!r}: expected numbers, e.g. {name}=0.1..0.3", (least, most)
-    if not least <= asked[0] <= asked[1] <= most:
-        return f"{condition!r}: expected {least:g} <= low <= high <= {most:g}", (least, most)
-    return None, asked
+        raise ValueError(f"expected numbers, e.g. {name}=0.1..0.3") from None
+    if not lowest <= low <= high <= highest:
+        raise ValueError(f"expected {lowest:g} <= low <= high <= {highest:g}")
+    return low, high

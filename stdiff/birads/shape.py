@@ -1,10 +1,9 @@
-"""What a lesion mask tells by itself, at the geometry of the mask as given.
+"""Shape descriptors of a lesion mask, at the geometry of the mask as given.
 
-Width and height come from the second moments, which a single stray pixel hardly moves: for an
-ellipse with semi-axes a (along x) and b (along y) the standard deviations are a/2 and b/2. What
-the outline tells comes from one smooth closed curve, :mod:`stdiff.birads.outline`: every number but
-``area_fraction`` is then the same whatever the pixel size, as long as the lesion has enough pixels
-(:data:`MIN_AREA_PX`) for an outline.
+Width and height come from second moments, which hardly depend on a single stray pixel: an ellipse
+with semi-axes a (along x) and b (along y) has the standard deviations a/2 and b/2. Measures of the
+outline come from one smooth closed curve, :mod:`stdiff.birads.outline`, so that no number but
+``area_fraction`` depends on the pixel size for lesions of :data:`MIN_AREA_PX` or more.
 
 Terms: ACR BI-RADS Atlas, 5th ed. (2013), ultrasound lexicon, B. Masses.
 """
@@ -16,46 +15,43 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from stdiff.birads.outline import Outline, edge_of, ellipse_bending, outline_of
+from stdiff.birads.outline import Outline, edge_pixels, ellipse_energy, measure_outline
 
-# Fewer pixels have no shape to speak of.
+# Minimum size of a lesion with an outline.
 MIN_AREA_PX = 20
-# An outline whose course bends this many times as much as the ellipse of its own axes is no oval:
-# an egg or "two or three undulations" (BI-RADS) stay below.
-IRREGULAR_ABOVE_BENDING = 1.4
-# Short over long axis above which an outline is called round, not oval.
+# Coarse curvature energy over that of the ellipse of equal axes; an egg, or an oval with "two or
+# three undulations" (BI-RADS), stays below.
+IRREGULAR_ABOVE_ENERGY = 1.4
+# Short over long axis.
 ROUND_ABOVE_AXIS_RATIO = 0.85
 
-# Margins that leave their trace in a mask. Between them a gap is left where none is named.
+# Limits of the margins visible in a mask; outlines in the gaps between them get no term.
 _FEW_NOTCHES, _MANY_NOTCHES = 2, 7
-_SMOOTH_BENDING = 2.75
-_SMALL_LOBES_BENDING = (5.0, 30.0)
-_SPICULES_BENDING = 45.0
-_CORNERS_BENDING = 2.0
+# Curvature energy over that of the ellipse of equal axes.
+_SMOOTH_ENERGY, _CORNERS_ENERGY, _SPICULES_ENERGY = 2.75, 2.0, 45.0
+_SMALL_LOBES_ENERGY = (5.0, 30.0)
+# Straight fraction of the outline.
 _STRAIGHT_SIDES, _HARDLY_STRAIGHT = 0.42, 0.36
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Descriptors of the largest lesion of a mask; those of the outline None for a speck.
+    """Descriptors of the largest lesion of a mask; those of the outline are None for a speck.
 
     Attributes:
         area_fraction: its pixels over all pixels of the frame, in (0, 1].
         aspect: height over width (standard deviations along y and x), > 0.
         axis_ratio: short over long principal axis, in (0, 1].
-        solidity: its pixels over those in its convex hull, in (0, 1]; 1 for any digitised convex
-            outline, however small.
+        solidity: its pixels over those in its convex hull, in (0, 1]; 1 for a convex outline.
         centroid: (x, y) as fractions of width and height, in (0, 1).
-        orientation: "parallel" (to the skin: the long axis lies within 45° of the horizontal) or
-            "not parallel".
+        orientation: "parallel" (long axis within 45° of the horizontal) or "not parallel".
         shape: "round", "oval" or "irregular", see :func:`shape_term`.
         compactness: 4 pi area / perimeter^2 (Cox 1927), in (0, 1]; 1 for a disc.
         curvature_energy: perimeter / (4 pi^2) times the integral of the squared curvature, >= 1;
-            1 for a circle (the bending energy of Young et al. 1974, made free of scale).
-        lobulations: bulges between notches, 0 for a convex outline; see
-            :class:`stdiff.birads.outline.Outline`.
-        margin: "circumscribed", "microlobulated", "angular" or "spiculated" where the outline is
-            clear about it, else None; see :func:`margin_term`.
+            1 for a circle (bending energy of Young et al. 1974, independent of scale).
+        lobulations: notches between bulges, 0 for a convex outline.
+        margin: "circumscribed", "microlobulated", "angular" or "spiculated", None if unclear; see
+            :func:`margin_term`.
     """
 
     area_fraction: float
@@ -73,22 +69,22 @@ class Shape:
 
 def count_lesions(mask_HW: np.ndarray) -> int:
     """Number of 8-connected components above zero."""
-    return separate(mask_HW)[1]
+    return largest_and_count(mask_HW)[1]
 
 
 def largest_lesion(mask_HW: np.ndarray) -> np.ndarray:
     """The largest 8-connected component as a boolean array; all False for an empty mask."""
-    return separate(mask_HW)[0]
+    return largest_and_count(mask_HW)[0]
 
 
-def separate(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
+def largest_and_count(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
     """The largest 8-connected component as a boolean array, and the number of components."""
     bytes_HW = _as_bytes(mask_HW)
-    window = window_of(bytes_HW)
+    window = bounding_box(bytes_HW)
     contours, hierarchy = cv2.findContours(
         bytes_HW[window], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    # In a two-level hierarchy what has no parent is a component, the rest are holes.
+    # In a two-level hierarchy components have no parent; the rest are holes.
     count = int((hierarchy[0, :, 3] < 0).sum()) if contours else 0
     if count <= 1:
         return bytes_HW.view(np.bool_), count
@@ -98,7 +94,7 @@ def separate(mask_HW: np.ndarray) -> tuple[np.ndarray, int]:
     return lesion_HW, count
 
 
-def lesion_parts(mask_HW: np.ndarray) -> list[np.ndarray]:
+def components(mask_HW: np.ndarray) -> list[np.ndarray]:
     """Each 8-connected component above zero as a (height, width) boolean array."""
     count, labels = cv2.connectedComponents(_as_bytes(mask_HW), connectivity=8)
     return [labels == number for number in range(1, count)]
@@ -121,16 +117,16 @@ def measure(mask_HW: np.ndarray) -> Shape:
 
 def measure_lesion(lesion_HW: np.ndarray) -> Shape:
     """Descriptors of a (height, width) bool mask of one lesion, see :func:`measure`."""
-    window = window_of(lesion_HW)
+    window = bounding_box(lesion_HW)
     lesion = np.ascontiguousarray(lesion_HW[window]).view(np.uint8)
     if not lesion.size:
         raise ValueError("the mask holds no lesion to measure")
     moments = cv2.moments(lesion, binaryImage=True)
     area_px = moments["m00"]
     aspect, axis_ratio = _axes(moments)
-    edge_N2 = edge_of(lesion)
+    edge_N2 = edge_pixels(lesion)
     has_outline = area_px >= MIN_AREA_PX and min(lesion.shape) > 2
-    outline = outline_of(lesion, edge_N2) if has_outline else None
+    outline = measure_outline(lesion, edge_N2) if has_outline else None
     height_px, width_px = lesion_HW.shape
     return Shape(
         area_fraction=area_px / lesion_HW.size,
@@ -141,8 +137,8 @@ def measure_lesion(lesion_HW: np.ndarray) -> Shape:
             (window[1].start + moments["m10"] / area_px + 0.5) / width_px,
             (window[0].start + moments["m01"] / area_px + 0.5) / height_px,
         ),
-        # aspect <= 1 says just that: var_x - var_y = (long - short) cos(2 angle of the long axis).
-        # The tolerance makes a disc parallel, whatever the rounding of its sums.
+        # var_x - var_y = (long - short) cos(2 angle of the long axis), so parallel is aspect <= 1.
+        # The tolerance makes a disc parallel despite rounding.
         orientation="parallel" if aspect <= 1 + 1e-9 else "not parallel",
         shape=shape_term(axis_ratio, outline),
         compactness=outline.compactness if outline else None,
@@ -155,38 +151,34 @@ def measure_lesion(lesion_HW: np.ndarray) -> Shape:
 def shape_term(axis_ratio: float, outline: Outline | None) -> str:
     """BI-RADS shape: oval is "elliptical or egg-shaped", round "spherical", irregular neither.
 
-    Irregular: the course of the outline, margin detail smoothed away, bends more than
-    :data:`IRREGULAR_ABOVE_BENDING` times as much as the ellipse of equal axes. Else round if the
-    axes are as good as equal (:data:`ROUND_ABOVE_AXIS_RATIO`), or oval.
-
-    Args:
-        axis_ratio: short over long axis.
-        outline: None for a speck, which is round or oval.
+    Irregular: after margin detail is smoothed away, the outline has more than
+    :data:`IRREGULAR_ABOVE_ENERGY` times the curvature energy of the ellipse of equal axes. Else
+    round above :data:`ROUND_ABOVE_AXIS_RATIO`, or oval. A speck (outline None) is round or oval.
     """
-    if outline and outline.course_energy > IRREGULAR_ABOVE_BENDING * ellipse_bending(axis_ratio):
+    if outline and outline.coarse_energy > IRREGULAR_ABOVE_ENERGY * ellipse_energy(axis_ratio):
         return "irregular"
     return "round" if axis_ratio > ROUND_ABOVE_AXIS_RATIO else "oval"
 
 
 def margin_term(outline: Outline, axis_ratio: float) -> str | None:
-    """BI-RADS margin as far as an outline tells it; None where it is not clear.
+    """BI-RADS margin of an outline; None if unclear.
 
     Spiculated ("sharp lines radiating") and microlobulated ("short cycle undulations") outlines
-    have many notches, sharp and round ones; angular ("sharp corners") ones have straight sides and
-    hardly a notch; circumscribed ("well defined, abrupt transition") ones bend like an ellipse.
-    An indistinct margin is not in the mask, see :mod:`stdiff.birads.descriptors`.
+    have many notches, sharp or round; angular ("sharp corners") ones have straight sides and few
+    notches; circumscribed ones bend like an ellipse. A mask does not show an indistinct margin.
     """
-    bending = outline.curvature_energy / ellipse_bending(axis_ratio)
+    energy = outline.curvature_energy / ellipse_energy(axis_ratio)
     if outline.lobulations >= _MANY_NOTCHES:
-        if bending > _SPICULES_BENDING:
+        if energy > _SPICULES_ENERGY:
             return "spiculated"
-        low, high = _SMALL_LOBES_BENDING
-        return "microlobulated" if low < bending < high else None
+        low, high = _SMALL_LOBES_ENERGY
+        return "microlobulated" if low < energy < high else None
     if outline.lobulations <= _FEW_NOTCHES:
-        if outline.straight_fraction > _STRAIGHT_SIDES and bending > _CORNERS_BENDING:
+        has_corners = energy > _CORNERS_ENERGY
+        if has_corners and outline.straight_fraction > _STRAIGHT_SIDES:
             return "angular"
-        straight = outline.straight_fraction > _HARDLY_STRAIGHT and bending > _CORNERS_BENDING
-        if bending < _SMOOTH_BENDING and not straight:
+        nearly_angular = has_corners and outline.straight_fraction > _HARDLY_STRAIGHT
+        if energy < _SMOOTH_ENERGY and not nearly_angular:
             return "circumscribed"
     return None
 
@@ -194,7 +186,7 @@ def margin_term(outline: Outline, axis_ratio: float) -> str | None:
 def _axes(moments: dict[str, float]) -> tuple[float, float]:
     """(aspect, axis ratio) of an area; see :class:`Shape`."""
     xx, xy, yy = (moments[name] / moments["m00"] for name in ("mu20", "mu11", "mu02"))
-    # A pixel is a unit square with a variance of 1/12 of its own: no division by zero below.
+    # A pixel is a unit square with a variance of 1/12; this avoids a division by zero below.
     xx, yy = xx + 1 / 12, yy + 1 / 12
     spread, mean = float(np.hypot((xx - yy) / 2, xy)), (xx + yy) / 2
     return float(np.sqrt(yy / xx)), float(np.sqrt((mean - spread) / (mean + spread)))
@@ -207,18 +199,16 @@ def _as_bytes(mask_HW: np.ndarray) -> np.ndarray:
     return (mask_HW > 0).view(np.uint8)
 
 
-def window_of(lesion_HW: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the box around all lesions (bool or uint8); empty if there is none."""
-    bytes_HW = lesion_HW.view(np.uint8)
-    left, top, width, height = cv2.boundingRect(bytes_HW)
+def bounding_box(lesion_HW: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the box around all lesions (bool or uint8); empty without a lesion."""
+    left, top, width, height = cv2.boundingRect(lesion_HW.view(np.uint8))
     return slice(top, top + height), slice(left, left + width)
 
 
 def _hull_pixels(edge_N2: np.ndarray) -> float:
     """Pixels whose centre lies in or on the convex hull of pixel centres.
 
-    Pick's theorem: the points with whole coordinates in a polygon whose corners have such are its
-    area + half of those on its boundary + 1.
+    Pick's theorem, for a polygon of corners with whole coordinates: area + boundary points / 2 + 1.
     """
     corners_N2 = cv2.convexHull(edge_N2)[:, 0]
     sides_N2 = np.abs(np.diff(corners_N2, axis=0, append=corners_N2[:1]))

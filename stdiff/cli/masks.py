@@ -80,7 +80,7 @@ def sample(
     seed: Seed = 0,
 ) -> None:
     """Draw new masks into a case table without images; kind bank needs cases and splits."""
-    from stdiff.birads.query import parse_where
+    from stdiff.birads.query import parse_query
     from stdiff.corpus.plan import training_bank, write_masks
     from stdiff.masks.prior import Prior
     from stdiff.masks.sources import mask_source
@@ -96,7 +96,7 @@ def sample(
         size,
         size,
         bank=bank,
-        where=parse_where(where),
+        query=parse_query(where),
         balance=strengths,
     )
     write_masks(source, out, corpus=out.stem, count=count, seed=seed)

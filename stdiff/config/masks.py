@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stdiff.birads.lexicon import VOCABULARY
-from stdiff.birads.query import parse_where
+from stdiff.birads.query import parse_query
 from stdiff.config.generator import Section
 from stdiff.runtime.files import InputError
 
-# Findings columns, whose terms can be balanced, and how strongly.
+# Findings columns whose terms can be balanced, and the strength.
 MaskTerm = Literal[*VOCABULARY]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -56,7 +56,7 @@ class MasksConfig(Section):
         if not any(self.weights.values()):
             raise ValueError("no kind of mask has a weight above 0; write e.g. curvature: 1")
         try:
-            parse_where(self.where)
+            parse_query(self.where)
         except InputError as error:
             raise ValueError(f"where: {error}") from None
         return self

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stdiff.birads.lexicon import VOCABULARY, render
-from stdiff.birads.query import parse_where
+from stdiff.birads.query import parse_query
 from stdiff.birads.shape import count_lesions
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.fitting import fit_prior
@@ -109,8 +109,8 @@ def write_plan(
         seed: corpus seed, >= 0.
         first: index of the first row, >= 0: a part of a plan is planned by itself.
         prior: fitted to the same cases; without it, it is fitted here where it is needed.
-        where: conditions, see :func:`stdiff.birads.query.parse_where`.
-        balance: see :func:`stdiff.masks.findings.probabilities`.
+        where: query, see :func:`stdiff.birads.query.parse_query`.
+        balance: see :func:`stdiff.masks.findings.balanced_probabilities`.
         kept_backgrounds: put the lesions into real lesion-free training images.
 
     Raises:
@@ -127,7 +127,7 @@ def write_plan(
         bank.height_px,
         bank.width_px,
         bank=bank,
-        where=parse_where(where),
+        query=parse_query(where),
         balance=balance,
     )
     backgrounds = []

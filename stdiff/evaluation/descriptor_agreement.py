@@ -1,9 +1,8 @@
-"""How well the terms told from pixels agree with those a person gave or a simulation was made with.
+"""Agreement of terms derived from pixels with annotated or simulated terms.
 
 Balanced accuracy is the mean of the recalls of the terms that occur (Brodersen et al. 2010);
-Cohen's kappa is unweighted, for the terms have no order (Cohen 1960). Cases whose term could not
-be told are counted apart and enter neither. Where a value is not defined it is null, and `reason`
-says why: no agreement is ever made up.
+Cohen's kappa is unweighted, for the terms have no order (Cohen 1960). Cases without a derived term
+are counted separately and enter neither. Undefined values are null, and `reason` says why.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from stdiff.runtime.files import InputError, write_text
 
 DESCRIPTORS = ("shape", "orientation", "echo_pattern", "posterior_features")
 _COLUMNS = (*DESCRIPTORS, "calcifications", "margin")
-# With fewer cases a figure says nothing.
+# Minimum number of cases for a value.
 MIN_CASES = 10
-_NOT_TOLD = "not told"
+_NOT_DERIVED = "not derived"
 
 Terms = dict[str, Any]
 
@@ -40,10 +39,10 @@ def evaluate_descriptors(collection: str, raw: Path, out: Path, truth: Path | No
     Args:
         collection: a key of :data:`stdiff.datasets.harmonize.READERS`.
         raw: its folder.
-        out: JSON file: for each descriptor n, balanced_accuracy, kappa, not_told, reason and
-            confusion (given term → derived term → cases); for margins one such entry a term and
-            one for circumscribed against the rest; and cases that could not be used, with reasons.
-        truth: ``phantom_truth.csv``; its terms then stand for the annotated ones.
+        out: JSON file: for each descriptor n, balanced_accuracy, kappa, not_derived, reason and
+            confusion (given term → derived term → cases), with one entry for each margin; and
+            cases that could not be used, with reasons.
+        truth: ``phantom_truth.csv``, whose terms replace the annotated ones.
 
     Returns:
         The same as a table of text, without the confusion.
@@ -86,54 +85,53 @@ def evaluate_descriptors(collection: str, raw: Path, out: Path, truth: Path | No
 
 
 def agreement(pairs: Sequence[tuple[Terms, Terms]]) -> dict[str, dict[str, Any]]:
-    """Agreement of (given, derived) terms for each descriptor and each kind of margin.
+    """Agreement of (given, derived) terms for each descriptor and each margin.
 
-    Calcifications are compared as in a mass or not, margins one term against the rest.
-
-    Terms map a column to its term (``margin``: several); a column that is absent is unknown.
+    Calcifications are compared as in a mass or not, margins as one term against the rest. Terms map
+    a column to its term (``margin``: several); absent columns are unknown.
     """
     results = {}
     for name in DESCRIPTORS:
         both = [(given[name], derived.get(name)) for given, derived in pairs if given.get(name)]
         results[name] = compare(both, VOCABULARY[name])
-    # Calcifications are named where they are seen; a mass without the term shows none.
-    seen = [
-        (_has("in a mass", [given["calcifications"]]), _has("in a mass", [shown]))
+    # Without a derived term, a mass shows no calcifications.
+    both = [
+        (_has("in a mass", [term]), _has("in a mass", [derived.get("calcifications", "none")]))
         for given, derived in pairs
-        if given.get("calcifications")
-        for shown in [derived.get("calcifications", "none")]
+        if (term := given.get("calcifications"))
     ]
-    results["calcifications: in a mass or not"] = compare(seen, ("in a mass", "not in a mass"))
-    margins = [
-        (given["margin"], derived.get("margin")) for given, derived in pairs if given.get("margin")
-    ]
+    results["calcifications: in a mass or not"] = compare(both, ("in a mass", "not in a mass"))
     for term in MARGINS:
-        # One against the rest: of a lesion's several margins, is this one of them?
-        both = [(_has(term, given), _has(term, derived)) for given, derived in margins]
+        both = [
+            (_has(term, given["margin"]), _has(term, derived.get("margin")))
+            for given, derived in pairs
+            if given.get("margin")
+        ]
         name = f"margin: {term}" if term != "circumscribed" else "margin: circumscribed or not"
         results[name] = compare(both, (term, f"not {term}"))
     return results
 
 
-def _has(term: str, margin: Sequence[str] | None) -> str | None:
-    if not margin:
+def _has(term: str, terms: Sequence[str] | None) -> str | None:
+    """``term`` or ``not term``; None if no terms are known."""
+    if not terms:
         return None
-    return term if term in margin else f"not {term}"
+    return term if term in terms else f"not {term}"
 
 
 def compare(pairs: Sequence[tuple[str, str | None]], vocabulary: Sequence[str]) -> dict[str, Any]:
-    """Agreement of (given, derived) terms of one descriptor, the derived one None if not told.
+    """Agreement of (given, derived) terms of one descriptor; None if no term could be derived.
 
     Returns:
-        ``n`` cases told, ``not_told``, ``balanced_accuracy`` (0 to 1), ``kappa`` (-1 to 1), both
-        null where undefined with the ``reason`` (else null), and ``confusion``: given → derived →
-        cases, with ``not told`` among the derived.
+        Numbers of cases ``n`` with and ``not_derived`` without a derived term;
+        ``balanced_accuracy`` (0 to 1) and ``kappa`` (-1 to 1), both null where undefined; the
+        ``reason`` for that, else null; ``confusion``: given → derived (or ``not derived``) → cases.
     """
-    told = [(given, derived) for given, derived in pairs if derived is not None]
-    given, derived = [pair[0] for pair in told], [pair[1] for pair in told]
+    known = [(given, derived) for given, derived in pairs if derived is not None]
+    given, derived = [pair[0] for pair in known], [pair[1] for pair in known]
     result: dict[str, Any] = {
-        "n": len(told),
-        "not_told": len(pairs) - len(told),
+        "n": len(known),
+        "not_derived": len(pairs) - len(known),
         "balanced_accuracy": None,
         "kappa": None,
         "reason": _undefined(given, len(pairs)),
@@ -141,31 +139,31 @@ def compare(pairs: Sequence[tuple[str, str | None]], vocabulary: Sequence[str]) 
     }
     if result["reason"] is None:
         with warnings.catch_warnings():
-            # A derived term nobody gave is an error like any other.
+            # A derived term that is never given counts as an error.
             warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
             result["balanced_accuracy"] = float(balanced_accuracy_score(given, derived))
         result["kappa"] = float(cohen_kappa_score(given, derived))
     return result
 
 
-def _undefined(given: Sequence[str], asked: int) -> str | None:
-    """Why there is no agreement to speak of; None where there is."""
-    if not asked:
+def _undefined(given: Sequence[str], cases: int) -> str | None:
+    """Why the agreement is undefined; None if it is defined."""
+    if not cases:
         return "no case has a given term"
     if len(given) < MIN_CASES:
-        return f"{len(given)} cases told; at least {MIN_CASES} are needed"
+        return f"{len(given)} cases with a derived term; at least {MIN_CASES} are needed"
     if len(set(given)) == 1:
-        return f"every case told is {given[0]!r}; at least two terms are needed"
+        return f"every case with a derived term is {given[0]!r}; at least two terms are needed"
     return None
 
 
 def _confusion(
     pairs: Sequence[tuple[str, str | None]], vocabulary: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Cases by given and derived term, terms that do not occur left out."""
-    counts = Counter((given, derived or _NOT_TOLD) for given, derived in pairs)
+    """Number of cases by given and derived term, without terms that do not occur."""
+    counts = Counter((given, derived or _NOT_DERIVED) for given, derived in pairs)
     occurring = {term for pair in counts for term in pair}
-    columns = [term for term in (*vocabulary, _NOT_TOLD) if term in occurring]
+    columns = [term for term in (*vocabulary, _NOT_DERIVED) if term in occurring]
     given_terms = {given for given, _ in counts}
     return {
         given: {derived: counts[given, derived] for derived in columns}
@@ -175,11 +173,11 @@ def _confusion(
 
 
 def as_text(results: dict[str, dict[str, Any]]) -> str:
-    """A table for the terminal, one line a descriptor."""
+    """A table for the terminal, with a line for each descriptor."""
     width = max(map(len, results))
-    lines = [f"{'descriptor':{width}}      n  not told  balanced accuracy  kappa"]
+    lines = [f"{'descriptor':{width}}      n  not derived  balanced accuracy  kappa"]
     for name, result in results.items():
-        line = f"{name:{width}}  {result['n']:5d}  {result['not_told']:8d}  "
+        line = f"{name:{width}}  {result['n']:5d}  {result['not_derived']:11d}  "
         if result["reason"] is None:
             line += f"{result['balanced_accuracy']:17.3f}  {result['kappa']:5.2f}"
         else:
@@ -197,9 +195,9 @@ def _annotated(case: RawCase) -> Terms:
 
 
 def _truth_of(path: Path, cases: Sequence[RawCase]) -> Callable[[RawCase], Terms]:
-    """The terms a simulated case was made with, by its path below the phantom's folder."""
+    """A function that gives the terms a case was simulated with."""
     rows = {row["path"]: row for row in read_rows(path, ("path", *_COLUMNS), key="path")}
-    # The table names paths below the phantom, a case those below its collection.
+    # Paths in the table start at the folder of the phantom, those of a case at its collection.
     base = path.resolve().parent
     keys = {}
     for case in cases:
@@ -207,7 +205,7 @@ def _truth_of(path: Path, cases: Sequence[RawCase]) -> Callable[[RawCase], Terms
         keys[case.case_id] = image.relative_to(base).as_posix() if base in image.parents else ""
     if cases and not set(keys.values()) & set(rows):
         raise InputError(
-            f"{path}: names no image of the collection at {cases[0].root}; expected the "
+            f"{path}: names no image of the collection at {cases[0].root}; give the "
             "phantom_truth.csv that `stdiff phantom` wrote beside it"
         )
 
@@ -223,5 +221,5 @@ def _truth_of(path: Path, cases: Sequence[RawCase]) -> Callable[[RawCase], Terms
 
 
 def _known(findings: Findings, columns: Sequence[str]) -> Terms:
-    """The columns that hold a term."""
+    """Column → term, unknown ones left out."""
     return {name: term for name in columns if (term := getattr(findings, name))}

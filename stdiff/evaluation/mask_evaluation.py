@@ -1,4 +1,4 @@
-"""New masks beside real ones held out: can anything tell them apart, and are they copies?"""
+"""Realism of new masks, compared with held-out real masks."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def evaluate_masks(
 ) -> str:
     """Compare tables of masks with real masks of validation and test cases.
 
-    Real training masks stand in the same table: what they reach is what can be reached. Their
-    near-copies are those among the held-out masks, which are copies of nothing: the floor.
+    Real training masks are a row of the same table: the best attainable values. Their near-copies
+    are those among the held-out masks: the share without any copying.
 
     Args:
         tables: case tables with masks, one a kind; their stems are the names.

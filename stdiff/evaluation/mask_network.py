@@ -1,7 +1,7 @@
-"""Can a small network tell generated masks from real ones by their pixels?
+"""A small network that distinguishes generated from real masks by their pixels.
 
-The descriptors of :mod:`stdiff.evaluation.mask_realism` measure what they were designed for; a
-network also sees a wobble of the outline or a place in the frame that nobody thought of.
+It sees differences of outline and place that the descriptors of
+:mod:`stdiff.evaluation.mask_realism` do not measure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import integer_seed
 
 _WIDTHS = (16, 32, 64, 64)
-# Every block halves the side; less would leave no pixel.
+# Every block halves the side; a smaller image would lose its last pixel.
 _MIN_SIZE_PX = 2 ** len(_WIDTHS)
 _DROPOUT, _PEAK_RATE, _WEIGHT_DECAY = 0.3, 4e-3, 1e-2
 _BATCH, _TEST_BATCH = 32, 512
@@ -38,22 +38,21 @@ def network_auc(
     size_px: int = 64,
     epochs: int = 15,
 ) -> float:
-    """How well a small network tells generated from real masks: area under the ROC curve.
+    """Area under the ROC curve of a small network that classifies masks as generated or real.
 
-    A classifier two-sample test (Lopez-Paz and Oquab 2017, arXiv 1610.06545): 0.5 = cannot be
-    told apart, 1 = always. Scores are pooled over
-    :func:`stdiff.evaluation.mask_realism.grouped_folds`, each
-    mask scored by a network that saw neither it nor another mask of its patient. Masks are shown
-    whole, place and size of the lesion included, and mirrored left to right half of the time.
-    The same seed gives the same number on a CPU, and nearly so on a GPU.
+    A classifier two-sample test (Lopez-Paz and Oquab 2017, arXiv 1610.06545): 0.5 =
+    indistinguishable, 1 = always distinguished. Scores are pooled over
+    :func:`stdiff.evaluation.mask_realism.grouped_folds`: no network scores a mask of a patient it
+    was trained on. The input is the whole mask, mirrored left to right half of the time. Results
+    are reproducible on a CPU, and nearly so on a GPU.
 
     Args:
         generated_NHW: any dtype, above zero = lesion.
         real_NHW: likewise, of the same height and width.
         real_groups: patient (or other group) of each real mask.
         seed: of the run.
-        size_px: side of the square masks are reduced to by averaging areas.
-        epochs: rounds over the masks of a fold.
+        size_px: side of the square to which masks are reduced by area averaging.
+        epochs: passes over the masks of a fold.
 
     Raises:
         InputError: masks of different sizes; too few masks or groups, see
@@ -84,13 +83,10 @@ def network_auc(
 
 
 def _reduced(masks_NHW: np.ndarray, size_px: int) -> torch.Tensor:
-    """(N, 1, size, size) float32: the part of each pixel that is lesion, in [0, 1]."""
-    small = [
-        cv2.resize(
-            (mask_HW > 0).astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_AREA
-        )
-        for mask_HW in masks_NHW
-    ]
+    """(N, 1, size, size) float32: lesion fraction of each pixel, in [0, 1]."""
+    masks_NHW = (masks_NHW > 0).astype(np.float32)
+    size = (size_px, size_px)
+    small = [cv2.resize(mask_HW, size, interpolation=cv2.INTER_AREA) for mask_HW in masks_NHW]
     return torch.from_numpy(np.stack(small)[:, None])
 
 
@@ -117,7 +113,7 @@ def _trained(
     device = compute_device()
     network = _network().to(device)
     batch = min(_BATCH, len(targets_N))
-    # What is left over of an epoch, too little for batch normalisation perhaps, is not shown.
+    # The incomplete last batch is left out: it may be too small for batch normalisation.
     steps = len(targets_N) // batch
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -1,8 +1,7 @@
-"""How alike a set of generated masks is to real masks held out, by what can be measured on them.
+"""Realism of generated masks: comparison of their descriptors with those of held-out real masks.
 
-Two questions. Could a classifier tell the sets apart, and in which descriptor do they differ? And
-is the generator more than a copier: does it cover the real masks, and how many of its masks are
-training masks moved, scaled or mirrored?
+Measured are how well a classifier distinguishes the sets, the distance of each descriptor, coverage
+of the real masks, and the share of near-copies of training masks.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ _TREES, _LEAF = 300, 3
 
 @dataclass(frozen=True)
 class Realism:
-    """Generated masks against real ones held out; see the function behind each number.
+    """Generated compared with held-out real masks; see the function of each number.
 
     Attributes:
         masks: number of generated masks.
-        descriptor_auc: :func:`two_sample_auc`; 0.5 = cannot be told apart, 1 = always.
-        network_auc: the same from the pixels, :func:`stdiff.evaluation.mask_network.network_auc`.
+        descriptor_auc: :func:`two_sample_auc`; 0.5 = indistinguishable.
+        network_auc: likewise, from pixels, :func:`stdiff.evaluation.mask_network.network_auc`.
         energy_distances: by descriptor, :func:`energy_distances`; 0 = same distribution.
         density: :func:`density_coverage`; about 1 for the same distribution.
         coverage: likewise, in [0, 1].
@@ -62,15 +61,15 @@ def realism(
     seed: int,
     network_auc: float,
 ) -> Realism:
-    """Compare generated masks with real ones held out, and look for copies of training masks.
+    """Compare generated with held-out real masks, and count copies of training masks.
 
     Args:
         generated_NHW: any dtype, above zero = lesion; a lesion in each.
-        real_NHW: real masks the generator never saw, of the same size in pixels.
+        real_NHW: real masks that the generator was not fitted to, of the same size in pixels.
         real_groups: patient (or other group) of each real mask.
         training_NHW: the masks the generator was fitted to, of any size.
         seed: of the run.
-        network_auc: measured by the caller, for masks know nothing of torch.
+        network_auc: measured by the caller, so that this module need not import torch.
 
     Raises:
         InputError: masks of different sizes, without a lesion, or too few; too few groups.
@@ -92,7 +91,7 @@ def realism(
 def check_sizes(generated_NHW: np.ndarray, real_NHW: np.ndarray) -> None:
     """Raise an InputError unless both sets are stacks of masks of one size in pixels.
 
-    A coarser raster leaves its staircase in an outline, and would itself tell the sets apart.
+    Different pixel sizes would by themselves distinguish the sets.
     """
     if generated_NHW.ndim != 3 or generated_NHW.shape[1:] != real_NHW.shape[1:]:
         raise InputError(
@@ -104,11 +103,9 @@ def check_sizes(generated_NHW: np.ndarray, real_NHW: np.ndarray) -> None:
 def describe_masks(masks_NHW: np.ndarray) -> pd.DataFrame:
     """Descriptors of the largest lesion of each mask (any dtype, above zero = lesion), a row each.
 
-    All columns are float: ``log_area_fraction``, ``log_aspect``, ``axis_ratio``, ``solidity``,
-    ``centre_x`` and ``centre_y`` (centroid), ``compactness``, ``log_curvature_energy`` and
-    ``lobulations`` as in :class:`stdiff.birads.shape.Shape`, logarithms natural, NaN for what a
-    speck does not tell; ``lesion_count`` of the whole mask; ``touches_border``, 1 where the
-    largest lesion reaches the edge of the frame, else 0.
+    All columns are float: measures of :class:`stdiff.birads.shape.Shape` (``log_``: natural
+    logarithm; ``centre_x``, ``centre_y``: centroid; NaN for the outline of a speck);
+    ``lesion_count`` of the whole mask; ``touches_border``, 1 or 0, of the largest lesion.
 
     Raises:
         InputError: a mask holds no lesion.
@@ -121,13 +118,12 @@ def describe_masks(masks_NHW: np.ndarray) -> pd.DataFrame:
 def two_sample_auc(
     generated: pd.DataFrame, real: pd.DataFrame, real_groups: Sequence[Any], seed: int
 ) -> float:
-    """How well a random forest tells generated from real descriptors: area under the ROC curve.
+    """Area under the ROC curve of a random forest that classifies descriptors as generated or real.
 
-    A classifier two-sample test (Lopez-Paz and Oquab 2017, arXiv 1610.06545): 0.5 = cannot be
-    told apart, 1 = always. Scores are pooled over :func:`grouped_folds`, each mask scored by a
-    forest that saw neither it nor another mask of its patient. Values a speck lacks are filled
-    with the median of the forest's own training rows. Tables are those of :func:`describe_masks`,
-    or any others of equal columns; ``real_groups`` names the patient of each real mask.
+    A classifier two-sample test (Lopez-Paz and Oquab 2017, arXiv 1610.06545): 0.5 =
+    indistinguishable, 1 = always distinguished. Scores are pooled over :func:`grouped_folds`: no
+    forest scores a mask of a patient it was trained on. Missing values become the median of the
+    training rows. Tables have equal columns; ``real_groups`` names the patient of each real mask.
 
     Raises:
         InputError: too few masks or groups, see :func:`grouped_folds`.
@@ -148,11 +144,11 @@ def two_sample_auc(
 def grouped_folds(
     generated: int, real: int, real_groups: Sequence[Any], seed: int
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """Labels (N,) int, 0 for generated masks, then 1 for real ones, and folds to test them in.
+    """Labels (N,) int, 0 for generated masks, then 1 for real ones, and cross-validation folds.
 
     Each of the :data:`FOLDS` folds is (indices to train on, indices to test on) with about the
-    same share of real masks; no group of real masks is on both sides. Generated masks are a group
-    each. Real masks whose group is None or NaN are one group together.
+    same share of real masks; no group of real masks is on both sides. Each generated mask is a
+    group. Real masks whose group is None or NaN form one group.
 
     Raises:
         InputError: fewer than 2 * :data:`FOLDS` masks on a side, a number of groups other than
@@ -164,12 +160,12 @@ def grouped_folds(
             f"{2 * FOLDS} of each; generate or hold out more"
         )
     if len(real_groups) != real:
-        raise InputError(f"{len(real_groups)} groups for {real} real masks; give one a mask")
+        raise InputError(f"{len(real_groups)} groups for {real} real masks; give one for each")
     patients, codes = np.unique(np.asarray(real_groups, dtype=str), return_inverse=True)
     if len(patients) < FOLDS:
         raise InputError(
-            f"real masks are of {len(patients)} patients or groups; {FOLDS} folds need at least "
-            f"{FOLDS}; hold out more"
+            f"real masks are of {len(patients)} patients; {FOLDS} folds need at least {FOLDS}; "
+            "hold out more"
         )
     labels_N = np.repeat([0, 1], [generated, real])
     groups_N = np.concatenate([np.arange(generated), generated + codes])
@@ -183,8 +179,8 @@ def energy_distances(generated: pd.DataFrame, real: pd.DataFrame) -> dict[str, f
     """Energy distance (Székely and Rizzo 2013) of each descriptor, in real standard deviations.
 
     0 for the same distribution; about 0.73 for a normal one moved by one standard deviation.
-    A column in which real masks do not vary stays in its own units; missing values are left out,
-    and a column without any value on a side is NaN.
+    A column that is constant in real masks keeps its units. Missing values are left out; a column
+    without any value on a side is NaN.
     """
     scales = StandardScaler().fit(real.to_numpy(float)).scale_
     distances = {}
@@ -201,11 +197,11 @@ def density_coverage(
     """Density and coverage (Naeem et al. 2020, arXiv 2002.09797).
 
     The ball of a real mask reaches to its ``neighbours``-th nearest real mask, in descriptors
-    standardised by the real masks (missing values: the real median). Density, >= 0, is how many
-    balls a generated mask lies in, over ``neighbours``: about 1 for the same distribution, more
-    where generated masks crowd among usual real ones. Coverage, in [0, 1], is the share of balls
-    with a generated mask in them; for the same distribution and as many masks on both sides about
-    1 - 2**-neighbours. It grows with the number of generated masks.
+    standardised by the real masks (missing values: the real median). Density, >= 0, is the mean
+    number of balls around a generated mask over ``neighbours``: about 1 for the same distribution,
+    more where generated masks cluster among typical real ones. Coverage, in [0, 1], is the share of
+    balls that hold a generated mask; it grows with the number of generated masks, and is about
+    1 - 2**-neighbours for the same distribution and equally many masks on both sides.
 
     Raises:
         InputError: no generated mask, or not more than ``neighbours`` real ones.
@@ -220,7 +216,7 @@ def density_coverage(
     ).fit(real.to_numpy(float))
     real_ND = standard.transform(real.to_numpy(float))
     generated_ND = standard.transform(generated[real.columns].to_numpy(float))
-    # A mask is its own nearest neighbour, which does not count.
+    # One more: each mask is its own nearest neighbour.
     radius_N = cKDTree(real_ND).query(real_ND, neighbours + 1)[0][:, -1]
     within_N = cKDTree(generated_ND).query_ball_point(real_ND, radius_N, return_length=True)
     return float(within_N.sum() / (neighbours * len(generated))), float((within_N > 0).mean())
@@ -246,6 +242,6 @@ def _describe(mask_HW: np.ndarray, index: int) -> dict[str, float | None]:
     }
 
 
-def _sklearn_seed(seed: int, purpose: str, *index: int) -> int:
-    """scikit-learn takes 32 bits."""
-    return integer_seed(seed, purpose, *index) % 2**32
+def _sklearn_seed(seed: int, stream: str, *index: int) -> int:
+    """A seed of 32 bits, the most that scikit-learn takes."""
+    return integer_seed(seed, stream, *index) % 2**32

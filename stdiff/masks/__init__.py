@@ -1,1 +1,1 @@
-"""Lesion masks: their descriptors, and where those of a synthetic corpus come from."""
+"""Lesion masks of a synthetic corpus: sources, and the clinical prior."""

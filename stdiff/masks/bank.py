@@ -1,8 +1,7 @@
-"""Masks drawn from a bank of real ones, augmented.
+"""Augmented masks from a bank of real ones: the labelled training masks an arm may use.
 
-The bank holds the labelled training masks an arm may see. A drawn mask is flipped left to right,
-scaled, shifted, mildly deformed, and rotated no farther than its orientation allows: the beam comes
-from above, and the orientation term refers to the skin.
+A drawn mask is flipped left to right, scaled, shifted, mildly deformed, and rotated as far as its
+orientation term (relative to the skin, at the top) allows.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from stdiff.birads.lexicon import Findings, render
-from stdiff.birads.query import Where
+from stdiff.birads.query import Query
 from stdiff.birads.shape import count_lesions, measure
 from stdiff.masks.copies import KnownLesions
-from stdiff.masks.findings import nearest_entries, probabilities
+from stdiff.masks.findings import balanced_probabilities, best_matches
 from stdiff.masks.sampling import (
     SampledMask,
     as_mask,
@@ -30,20 +29,20 @@ from stdiff.masks.sampling import (
 from stdiff.runtime.files import InputError, decode_png
 
 SCALE = (0.85, 1.15)
-# Depth carries meaning (skin above, muscle below), so a lesion does not wander far.
+# Of the side of the image. Small, because depth has a meaning (skin above, muscle below).
 SHIFT_FRACTION = 0.1
-# In units of the lesion's equivalent diameter, so that small lesions are deformed alike.
+# In units of the lesion's equivalent diameter.
 ELASTIC_AMPLITUDE = 0.04
 ELASTIC_SMOOTHNESS = 0.25
 ROTATION_DEG = 10.0
 _TRIES = 8
 _MASKS_TRIED = 500
-_LISTED = 10
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
 class BankMask:
-    """One real mask; kept as PNG, for thousands of them decoded would fill memory."""
+    """One real mask, as PNG: thousands of decoded masks would fill the memory."""
 
     case_id: str
     png: bytes
@@ -51,17 +50,15 @@ class BankMask:
 
 
 class MaskBank:
-    """Real lesion masks of one size with their findings.
-
-    The order of the table does not matter: masks are kept sorted by case_id.
+    """Real lesion masks of one size with their findings, sorted by case_id.
 
     Raises:
-        InputError: no rows, or masks that are missing, cannot be decoded, hold no lesion, are
-            all lesion, hold other values than 0 and 255, or differ in size; all of them named.
+        InputError: no rows, or masks that are missing, undecodable, without a lesion, all lesion,
+            of values other than 0 and 255, or of different sizes; all of them are named.
     """
 
     def __init__(self, cases: pd.DataFrame) -> None:
-        """Check and keep the masks of case-table rows (``case_id``, ``mask``, findings)."""
+        """``cases``: rows of a case table with ``case_id``, ``mask`` and findings."""
         if not len(cases):
             raise InputError("the mask bank is empty: no labelled training case with a lesion mask")
         rows = sorted(cases.to_dict("records"), key=lambda row: row["case_id"])
@@ -74,13 +71,13 @@ class MaskBank:
         return len(self.masks)
 
     def known_lesions(self) -> KnownLesions:
-        """What new masks should not be copies of."""
+        """The lesions that new masks must not copy."""
         return KnownLesions([decode_png(mask.png) for mask in self.masks])
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a mask of the bank was changed; all fields are kept in the origin of the new mask."""
+    """How a mask of the bank was changed; written to ``mask_origin`` of the new mask."""
 
     flip: bool
     rotate_deg: float = 0.0
@@ -95,62 +92,62 @@ class Change:
 
 
 class BankSource:
-    """Draws masks of a bank that meet the conditions, augmented.
+    """Draws masks of a bank that match a query, augmented.
 
     Raises:
-        InputError: no mask of the bank has the terms asked for; the message tells the nearest.
+        InputError: no mask of the bank has the terms of the query; the message names the nearest.
     """
 
     def __init__(
-        self, bank: MaskBank, where: Where | None = None, balance: Mapping[str, float] | None = None
+        self, bank: MaskBank, query: Query | None = None, balance: Mapping[str, float] | None = None
     ) -> None:
-        """Choose the bank's masks that have the terms asked for."""
-        self.where = where or Where()
+        """Choose the bank's masks that have the terms of the query."""
+        self.query = query or Query()
         findings = [mask.findings for mask in bank.masks]
-        numbers, met = nearest_entries(findings, self.where)
-        if met < len(self.where.terms):
-            near = render(findings[numbers[0]])
+        numbers = best_matches(findings, self.query)
+        if not self.query.matches(findings[numbers[0]]):
+            terms = ", ".join(f"{c}={'|'.join(terms)}" for c, terms in self.query.terms.items())
             raise InputError(
-                f"none of the {len(bank)} masks of the bank has all terms asked for "
-                f"({_asked(self.where)}); the nearest, {len(numbers)} of them, are like {near!r}: "
-                "ask for these, or take curvature masks, which can have terms that are not there"
+                f"none of the {len(bank)} masks of the bank has all terms of the query ({terms}); "
+                f"the nearest, {len(numbers)} of them, are like {render(findings[numbers[0]])!r}: "
+                "change the query, or use curvature masks, which need no such mask"
             )
         self.masks = [bank.masks[number] for number in numbers]
         findings = [mask.findings for mask in self.masks]
-        self.likely = probabilities(findings, [1.0] * len(findings), balance or {})
+        self.probabilities = balanced_probabilities(findings, [1.0] * len(findings), balance or {})
 
     def sample(self, rng: np.random.Generator) -> SampledMask:
         """An augmented mask with the findings of its origin.
 
-        The measured orientation and the number of lesions are those of the origin; if several
-        tries fail to keep them, only the flip is applied. Origin and change stand in
-        ``mask_origin``, e.g. ``bank:busi/benign-0001;flip=1;scale=1.05``.
+        ``mask_origin`` names origin and change, e.g. ``bank:busi/benign-0001;flip=1;scale=1.05``.
 
         Raises:
-            InputError: no mask met the ranges asked for.
+            InputError: no mask was in the ranges of the query.
         """
         nearest: list[str] = []
-        for _ in range(_MASKS_TRIED if self.where.ranges else 1):
-            origin = self.masks[rng.choice(len(self.masks), p=self.likely)]
+        for _ in range(_MASKS_TRIED if self.query.ranges else 1):
+            origin = self.masks[rng.choice(len(self.masks), p=self.probabilities)]
             mask_HW, change = augment(as_mask(decode_png(origin.png) > 0), rng)
-            problems: list[str] = []
-            if self.where.ranges:
-                problems = self.where.violations(measure(mask_HW), count_lesions(mask_HW))
+            problems = (
+                self.query.range_violations(measure(mask_HW), count_lesions(mask_HW))
+                if self.query.ranges
+                else []
+            )
             if not problems:
                 changed = f";{change}" if str(change) else ""
                 return SampledMask(mask_HW, origin.findings, f"bank:{origin.case_id}{changed}")
             if not nearest or len(problems) < len(nearest):
                 nearest = problems
         raise InputError(
-            f"no mask of {_MASKS_TRIED} drawn from the bank was in the ranges asked for: the "
-            f"nearest had {'; '.join(nearest)}; ask for that, or leave a range away"
+            f"none of {_MASKS_TRIED} masks drawn from the bank is in the ranges of the query; the "
+            f"nearest had {'; '.join(nearest)}; change the query accordingly, or leave out a range"
         )
 
 
 def augment(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Change]:
-    """(a 0/255 mask flipped, turned, scaled, shifted and deformed, what was done to it).
+    """(a 0/255 mask flipped, rotated, scaled, shifted and deformed; the change).
 
-    Orientation and number of lesions stay; the mask is flipped only if no try keeps them.
+    Orientation and number of lesions are kept; if several attempts fail, the mask is only flipped.
     """
     flip = bool(rng.random() < 0.5)
     if flip:
@@ -159,7 +156,7 @@ def augment(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
     area_px = np.count_nonzero(mask_HW)
     for _ in range(_TRIES):
         candidate_HW, change = _deform(mask_HW, flip, rng)
-        # Within a factor of two: smaller scaling errors are rounding, larger ones are lost parts.
+        # Rounding changes the area by less than a factor of two; lost parts by more.
         growth = np.count_nonzero(candidate_HW) / (area_px * change.scale**2)
         if (
             0.5 < growth < 2
@@ -172,7 +169,7 @@ def augment(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def _deform(mask_HW: np.ndarray, flip: bool, rng: np.random.Generator) -> tuple[np.ndarray, Change]:
-    """One random turned, scaled, shifted and elastically deformed copy."""
+    """A random rotated, scaled, shifted and elastically deformed copy."""
     diameter_px = equivalent_diameter_px(mask_HW)
     scale, shifts_px, centres = rng.uniform(*SCALE), [], []
     is_cut = False
@@ -181,7 +178,7 @@ def _deform(mask_HW: np.ndarray, flip: bool, rng: np.random.Generator) -> tuple[
         is_cut |= low == 0 or high == side_px - 1
         centres.append((low + high) / 2)
         shifts_px.append(_draw_shift(low, high, scale, side_px, rng))
-    # A cut side must stay along the border.
+    # The cut of a lesion must stay along the border.
     angle_deg = 0.0 if is_cut else rng.uniform(-ROTATION_DEG, ROTATION_DEG)
     cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
     y, x = (
@@ -200,9 +197,9 @@ def _deform(mask_HW: np.ndarray, flip: bool, rng: np.random.Generator) -> tuple[
 
 
 def _draw_shift(low: int, high: int, scale: float, side_px: int, rng: np.random.Generator) -> float:
-    """A shift along one axis that leaves the scaled span [low, high] within the image."""
+    """A random shift along one axis that keeps the scaled span [low, high] within the image."""
     if low == 0 or high == side_px - 1:
-        # Cut by the image's border: moved inwards, the straight cut would become an outline.
+        # Cut by the border: moved inwards, the straight cut would become part of the outline.
         return 0.0
     half = scale * (high - low) / 2
     to_start, to_end = half - (low + high) / 2, side_px - 1 - half - (low + high) / 2
@@ -212,7 +209,7 @@ def _draw_shift(low: int, high: int, scale: float, side_px: int, rng: np.random.
 
 
 def _check_rows(rows: list[dict[str, Any]]) -> tuple[int, int]:
-    """The one (height, width) of all masks."""
+    """(height, width) of all masks; an InputError names every mask that cannot be used."""
     masks = {row["case_id"]: _decode(row["mask"]) for row in rows}
     sizes = Counter(mask.shape for mask in masks.values() if mask is not None)
     usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
@@ -222,19 +219,16 @@ def _check_rows(rows: list[dict[str, Any]]) -> tuple[int, int]:
         for problem in _mask_problems(mask, usual)
     ]
     if len(masks) < len(rows):
-        problems.append(f"{len(rows) - len(masks)} case_id(s) stand more than once")
+        problems.append(f"{len(rows) - len(masks)} case_id(s) occur more than once")
     if problems:
-        listed = "\n".join(f"- {problem}" for problem in problems[:_LISTED])
-        more = f"\n- and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        listed = [f"- {problem}" for problem in problems[:_MAX_LISTED]]
+        if len(problems) > _MAX_LISTED:
+            listed.append(f"- and {len(problems) - _MAX_LISTED} more")
         raise InputError(
-            f"{len(problems)} of {len(rows)} masks cannot be in a mask bank; mend them or take "
-            f"them out of the case table:\n{listed}{more}"
+            f"{len(problems)} problems in {len(rows)} masks; correct them or remove the cases from "
+            "the case table:\n" + "\n".join(listed)
         )
     return usual
-
-
-def _asked(where: Where) -> str:
-    return ", ".join(f"{column}={'|'.join(terms)}" for column, terms in where.terms.items())
 
 
 def _decode(cell: dict[str, Any] | None) -> np.ndarray | None:
@@ -246,7 +240,7 @@ def _decode(cell: dict[str, Any] | None) -> np.ndarray | None:
 
 def _mask_problems(mask_HW: np.ndarray | None, usual: tuple[int, int]) -> Iterator[str]:
     if mask_HW is None:
-        yield "no mask that can be decoded"
+        yield "mask is missing or cannot be decoded"
         return
     if mask_HW.shape != usual:
         yield f"mask is {mask_HW.shape}, the others are {usual}; harmonize them to one size"

@@ -1,4 +1,4 @@
-"""Are new masks training masks moved, scaled or mirrored?"""
+"""Near-copies: masks that equal a known one after moving, scaling or mirroring."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import affine_transform, center_of_mass
 
-from stdiff.birads.shape import separate
+from stdiff.birads.shape import largest_and_count
 from stdiff.runtime.files import InputError
 
 NEAR_COPY_IOU = 0.95
 
-# Aligned lesions have a fifth of the raster: an ellipse fits as long as its axes are within 1 : 4.
+# Aligned lesions have a fifth of the raster's area: ellipses with axes of up to 1 : 4 fit.
 _RASTER_PX = 64
 _RASTER_AREA_PX = _RASTER_PX**2 / 5
 
 
 class KnownLesions:
-    """Lesions that a new one should not be a copy of.
+    """Lesions that a new one must not copy.
 
-    Two are copies whose intersection over union is above a threshold after alignment: centroid in
-    the middle, areas equal, mirrored left to right or not. Any oval is like any other of the same
-    axes, so real masks have near-copies too. A copy that was scaled loses some overlap to the
-    pixels: lesions below about 700 of them may be missed.
+    Two lesions are near-copies if their intersection over union is above a threshold after
+    alignment of centroid and area, mirrored left to right or not. Ovals of equal axes are alike, so
+    real masks have near-copies too. Copies of lesions below about 700 pixels may be missed, for
+    scaling costs them overlap.
 
     Raises:
         InputError: no mask, or one that holds no lesion.
@@ -32,7 +32,7 @@ class KnownLesions:
     def __init__(self, masks_NHW: Sequence[np.ndarray], iou: float = NEAR_COPY_IOU) -> None:
         """``masks_NHW``: of any sizes, non-zero on lesions; the largest lesion of each counts."""
         if not len(masks_NHW):
-            raise InputError("no training mask: copies can only be looked for with at least one")
+            raise InputError("near-copies need at least one training mask, found none")
         lesions = (lesion_of(mask_HW, index)[0] for index, mask_HW in enumerate(masks_NHW))
         aligned = np.stack([_aligned(lesion_HW) for lesion_HW in lesions])
         self._iou = iou
@@ -50,18 +50,17 @@ class KnownLesions:
 def near_copies(
     generated_NHW: np.ndarray, training_NHW: np.ndarray, iou: float = NEAR_COPY_IOU
 ) -> float:
-    """Share of generated masks whose largest lesion copies that of a training mask.
+    """Share of generated masks whose largest lesion is a near-copy of that of a training mask.
 
-    See :class:`KnownLesions`. The reference is what real masks held out give in place of the
-    generated ones.
+    See :class:`KnownLesions`; compare with the share among held-out real masks.
 
     Raises:
         InputError: a set is empty, or a mask holds no lesion.
     """
     if not len(generated_NHW) or not len(training_NHW):
         raise InputError(
-            f"{len(generated_NHW)} generated and {len(training_NHW)} training masks; copies can "
-            "only be looked for with at least one of each"
+            f"{len(generated_NHW)} generated and {len(training_NHW)} training masks; "
+            "near-copies need at least one of each"
         )
     known = KnownLesions(training_NHW, iou)
     lesions = (lesion_of(mask_HW, index)[0] for index, mask_HW in enumerate(generated_NHW))
@@ -69,23 +68,23 @@ def near_copies(
 
 
 def lesion_of(mask_HW: np.ndarray, index: int) -> tuple[np.ndarray, int]:
-    """The largest lesion and the number of lesions of a mask that has one."""
-    lesion_HW, count = separate(mask_HW)
+    """The largest lesion and the number of lesions of a mask; `index` is for the error."""
+    lesion_HW, count = largest_and_count(mask_HW)
     if not count:
         raise InputError(f"mask {index} (from 0) holds no lesion; leave out masks without one")
     return lesion_HW, count
 
 
 def _aligned(lesion_HW: np.ndarray) -> np.ndarray:
-    """One lesion as (64, 64) bool, centroid in the middle, of one area where it fits."""
+    """One lesion as (64, 64) bool, with its centroid in the middle, scaled to a fixed area."""
     rows, columns = (np.flatnonzero(lesion_HW.any(axis=axis)) for axis in (1, 0))
     box = lesion_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
-    step_px = np.sqrt(box.sum() / _RASTER_AREA_PX)  # of the mask, a pixel of the raster
+    step_px = np.sqrt(box.sum() / _RASTER_AREA_PX)  # pixels of the mask per pixel of the raster
     corner_px = np.array(center_of_mass(box)) - step_px * (_RASTER_PX - 1) / 2
     frame = {"output_shape": (_RASTER_PX, _RASTER_PX), "order": 1, "mode": "grid-constant"}
     return affine_transform(box, [step_px, step_px], corner_px, **frame) > 0.5
 
 
 def _packed(aligned_NHW: np.ndarray) -> np.ndarray:
-    """(N, 64) uint64: a bit a pixel."""
+    """(N, 64) uint64 with a bit for each pixel."""
     return np.packbits(aligned_NHW.reshape(len(aligned_NHW), -1), axis=1).view(np.uint64)

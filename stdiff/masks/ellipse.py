@@ -2,7 +2,7 @@
 
 ((x - x0) / a)^2 + ((y - y0) / b)^2 = 1 with a <= x0 <= W - a and b <= y0 <= H - b; benign a > b,
 malignant a < b; three size bands; the elastic deformation is stronger in malignant lesions. The
-paper gives no numbers for the bands and the deformation: those below are ours.
+paper gives no numbers for bands and deformation; those below are our choice.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from stdiff.birads.lexicon import Findings
-from stdiff.birads.query import Where
+from stdiff.birads.query import Query
 from stdiff.birads.shape import largest_lesion, measure
-from stdiff.masks.findings import probabilities
+from stdiff.masks.findings import balanced_probabilities
 from stdiff.masks.sampling import (
     SampledMask,
     as_mask,
@@ -38,14 +38,13 @@ _ELLIPSES_TRIED = 500
 
 
 class EllipseSource:
-    """Ellipses with findings that occur together, those of benign and malignant lesions.
+    """Draws ellipses with the findings of benign or malignant cases.
 
-    Pathologies come as often as in the table and the other terms in combinations that exist;
-    orientation and shape are then those measured on the mask. What the conditions ask of the mask
-    is met by drawing again, for an ellipse obeys no term.
+    Findings are as frequent as in the table; orientation and shape are then those measured on the
+    mask. Orientation, shape and ranges of the query are matched by rejection.
 
     Raises:
-        InputError: no entry is benign or malignant and has the terms asked for.
+        InputError: no entry is benign or malignant and matches the query.
     """
 
     def __init__(
@@ -54,52 +53,49 @@ class EllipseSource:
         masks: Sequence[float],
         height_px: int,
         width_px: int,
-        where: Where | None = None,
+        query: Query | None = None,
         balance: Mapping[str, float] | None = None,
     ) -> None:
-        """Choose the entries that meet the conditions; ``masks``: how many each stands for."""
-        self.height_px, self.width_px, self.where = height_px, width_px, where or Where()
-        measured = {name: self.where.terms[name] for name in _MEASURED if name in self.where.terms}
-        self.measured = Where(measured, self.where.ranges)
-        others = {k: terms for k, terms in self.where.terms.items() if k not in _MEASURED}
+        """Choose the entries that match the query; ``masks``: number of masks of each entry."""
+        self.height_px, self.width_px, self.query = height_px, width_px, query or Query()
+        of_case = {c: terms for c, terms in self.query.terms.items() if c not in _MEASURED}
         kept = [
             number
             for number, entry in enumerate(findings)
-            if entry.pathology in ELASTIC_AMPLITUDE
-            and Where(others).met_terms(entry) == len(others)
+            if entry.pathology in ELASTIC_AMPLITUDE and Query(of_case).matches(entry)
         ]
         if not kept:
             raise InputError(
                 "ellipse masks need cases of known pathology: none of the "
-                f"{len(findings)} findings is benign or malignant and has the terms asked for; "
+                f"{len(findings)} findings is benign or malignant and matches the query; "
                 "use bank or curvature masks"
             )
         self.findings = [findings[number] for number in kept]
-        self.likely = probabilities(self.findings, [masks[k] for k in kept], balance or {})
+        counts = [masks[number] for number in kept]
+        self.probabilities = balanced_probabilities(self.findings, counts, balance or {})
 
     def sample(self, rng: np.random.Generator) -> SampledMask:
-        """A deformed ellipse with findings to suit.
+        """A deformed ellipse and its findings.
 
         Raises:
-            InputError: none of many had the shape, orientation or range asked for.
+            InputError: none of many ellipses matched the query.
         """
         for _ in range(_ELLIPSES_TRIED):
-            findings = self.findings[rng.choice(len(self.findings), p=self.likely)]
+            findings = self.findings[rng.choice(len(self.findings), p=self.probabilities)]
             ellipse_HW = _ellipse(self.height_px, self.width_px, findings.pathology, rng)
             mask_HW = as_mask(_deform(ellipse_HW, ELASTIC_AMPLITUDE[findings.pathology], rng))
             measured = measure(mask_HW)
             findings = replace(findings, orientation=measured.orientation, shape=measured.shape)
-            is_met = self.measured.met_terms(findings) == len(self.measured.terms)
-            if is_met and not self.where.violations(measured, 1):
+            if self.query.matches(findings) and not self.query.range_violations(measured, 1):
                 return SampledMask(mask_HW, findings, "ellipse")
         raise InputError(
-            f"none of {_ELLIPSES_TRIED} ellipses had the shape, orientation and ranges asked for; "
-            "use curvature masks, which obey them"
+            f"none of {_ELLIPSES_TRIED} ellipses had the shape, orientation and ranges of the "
+            "query; use curvature masks, which are drawn to match it"
         )
 
 
 def _ellipse(height_px: int, width_px: int, pathology: str, rng: np.random.Generator) -> np.ndarray:
-    """A filled ellipse that lies within the image, boolean (height, width)."""
+    """(height, width) bool: a filled ellipse within the image."""
     band = SIZE_BANDS[rng.integers(len(SIZE_BANDS))]
     long_px = rng.uniform(*band) * min(height_px, width_px)
     short_px = long_px * rng.uniform(*AXIS_RATIO)
@@ -111,7 +107,7 @@ def _ellipse(height_px: int, width_px: int, pathology: str, rng: np.random.Gener
 
 
 def _deform(ellipse_HW: np.ndarray, amplitude: float, rng: np.random.Generator) -> np.ndarray:
-    """The ellipse after elastic deformation, one lesion without holes; undeformed if it is lost."""
+    """The ellipse after elastic deformation, its largest part without holes."""
     diameter_px = equivalent_diameter_px(ellipse_HW)
     displacement_2HW = elastic_displacement(
         ellipse_HW.shape, amplitude * diameter_px, ELASTIC_SMOOTHNESS * diameter_px, rng
@@ -119,7 +115,7 @@ def _deform(ellipse_HW: np.ndarray, amplitude: float, rng: np.random.Generator) 
     source_2HW = np.indices(ellipse_HW.shape) + displacement_2HW
     deformed_HW = largest_lesion(resample(ellipse_HW.astype(np.uint8), source_2HW))
     deformed_HW = ndimage.binary_fill_holes(deformed_HW)
-    # Strong deformation of a small ellipse can tear it apart; half of it must be left.
+    # Strong deformation can tear a small ellipse apart; it is kept undeformed then.
     if 2 * deformed_HW.sum() < ellipse_HW.sum():
         return ellipse_HW
     return deformed_HW

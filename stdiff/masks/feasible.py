@@ -1,114 +1,87 @@
-"""Which features can have what is asked for, before any outline is drawn of them."""
+"""Features of the prior that can match a query, checked before any outline is drawn."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
 from stdiff.birads.lexicon import Findings
-from stdiff.birads.query import Where
+from stdiff.birads.query import Query
 from stdiff.birads.shape import ROUND_ABOVE_AXIS_RATIO
-from stdiff.masks.prior import FEATURES, SHARP_MARGINS, Prior
+from stdiff.masks.prior import AREA, CENTRE, ELONGATION, FEATURES, Prior
 from stdiff.runtime.files import InputError
 
-AREA, ELONGATION, CENTRE = 0, slice(1, 3), slice(3, 5)
-# Longer and slimmer than that no lesion is drawn.
-_LEAST_AXIS_RATIO = 0.1
+# Minimum short over long axis of a lesion drawn for a query.
+_MIN_AXIS_RATIO = 0.1
 
 
-def check_ranges(prior: Prior, where: Where) -> None:
-    """Raise an InputError if a range lies outside of all that the prior knows."""
+def check_ranges(prior: Prior, query: Query) -> None:
+    """Raise an InputError if a range of the query has no overlap with the prior's features."""
     problems = []
-    for name, (low, high) in where.ranges.items():
+    for name, (low, high) in query.ranges.items():
         if name not in FEATURES:
             continue
-        least, most = prior.features[name][0], prior.features[name][-1]
-        if high < least or low > most:
-            nearest = f"{name}=..{most:g}" if low > most else f"{name}={least:g}.."
+        lowest, highest = prior.features[name][0], prior.features[name][-1]
+        if high < lowest or low > highest:
+            nearest = f"{name}=..{highest:g}" if low > highest else f"{name}={lowest:g}.."
             problems.append(
-                f"- {name}={low:g}..{high:g}: the prior's masks have {least:g} to {most:g}; "
+                f"- {name}={low:g}..{high:g}: the prior's masks have {lowest:g} to {highest:g}; "
                 f"the nearest possible is {nearest}"
             )
     if problems:
-        raise InputError("these masks cannot be had:\n" + "\n".join(problems))
+        raise InputError("no mask of the prior can match the query:\n" + "\n".join(problems))
 
 
-def reconciled(findings: Findings, where: Where) -> Findings:
-    """The findings without a contradiction between what was asked and what was not.
-
-    What was not asked for gives way. An outline with sharp features is irregular; orientation is
-    another name for an aspect above or below 1, and round for axes that are nearly equal.
-    """
-    free = {name for name in ("shape", "margin", "orientation") if name not in where.terms}
-    low, high = where.ranges.get("aspect", (0.0, np.inf))
-    if findings.orientation and "orientation" in free and (low > 1 or high < 1):
-        findings = replace(findings, orientation="not parallel" if low > 1 else "parallel")
-    low, high = where.ranges.get("axis_ratio", (0.0, 1.0))
-    if "shape" in free and findings.shape == "oval" and low > ROUND_ABOVE_AXIS_RATIO:
-        findings = replace(findings, shape="round")
-    if "shape" in free and findings.shape == "round" and high < ROUND_ABOVE_AXIS_RATIO:
-        findings = replace(findings, shape="oval")
-    if not set(SHARP_MARGINS) & set(findings.margin):
-        return findings
-    if "shape" in free and findings.shape:
-        return replace(findings, shape="irregular")
-    if "margin" in free and findings.shape in ("oval", "round"):
-        return replace(findings, margin=("circumscribed",))
-    return findings
-
-
-def can_be(features: np.ndarray, findings: Findings, where: Where) -> np.ndarray:
-    """(N,) bool: rows with the axes, area and centre asked for; the outline decides on the rest.
+def is_feasible(features: np.ndarray, findings: Findings, query: Query) -> np.ndarray:
+    """(N,) bool: rows whose axes, area and centre match; the outline may still not match.
 
     Args:
         features: (N, features) of :data:`stdiff.masks.prior.FEATURES`.
-        findings: terms that the mask shall have.
-        where: ranges that it shall be in.
+        findings: terms that the mask must have.
+        query: with the ranges that it must be in.
     """
-    values = _measured(features)
+    values = _measures(features)
     fits = np.ones(len(features), dtype=bool)
     if findings.orientation:
         fits &= (values["aspect"] <= 1) == (findings.orientation == "parallel")
     if findings.shape in ("round", "oval"):
         is_round = values["axis_ratio"] > ROUND_ABOVE_AXIS_RATIO
         fits &= is_round == (findings.shape == "round")
-    for name, (low, high) in where.ranges.items():
+    for name, (low, high) in query.ranges.items():
         if name in values:
             fits &= (low <= values[name]) & (values[name] <= high)
     return fits
 
 
-def set_right(
-    features: np.ndarray, findings: Findings, where: Where, rng: np.random.Generator
+def forced_features(
+    features: np.ndarray, findings: Findings, query: Query, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rows with what is asked written over what was drawn: it is rare, not impossible."""
+    """Rows of features changed to match findings and ranges that are rare in the prior."""
     features = features.copy()
     if findings.orientation:
         sign = 1 if findings.orientation == "parallel" else -1
         features[:, 1] = sign * np.abs(features[:, 1])
     if findings.shape == "round":
         features[:, ELONGATION] *= 0.1
-    for name, (low, high) in where.ranges.items():
+    for name, (low, high) in query.ranges.items():
         if name in FEATURES:
             column = features[:, FEATURES.index(name)]
             known = np.clip((low, high), column.min(), column.max())
             column[:] = np.clip(rng.uniform(*known, len(column)), low, high)
         elif name == "axis_ratio":
-            wanted = rng.uniform(max(low, _LEAST_AXIS_RATIO), max(high, _LEAST_AXIS_RATIO))
+            wanted = rng.uniform(max(low, _MIN_AXIS_RATIO), max(high, _MIN_AXIS_RATIO))
             long = np.maximum(np.hypot(*features[:, ELONGATION].T), 1e-9)
             features[:, ELONGATION] *= (-np.log(wanted) / long)[:, None]
         elif name == "aspect":
-            limits = np.clip((low, high), _LEAST_AXIS_RATIO, 1 / _LEAST_AXIS_RATIO)
+            limits = np.clip((low, high), _MIN_AXIS_RATIO, 1 / _MIN_AXIS_RATIO)
             features[:, ELONGATION] = [-np.log(rng.uniform(*limits)), 0.0]
     return features
 
 
-def _measured(features: np.ndarray) -> dict[str, np.ndarray]:
-    """What the features fix of a mask, by the names that ranges have.
+def _measures(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Measures of a query that follow from the features.
 
-    The variances along the axes are as e^{±ρ}, ρ = ln(long / short axis), those along x and y
-    therefore as cosh ρ ± sinh ρ cos 2φ.
+    The variances along the axes are proportional to e^{±ρ}, ρ = ln(long / short axis); those along
+    x and y therefore to cosh ρ ± sinh ρ cos 2φ.
     """
     log_ratio = np.hypot(*features[:, ELONGATION].T)
     lean = np.sinh(log_ratio) * features[:, 1] / np.maximum(log_ratio, 1e-9)

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from stdiff.birads.curve import area_and_axes, elongation, enclosed_area
+from stdiff.birads.curve import area_moments, elongation, enclosed_area
 from stdiff.birads.lexicon import Findings
-from stdiff.birads.outline import edge_of, traced
-from stdiff.birads.shape import MIN_AREA_PX, Shape, lesion_parts, measure_lesion, window_of
+from stdiff.birads.outline import edge_pixels, subpixel_outline
+from stdiff.birads.shape import MIN_AREA_PX, Shape, bounding_box, components, measure_lesion
 from stdiff.masks.bank import MaskBank
 from stdiff.masks.prior import (
     FEATURES,
@@ -29,16 +29,16 @@ from stdiff.masks.prior import (
 from stdiff.masks.roughness import roughness
 from stdiff.runtime.files import InputError, decode_png
 
-# Pseudo-masks that a group borrows from the one above it, for its mean and for its covariance.
-_BORROWED_MEAN, _BORROWED_SPREAD = 5, 20
-_LEAST_SCALE, _CORRELATION_KEPT = 0.05, 0.99
+# Weight of the group above, in masks, in the mean and in the covariance of a group.
+_MEAN_SHRINKAGE, _COVARIANCE_SHRINKAGE = 5, 20
+_MIN_SCALE, _CORRELATION_KEPT = 0.05, 0.99
 _SCORE_DIGITS = 2
 _KNOTS, _FEW_KNOTS = 41, 5
 
 
 @dataclass(frozen=True)
 class _Mask:
-    """What one mask tells."""
+    """Measures of one mask."""
 
     features: np.ndarray
     entry: Entry
@@ -47,26 +47,26 @@ class _Mask:
 
 
 def fit_prior(bank: MaskBank, about: str, *, keep_scores: bool = True) -> Prior:
-    """The prior of a bank's masks, each with its largest lesion.
+    """The prior of the largest lesions of a bank's masks.
 
     Args:
         bank: labelled training masks.
-        about: what they are, in words; kept in the file.
-        keep_scores: keep a line of numbers for each mask; else summary statistics only.
+        about: description of the masks, written to the file.
+        keep_scores: keep the scores of each mask; else summary statistics only.
 
     Raises:
-        InputError: fewer than two masks whose largest lesion has pixels enough for an outline.
+        InputError: fewer than two masks whose largest lesion is large enough for an outline.
     """
     found = [
-        described
+        measured
         for mask in bank.masks
-        if (described := _describe(decode_png(mask.png) > 0, mask.findings))
+        if (measured := _measure(decode_png(mask.png) > 0, mask.findings))
     ]
     if len(found) < 2:
         raise InputError(
             f"a prior cannot be fitted: {len(found)} of {len(bank)} masks have a lesion of at "
             f"least {MIN_AREA_PX} pixels, expected 2 or more; label more cases, or use the prior "
-            "that comes with the package (leave --prior away)"
+            "of the package (leave out --prior)"
         )
     features = np.stack([mask.features for mask in found])
     ranks = np.apply_along_axis(rankdata, 0, features)
@@ -88,12 +88,11 @@ def fit_prior(bank: MaskBank, about: str, *, keep_scores: bool = True) -> Prior:
     )
 
 
-def _outlined(findings: Findings, shape: Shape) -> tuple[Findings, str]:
+def _agreeing(findings: Findings, shape: Shape) -> tuple[Findings, str]:
     """(findings that agree with a mask, margin class of its outline).
 
-    Terms of shape and orientation that are known become those measured on the mask as stored, and
-    so does the margin as far as an outline can show it: `indistinct` is not in a mask, and stays
-    unless the outline has sharp features.
+    Known terms of shape, orientation and margin become those measured on the mask. A mask does not
+    show an indistinct margin, which is kept unless the outline has a sharp one.
     """
     margin = (shape.margin,) if shape.margin and findings.margin else ()
     if "indistinct" in findings.margin and shape.margin not in SHARP_MARGINS:
@@ -107,20 +106,22 @@ def _outlined(findings: Findings, shape: Shape) -> tuple[Findings, str]:
     return agreeing, shape.margin or "unclear"
 
 
-def _describe(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
-    parts = lesion_parts(lesion_HW)
+def _measure(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
+    """None for a lesion without an outline."""
+    parts = components(lesion_HW)
     largest_HW = max(parts, key=np.count_nonzero)
     shape = measure_lesion(largest_HW)
     if shape.curvature_energy is None:
         return None
-    window = window_of(largest_HW)
-    lesion = np.ascontiguousarray(largest_HW[window]).view(np.uint8)
-    curve = traced(edge_of(lesion), lesion) + complex(window[1].start + 0.5, window[0].start + 0.5)
-    if enclosed_area(curve) < 1:  # a hairline has no inside
+    rows, columns = bounding_box(largest_HW)
+    lesion = np.ascontiguousarray(largest_HW[rows, columns]).view(np.uint8)
+    corner = complex(columns.start + 0.5, rows.start + 0.5)
+    curve = subpixel_outline(edge_pixels(lesion), lesion) + corner
+    if enclosed_area(curve) < 1:  # a line has no inside
         return None
-    _, centre, covariance_22 = area_and_axes(curve)
+    _, centre, covariance_22 = area_moments(curve)
     height_px, width_px = lesion_HW.shape
-    agreeing, margin_class = _outlined(findings, shape)
+    agreeing, margin_class = _agreeing(findings, shape)
     return _Mask(
         features=np.array(
             [
@@ -138,7 +139,7 @@ def _describe(lesion_HW: np.ndarray, findings: Findings) -> _Mask | None:
 
 
 def _path(entry: Entry) -> list[str | None]:
-    """Names from the widest to the narrowest group of a mask."""
+    """Parts of the name of a mask's narrowest group, see :meth:`Prior.group`."""
     margin = entry.margin_class if entry.margin_class not in SHARP_MARGINS else None
     found = entry.findings
     return [found.pathology, found.shape, found.orientation, margin]
@@ -147,7 +148,7 @@ def _path(entry: Entry) -> list[str | None]:
 def _nested_groups(
     scores: np.ndarray, paths: list[list[str | None]], keep_scores: bool
 ) -> dict[str, Group]:
-    """Moments of the scores of all groups, each borrowing from the one above it."""
+    """All groups, their moments shrunk towards those of the group above."""
     moments = {ROOT: (scores.mean(axis=0), np.cov(scores.T, bias=True))}
     groups = {ROOT: _group(len(scores), *moments[ROOT])}
     above = [ROOT] * len(scores)
@@ -159,29 +160,31 @@ def _nested_groups(
         for name, numbers in sorted(members.items()):
             above_mean, above_covariance = moments[above[numbers[0]]]
             part, n = scores[numbers], len(numbers)
-            mean = (part.sum(axis=0) + _BORROWED_MEAN * above_mean) / (n + _BORROWED_MEAN)
-            products = (part - mean).T @ (part - mean) + _BORROWED_SPREAD * above_covariance
-            moments[name] = mean, products / (n + _BORROWED_SPREAD)
+            mean = (part.sum(axis=0) + _MEAN_SHRINKAGE * above_mean) / (n + _MEAN_SHRINKAGE)
+            products = (part - mean).T @ (part - mean) + _COVARIANCE_SHRINKAGE * above_covariance
+            moments[name] = mean, products / (n + _COVARIANCE_SHRINKAGE)
             groups[name] = _group(n, *moments[name])
             for number in numbers:
                 above[number] = name
     if not keep_scores:
         return groups
     return {
-        name: group.model_copy(update={"scores": _less(scores, above, name, moments[name][0])})
+        name: group.model_copy(update={"scores": _centred(scores, above, name, moments[name][0])})
         for name, group in groups.items()
     }
 
 
-def _less(scores: np.ndarray, narrowest: list[str], name: str, mean: np.ndarray) -> tuple[Row, ...]:
-    """Scores of the masks whose narrowest group has this name, less its mean."""
+def _centred(
+    scores: np.ndarray, narrowest: list[str], name: str, mean: np.ndarray
+) -> tuple[Row, ...]:
+    """Scores minus `mean` of the masks whose narrowest group is `name`."""
     own = np.array([group == name for group in narrowest])
     return tuple(tuple(np.round(row - mean, _SCORE_DIGITS).tolist()) for row in scores[own])
 
 
 def _group(masks: int, mean: np.ndarray, covariance: np.ndarray) -> Group:
-    """Mean, scale and correlation, the last a little nearer independence: it must have a root."""
-    scale = np.sqrt(np.maximum(np.diag(covariance), _LEAST_SCALE**2))
+    """A group; correlations are reduced a little, so that the matrix is positive definite."""
+    scale = np.sqrt(np.maximum(np.diag(covariance), _MIN_SCALE**2))
     correlation = covariance / np.outer(scale, scale) * _CORRELATION_KEPT
     np.fill_diagonal(correlation, 1)
     return Group(
@@ -193,7 +196,7 @@ def _group(masks: int, mean: np.ndarray, covariance: np.ndarray) -> Group:
 
 
 def _contact(lesion_HW: np.ndarray) -> dict[str, float]:
-    """Sides of the image that a lesion touches → length on the border over extent along it."""
+    """Side of the image that a lesion touches → contact length over extent along the side."""
     rows, columns = lesion_HW.any(axis=1).sum(), lesion_HW.any(axis=0).sum()
     on_border = {
         "top": lesion_HW[0].sum() / columns,
@@ -229,5 +232,5 @@ def _quantiles(values: list[float], if_none: Row) -> Row:
 
 
 def _rounded(values: np.ndarray) -> Row:
-    """Four significant digits: the file is for people too."""
+    """Rounded to four significant digits, to keep the file readable."""
     return tuple(float(f"{value:.4g}") for value in values)

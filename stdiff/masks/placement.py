@@ -1,4 +1,4 @@
-"""Where a lesion's outline comes to lie: within the image, or cut by one of its sides."""
+"""Places a lesion's outline within the image, or across one of its sides."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def moved_inside(curve: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """The curve (complex, pixels) moved least so that a pixel is left to every side.
+    """The curve (complex, pixels), moved as little as leaves a pixel to every side.
 
-    One that is too large for that comes to lie in the middle.
+    A curve that is too large for that is centred.
     """
     return curve + complex(
         _inside(curve.real.min(), curve.real.max(), width_px),
@@ -19,10 +19,10 @@ def moved_inside(curve: np.ndarray, height_px: int, width_px: int) -> np.ndarray
 def cut_off(
     curve: np.ndarray, side: str, contact_fraction: float, height_px: int, width_px: int
 ) -> np.ndarray:
-    """The curve moved across one side of the image until it is in contact with it.
+    """The curve moved across one side of the image.
 
-    An ellipse of extent 1 that is cut off by d has a chord of 2 √(d (1 − d)); so much is cut as to
-    give a contact of that fraction of the extent along the side, and a pixel at least.
+    The contact is a fraction of the extent along the side: an ellipse of extent 1 that is cut off
+    by d has a chord of 2 √(d (1 − d)). At least a pixel is cut off.
     """
     cut = (1 - np.sqrt(1 - contact_fraction**2)) / 2
     along = curve.real if side in ("left", "right") else curve.imag
@@ -36,7 +36,7 @@ def cut_off(
 
 
 def _inside(low: float, high: float, size_px: int) -> float:
-    """Least shift of a span that leaves a pixel to both sides."""
+    """The smallest shift of a span [low, high] that leaves a pixel to both sides."""
     if high - low > size_px - 2:
         return (size_px - low - high) / 2
     return max(0.0, 1 - low) - max(0.0, high - (size_px - 1))

@@ -1,16 +1,16 @@
-"""The clinical prior: what lesion masks of a collection are like, as numbers one can read and edit.
+"""The clinical prior: the distribution of lesion masks, as numbers one can read and edit.
 
-Gaussian copula (Nelsen 2006): each feature has its quantiles over all masks; what is left, normal
-scores, has a mean, a scale and a correlation for each group. Groups are nested, from all masks by
-pathology, shape and orientation to the margin; a group of few masks keeps close to the one above
-it (shrinkage), so that none is too small to have. Where a group keeps the scores of its masks, new
-ones are drawn around these (kernel density, the moments of the group kept), else from a Gaussian.
+Gaussian copula (Nelsen 2006): each feature has its quantiles over all masks; its normal scores have
+a mean, a scale and correlations in each group. Groups are nested: all masks, by pathology, shape,
+orientation, margin. The moments of a small group are shrunk towards the group above it. Scores are
+drawn by kernel density around those of a group's masks where the file holds them (the moments of
+the group are kept), else from a Gaussian.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,18 +26,20 @@ from pydantic import (
 from scipy.special import ndtr
 
 from stdiff.birads.lexicon import ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
-from stdiff.masks.prior_file import described, prior_text
+from stdiff.masks.prior_file import error_line, to_json
 from stdiff.masks.roughness import NAMES as ROUGHNESS
 from stdiff.runtime.files import InputError, write_text
 
 FEATURES = ("area_fraction", "elongation", "obliquity", "centre_x", "centre_y", *ROUGHNESS)
-# Margin classes of an outline; `unclear` is an outline that no single margin describes.
+# Columns of :data:`FEATURES` in an array.
+AREA, ELONGATION, CENTRE, ROUGHNESS_COLUMNS = 0, slice(1, 3), slice(3, 5), slice(5, None)
+# Margin classes of an outline; `unclear`: no single margin describes it.
 SHARP_MARGINS = ("spiculated", "microlobulated", "angular")
 MARGIN_CLASSES = ("circumscribed", *SHARP_MARGINS, "unclear")
 SIDES = ("top", "right", "bottom", "left")
 ROOT = "all"
 
-# Of the kernel, in units of the group's own spread: half way between its masks and a Gaussian.
+# Of the kernel, in units of the group's spread: 0 repeats the scores, 1 is a Gaussian.
 _BANDWIDTH = 0.5
 
 _DEFAULT = Path(__file__).with_name("default_prior.json")
@@ -46,7 +48,7 @@ _LIMITS = {
     **dict.fromkeys(ROUGHNESS, (0.0, np.inf)),
 }
 
-# What the name of a group is made of.
+# Parts of a group's name, from wide to narrow.
 _LEVELS = (PATHOLOGIES, SHAPES, ORIENTATIONS, ("circumscribed", "unclear"))
 
 Row = tuple[float, ...]
@@ -62,22 +64,22 @@ def _ascending(knots: Row) -> Row:
     return knots
 
 
-def _incomplete(values: dict[str, Any]) -> list[str]:
+def _feature_problems(values: dict[str, Any]) -> list[str]:
     known = ", ".join(FEATURES)
     missing = [f"{name} is missing" for name in FEATURES if name not in values]
     unknown = [name for name in values if name not in FEATURES]
-    return missing + [f"{name} is no feature; expected {known}" for name in unknown]
+    return missing + [f"{name} is not a feature; expected {known}" for name in unknown]
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:
-    if problems := _incomplete(values):
+    if problems := _feature_problems(values):
         raise ValueError("; ".join(problems))
     return values
 
 
-def _of_features(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def _score_rows(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     if {len(row) for row in rows} - {len(FEATURES)}:
-        raise ValueError(f"expected {len(FEATURES)} numbers a mask")
+        raise ValueError(f"expected {len(FEATURES)} numbers for each mask")
     return rows
 
 
@@ -95,13 +97,13 @@ def _correlation(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 def _shares(shares: dict[int, float]) -> dict[int, float]:
     if not sum(shares.values()) > 0 or min(shares) < 1:
-        raise ValueError("expected numbers of lesions, from 1, and their shares")
+        raise ValueError("expected number of lesions (1 or more) -> share, with a sum above 0")
     return shares
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(gt=0, le=10)]
-# Ascending quantiles at equal steps of probability, from the least to the greatest.
+# Ascending quantiles at equal steps of probability, from minimum to maximum.
 Fractions = Annotated[tuple[Share, ...], AfterValidator(_ascending)]
 
 
@@ -110,19 +112,19 @@ class _Part(BaseModel):
 
 
 class Group(_Part):
-    """Normal scores of one group: their moments, the correlation in the order of FEATURES."""
+    """Normal scores of one group: their moments; correlations in the order of FEATURES."""
 
     masks: int = Field(ge=0)
     mean: Annotated[dict[str, float], AfterValidator(_complete)]
     scale: Annotated[dict[str, Scale], AfterValidator(_complete)]
     correlation: Annotated[tuple[Row, ...], AfterValidator(_correlation)]
-    scores: Annotated[tuple[Row, ...], AfterValidator(_of_features)] = Field(
-        (), description="of the masks in no narrower group, less the mean"
+    scores: Annotated[tuple[Row, ...], AfterValidator(_score_rows)] = Field(
+        (), description="minus the mean, of the masks that are in no narrower group"
     )
 
 
 class Entry(_Part):
-    """Findings that occur together, how their outlines are, and in how many masks."""
+    """Findings that occur together, the margin class of the outline, and the number of masks."""
 
     masks: int = Field(gt=0)
     margin_class: Literal[MARGIN_CLASSES]
@@ -130,12 +132,12 @@ class Entry(_Part):
 
 
 class Border(_Part):
-    """Lesions that the image cuts off."""
+    """Lesions cut off by a side of the image."""
 
-    rate: Share = Field(description="masks that touch the image's border")
+    rate: Share = Field(description="share of masks that touch the border")
     sides: dict[Literal[SIDES], Share]
     contact_fraction: Fractions = Field(
-        description="length on the border over the lesion's extent along it"
+        description="contact length over the lesion's extent along the border"
     )
 
 
@@ -149,7 +151,7 @@ class Lesions(_Part):
 
 
 class Prior(_Part):
-    """See the module; ``Prior.load`` reads one, ``write`` writes it."""
+    """The clinical prior; see the module."""
 
     about: str
     masks: int = Field(ge=2)
@@ -158,12 +160,12 @@ class Prior(_Part):
     border: Border
     lesions: Lesions
     findings: tuple[Entry, ...] = Field(min_length=1)
-    fitted_on: tuple[str, ...] = Field((), description="case ids; none in a summary")
+    fitted_on: tuple[str, ...] = Field((), description="case ids; empty for a summary")
 
     @field_validator("features")
     @classmethod
     def _are_quantiles(cls, features: dict[str, Row]) -> dict[str, Row]:
-        problems = [f"features: {problem}" for problem in _incomplete(features)]
+        problems = [f"features: {problem}" for problem in _feature_problems(features)]
         for name, knots in features.items():
             if not _is_ascending(knots):
                 problems.append(f"features.{name}: expected two or more ascending quantiles")
@@ -193,16 +195,16 @@ class Prior(_Part):
         if unknown:
             levels = "; ".join(", ".join(level) for level in _LEVELS)
             raise ValueError(
-                f"no group is called {unknown}; expected, from wide to narrow: {levels}"
+                f"unknown groups {unknown}; expected names made of, in this order: {levels}"
             )
         return groups
 
     @classmethod
     def load(cls, path: Path) -> Prior:
-        """Read a prior, perhaps edited by hand.
+        """Read a prior, which may have been edited by hand.
 
         Raises:
-            InputError: missing, no JSON, or nonsense in it; all of it is named.
+            InputError: no such file, not JSON, or invalid values; all of them are named.
         """
         try:
             return cls.model_validate_json(Path(path).read_bytes())
@@ -211,23 +213,24 @@ class Prior(_Part):
                 f"{path}: no such prior ({error.strerror}); make it with `stdiff masks fit`"
             ) from error
         except ValidationError as error:
-            listed = "\n".join(f"- {described(detail)}" for detail in error.errors())
+            listed = "\n".join(f"- {error_line(detail)}" for detail in error.errors())
             raise InputError(
-                f"{path}: not a prior that masks can be drawn from; correct these values or make "
-                f"it anew with `stdiff masks fit`:\n{listed}"
+                f"{path}: not a valid prior; correct these values, or fit a new one with "
+                f"`stdiff masks fit`:\n{listed}"
             ) from error
 
     @classmethod
+    @cache
     def default(cls) -> Prior:
-        """The one that comes with the package; its ``about`` says what it was fitted on."""
-        return _default()
+        """The prior of the package; its ``about`` says what it was fitted on."""
+        return cls.load(_DEFAULT)
 
     def write(self, path: Path) -> None:
-        """Write it as JSON, a line for each feature, group and entry; whole or not at all."""
-        write_text(path, prior_text(self.model_dump(mode="json", exclude_none=True)))
+        """Write it atomically as JSON, with a line for each feature, group and entry."""
+        write_text(path, to_json(self.model_dump(mode="json", exclude_none=True)))
 
     def group(self, path: Sequence[str | None]) -> str:
-        """The deepest group on a path of pathology, shape, orientation and margin class."""
+        """The narrowest known group on a path of pathology, shape, orientation, margin class."""
         name = ROOT
         for depth in range(1, len(path) + 1):
             if None in path[:depth] or (deeper := ", ".join(path[:depth])) not in self.groups:
@@ -236,7 +239,7 @@ class Prior(_Part):
         return name
 
     def draw(self, group: str, count: int, rng: np.random.Generator) -> np.ndarray:
-        """(count, features) values of :data:`FEATURES`, drawn for one group."""
+        """(count, features) random values of :data:`FEATURES` for one group."""
         mean, root = self._moments[group]
         scores = mean + rng.standard_normal((count, len(FEATURES))) @ root.T
         if len(known := self._known_scores[group]):
@@ -245,7 +248,7 @@ class Prior(_Part):
             scores += np.sqrt(1 - _BANDWIDTH**2) * (around - known.mean(axis=0))
         drawn = np.empty_like(scores)
         for j, knots in enumerate(self._knots):
-            drawn[:, j] = at_probability(knots, ndtr(scores[:, j]))
+            drawn[:, j] = interpolate_quantiles(knots, ndtr(scores[:, j]))
         return drawn
 
     @cached_property
@@ -254,7 +257,7 @@ class Prior(_Part):
 
     @cached_property
     def _moments(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Mean and root of the covariance of each group."""
+        """Group → (mean, Cholesky root of the covariance)."""
         moments = {}
         for name, group in self.groups.items():
             mean, scale = (np.array([v[f] for f in FEATURES]) for v in (group.mean, group.scale))
@@ -263,7 +266,7 @@ class Prior(_Part):
 
     @cached_property
     def _known_scores(self) -> dict[str, np.ndarray]:
-        """Scores of the masks in each group and those nested in it."""
+        """Group → scores of its masks, those of nested groups included."""
         own = {
             name: self._moments[name][0] + np.array(group.scores).reshape(-1, len(FEATURES))
             for name, group in self.groups.items()
@@ -274,21 +277,12 @@ class Prior(_Part):
         }
 
 
-def at_probability(quantiles: Sequence[float], probability: np.ndarray | float) -> np.ndarray:
-    """What lies at a probability in [0, 1], between quantiles at equal steps of it."""
+def interpolate_quantiles(
+    quantiles: Sequence[float], probability: np.ndarray | float
+) -> np.ndarray:
+    """Values at probabilities in [0, 1], given quantiles at equal steps of probability."""
     last = len(quantiles) - 1
     return np.interp(np.multiply(probability, last), np.arange(last + 1), quantiles)
-
-
-@lru_cache(maxsize=1)
-def _default() -> Prior:
-    return Prior.load(_DEFAULT)
-
-
-def _is_group(name: str) -> bool:
-    parts = name.split(", ")
-    in_place = (part in level for part, level in zip(parts, _LEVELS, strict=False))
-    return name == ROOT or (len(parts) <= len(_LEVELS) and all(in_place))
 
 
 def _is_within(nested: str, name: str) -> bool:

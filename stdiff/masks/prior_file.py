@@ -1,4 +1,4 @@
-"""A prior as text for people: how it is written, and what is wrong with one that was edited."""
+"""The JSON text of a prior, and readable messages for errors in it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import reprlib
 from typing import Any
 
 
-def described(detail: Any) -> str:
-    """One of pydantic's problems: where, what was found, what was expected."""
-    where = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+def error_line(detail: Any) -> str:
+    """One error of pydantic in a line: key, value found, what was expected."""
+    key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
-        return message if message.startswith((f"{where}.", f"{where}:")) else f"{where}: {message}"
+        return message if message.startswith((f"{key}.", f"{key}:")) else f"{key}: {message}"
     found = "" if detail["type"] == "missing" else f"found {reprlib.repr(detail['input'])}; "
-    return f"{where or 'the file'}: {found}{message[0].lower()}{message[1:]}"
+    return f"{key or 'the file'}: {found}{message[0].lower()}{message[1:]}"
 
 
-def prior_text(values: dict[str, Any]) -> str:
+def to_json(values: dict[str, Any]) -> str:
     """JSON with one line for each item of the first two levels."""
     parts = []
     for name, value in values.items():
         text = _line(value)
         if isinstance(value, dict):
-            items = (
-                f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in value.items()
-            )
+            items = (f"{json.dumps(k)}: {_line(v)}" for k, v in value.items())
             text = "{\n  " + ",\n  ".join(items) + "\n}"
         elif isinstance(value, list):
             text = "[\n  " + ",\n  ".join(map(_line, value)) + "\n]"

@@ -1,35 +1,34 @@
-"""How an outline departs from an ellipse: the spectrum of its curvature, and margins as events.
+"""The roughness of an outline: the spectrum of its curvature; margins as events along the arc.
 
-The outline is first stretched until its axes are equal, so that the ellipse is a circle whose
-curvature is 1 everywhere. What is left is κ(s) − 1 = Σ c_k e^{2πiks}, k >= 3 (order 1 is fixed by
-closure, order 2 by equal axes). On real lesions |c_k| hardly falls with k, so a few bands of orders
-say nearly all; the phases are random.
+The outline is first stretched to equal axes: an ellipse becomes a circle of curvature 1. The rest
+is κ(s) − 1 = Σ c_k e^{2πiks}, k >= 3 (order 1 is fixed by closure, order 2 by equal axes). On
+real lesions |c_k| hardly falls with k, so a few bands of orders describe it; phases are random.
 
-Margins (ACR BI-RADS Atlas, 5th ed.) are events along the arc: corners, short waves, spikes.
+Margins (ACR BI-RADS Atlas, 5th ed.) add corners, short waves or spikes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from stdiff.birads.curve import POINTS, curvature_series, rounded
+from stdiff.birads.curve import POINTS, curvature_series, with_equal_axes
 
-# Orders of the bands: the course of the outline, its lobes, its detail.
+# Orders of the bands (first, last + 1), from coarse shape through lobes to detail.
 BANDS = ((3, 4), (4, 5), (5, 7), (7, 10), (10, 15), (15, 23), (23, 36))
 NAMES = tuple(
     f"roughness_{first}" + (f"_to_{stop - 1}" if stop - first > 1 else "") for first, stop in BANDS
 )
-_LEAST_ROUGHNESS = 1e-3
+_MIN_ROUGHNESS = 1e-3
 
 _HIGHEST = BANDS[-1][1]
 # Beyond the last band the spectrum falls off like a Gaussian of this width, in orders.
 _FALL_OFF_ORDERS = 20.0
-# An outline traced through pixels is blurred twice: by the pixels' edge and by its smoothing, each
-# with this standard deviation (:mod:`stdiff.birads.outline`). Undone up to a factor of ten.
+# An outline traced through pixels is blurred twice, across its edge and along it, each with this
+# standard deviation (:mod:`stdiff.birads.outline`). The blur is undone up to a factor of ten.
 _BLUR_PX = 1.5
-_LEAST_DAMPING = 0.1
-# One side of a lesion is rougher than the other: a log-normal envelope of low order gives the
-# curvature of generated outlines tails nearly as heavy as those of real ones.
+_MIN_DAMPING = 0.1
+# Log-normal envelope of low order: one side of a lesion is rougher than the other. It gives the
+# curvature of generated outlines tails nearly as heavy as on real ones.
 _UNEVENNESS, _UNEVEN_ORDERS = 0.3, 3
 
 _ARC = np.arange(POINTS) / POINTS
@@ -46,20 +45,20 @@ def roughness(outline_px: np.ndarray) -> np.ndarray:
     """(7,) root mean square of |c_k| over each of :data:`BANDS`.
 
     Args:
-        outline_px: complex, traced through the pixels of a lesion, in pixels.
+        outline_px: (N,) complex, in pixels, see :func:`stdiff.birads.outline.subpixel_outline`.
     """
     blur = _BLUR_PX / np.abs(np.diff(outline_px, append=outline_px[:1])).sum()
-    series = curvature_series(rounded(outline_px), blur)[:_HIGHEST]
+    series = curvature_series(with_equal_axes(outline_px), blur)[:_HIGHEST]
     damping = np.exp(-4 * (np.pi * _ORDERS * blur) ** 2)
-    magnitude = np.abs(series) / np.maximum(damping, _LEAST_DAMPING)
+    magnitude = np.abs(series) / np.maximum(damping, _MIN_DAMPING)
     bands = [np.sqrt((magnitude[first:stop] ** 2).mean()) for first, stop in BANDS]
-    return np.maximum(bands, _LEAST_ROUGHNESS)
+    return np.maximum(bands, _MIN_ROUGHNESS)
 
 
 def random_curvature(bands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(512,) curvature along the arc, 2π that of a circle, with a given :func:`roughness`.
+    """(512,) curvature along the arc (2π for a circle) with a given :func:`roughness`.
 
-    Amplitudes and phases within a band are random, its root mean square is as given.
+    Amplitudes and phases within a band are random, with the given root mean square.
     """
     series = np.zeros(POINTS // 2 + 1, dtype=complex)
     for (first, stop), level in zip(BANDS, bands, strict=True):
@@ -75,11 +74,11 @@ def random_curvature(bands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def with_margin(curvature: np.ndarray, margin: str, rng: np.random.Generator) -> np.ndarray:
-    """The curvature with the events of a margin; unchanged where a margin has none.
+    """The curvature with the events of a margin; unchanged for margins without events.
 
-    * angular: 3-5 corners take most of the full turn, what is between them is nearly straight;
-    * microlobulated: 8-11 short waves, A cos of a phase that runs a little unevenly;
-    * spiculated: 9-13 spikes, each a tip of 2.5-3.1 radians with half as much back at both feet;
+    * angular: 3-5 corners make up most of the full turn; the sides between are nearly straight;
+    * microlobulated: 8-11 short waves, a cosine of a slightly uneven phase;
+    * spiculated: 9-13 spikes, each a tip of 2.5-3.1 radians and half of that back at both feet;
       the farther the feet, the longer the spike.
     """
     if margin == "angular":
@@ -103,12 +102,12 @@ def with_margin(curvature: np.ndarray, margin: str, rng: np.random.Generator) ->
 
 
 def _spread(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions along the arc, about evenly spaced."""
+    """Positions along the arc, roughly evenly spaced."""
     return (np.arange(count) + rng.uniform(-0.25, 0.25, count)) / count + rng.random()
 
 
 def _spikes(positions: np.ndarray, turns: np.ndarray, width: float) -> np.ndarray:
-    """(512,) curvature that turns the tangent by so many radians at each position."""
+    """(512,) curvature that turns the tangent by `turns` radians at each position."""
     away = (_ARC - positions[:, None] + 0.5) % 1 - 0.5
     bumps = np.exp(-0.5 * (away / width) ** 2)
     return (turns[:, None] * bumps / bumps.sum(axis=1, keepdims=True)).sum(axis=0) * POINTS

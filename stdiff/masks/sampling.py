@@ -1,4 +1,4 @@
-"""What every source of masks gives, and the elastic deformation they share."""
+"""The interface of mask sources, and elastic deformation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stdiff.birads.lexicon import Findings
 
 @dataclass(frozen=True)
 class SampledMask:
-    """A new mask and what is to be said of it.
+    """A new mask and its description.
 
     Attributes:
         mask: (height, width) uint8, 0 or 255, with at least one lesion pixel.
         findings: the terms of its caption.
-        mask_origin: ``curvature``, ``ellipse``, or ``bank:<case_id>;<what was done to it>``.
+        mask_origin: ``curvature``, ``ellipse``, or ``bank:<case_id>;<changes>``.
     """
 
     mask: np.ndarray
@@ -27,7 +27,7 @@ class SampledMask:
 
 
 class MaskSource(Protocol):
-    """Something that draws masks; what it draws depends on the generator's state alone."""
+    """Draws masks; each depends on the state of the generator alone."""
 
     def sample(self, rng: np.random.Generator) -> SampledMask:
         """Draw one mask."""
@@ -47,8 +47,8 @@ def elastic_displacement(
     Args:
         shape: (height, width) in pixels.
         amplitude_px: root mean square of each component.
-        smoothness_px: standard deviation of the Gaussian that smooths white noise.
-        rng: what it is drawn from.
+        smoothness_px: standard deviation of the Gaussian that smooths white noise, at least 1.
+        rng: source of the noise.
 
     Returns:
         (2, height, width) float64: displacement along y and x, in pixels.
@@ -61,9 +61,9 @@ def elastic_displacement(
 
 
 def resample(mask_HW: np.ndarray, source_2HW: np.ndarray) -> np.ndarray:
-    """The mask read at fractional (y, x) positions, nearest pixel.
+    """The mask at fractional (y, x) positions, by nearest neighbour.
 
-    Positions outside the image read its border pixel: a lesion that the image cuts stays cut.
+    Positions outside the image give the nearest border pixel: a lesion cut by it stays cut.
     """
     return ndimage.map_coordinates(mask_HW, source_2HW, order=0, mode="nearest")
 

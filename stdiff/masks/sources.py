@@ -1,4 +1,4 @@
-"""The source of a corpus's masks: bank, curvature and ellipse, mixed by weight."""
+"""The masks of a corpus: bank, curvature and ellipse masks, mixed by weight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stdiff.birads.query import Where
+from stdiff.birads.query import Query
 from stdiff.masks.bank import BankSource, MaskBank
 from stdiff.masks.curvature import CurvatureSource
 from stdiff.masks.ellipse import EllipseSource
@@ -14,20 +14,20 @@ from stdiff.masks.prior import Prior
 from stdiff.masks.sampling import MaskSource, SampledMask
 from stdiff.runtime.files import InputError
 
-_LEAST_SIDE_PX = 16
+_MIN_SIDE_PX = 16
 KINDS = ("bank", "curvature", "ellipse")
 
 
 class Mixture:
-    """Draws from one of several sources, each as often as its weight says."""
+    """Draws from one of several sources, with probabilities proportional to their weights."""
 
     def __init__(self, sources: list[MaskSource], weights: list[float]) -> None:
         """Weights need not add up to 1."""
-        self.sources, self.likely = sources, np.array(weights) / sum(weights)
+        self.sources, self.probabilities = sources, np.array(weights) / sum(weights)
 
     def sample(self, rng: np.random.Generator) -> SampledMask:
-        """One mask; the choice of the source depends on the generator alone, as all else does."""
-        return self.sources[rng.choice(len(self.sources), p=self.likely)].sample(rng)
+        """One mask; the source is drawn from the same generator."""
+        return self.sources[rng.choice(len(self.sources), p=self.probabilities)].sample(rng)
 
 
 def mask_source(
@@ -37,43 +37,43 @@ def mask_source(
     width_px: int,
     *,
     bank: MaskBank | None = None,
-    where: Where | None = None,
+    query: Query | None = None,
     balance: Mapping[str, float] | None = None,
 ) -> MaskSource:
     """A source of masks of one size.
 
     Args:
-        weights: of :data:`KINDS`; those of 0 are left out.
-        prior: for curvature masks, and for the findings of ellipses where there is no bank.
-        height_px, width_px: of the masks; a bank has its own.
-        bank: real masks, for kind "bank"; with them, curvature masks are no copies of any.
-        where: what every mask must be like.
-        balance: column -> strength, see :func:`stdiff.masks.findings.probabilities`.
+        weights: kind in :data:`KINDS` → weight, >= 0.
+        prior: for curvature masks, and for the findings of ellipses without a bank.
+        height_px, width_px: of the masks; those of a bank must be equal.
+        bank: real masks, for kind "bank"; curvature masks are not copies of them.
+        query: what every mask must match.
+        balance: column -> strength, see :func:`stdiff.masks.findings.balanced_probabilities`.
 
     Raises:
-        InputError: no weight above 0, a weight below it, an unknown kind, a bank that is missing or
-            of another size, too small a size, or masks that cannot be had.
+        InputError: no positive weight, a negative one, an unknown kind, a bank that is missing or
+            of another size, too small a size, or a query that no mask can match.
     """
     if unknown := sorted(set(weights) - set(KINDS)):
-        raise InputError(f"masks of kind {', '.join(unknown)}: expected {', '.join(KINDS)}")
+        raise InputError(f"unknown kind of mask {', '.join(unknown)}: expected {', '.join(KINDS)}")
     if below := {kind: weight for kind, weight in weights.items() if not weight >= 0}:
-        raise InputError(f"weights {below}: expected 0 or more")
-    asked = {kind: weight for kind, weight in weights.items() if weight > 0}
-    if not asked:
-        raise InputError(f"no kind of mask has a weight above 0, e.g. {KINDS[1]}: 1")
-    if "bank" in asked:
+        raise InputError(f"weights of masks {below}: expected 0 or more")
+    used = {kind: weight for kind, weight in weights.items() if weight > 0}
+    if not used:
+        raise InputError(f"no kind of mask has a weight above 0; write e.g. {KINDS[1]}: 1")
+    if "bank" in used:
         if bank is None:
             raise InputError("bank masks are real ones: give --cases and --splits")
         if (bank.height_px, bank.width_px) != (height_px, width_px):
             raise InputError(
-                f"the bank's masks are {bank.width_px} x {bank.height_px} px, asked are "
-                f"{width_px} x {height_px} px; harmonize to that size, or leave bank away"
+                f"the bank's masks are {bank.width_px} x {bank.height_px} px, expected "
+                f"{width_px} x {height_px} px; harmonize to that size, or leave out kind bank"
             )
-    if min(height_px, width_px) < _LEAST_SIDE_PX:
+    if min(height_px, width_px) < _MIN_SIDE_PX:
         raise InputError(
-            f"masks of {width_px} x {height_px} px: expected at least {_LEAST_SIDE_PX} each way"
+            f"masks of {width_px} x {height_px} px: expected at least {_MIN_SIDE_PX} each way"
         )
-    if prior is None and ("curvature" in asked or bank is None):
+    if prior is None and ("curvature" in used or bank is None):
         raise InputError("curvature masks need a prior: give --prior")
     if bank is not None:
         findings, masks = [mask.findings for mask in bank.masks], [1.0] * len(bank)
@@ -81,13 +81,13 @@ def mask_source(
         findings = [entry.findings for entry in prior.findings]
         masks = [float(entry.masks) for entry in prior.findings]
     makers = {
-        "bank": lambda: BankSource(bank, where, balance),
+        "bank": lambda: BankSource(bank, query, balance),
         "curvature": lambda: CurvatureSource(
-            prior, height_px, width_px, where, balance, bank and bank.known_lesions()
+            prior, height_px, width_px, query, balance, bank and bank.known_lesions()
         ),
-        "ellipse": lambda: EllipseSource(findings, masks, height_px, width_px, where, balance),
+        "ellipse": lambda: EllipseSource(findings, masks, height_px, width_px, query, balance),
     }
     return Mixture(
-        [makers[kind]() for kind in KINDS if kind in asked],
-        [asked[kind] for kind in KINDS if kind in asked],
+        [makers[kind]() for kind in KINDS if kind in used],
+        [used[kind] for kind in KINDS if kind in used],
     )

@@ -89,15 +89,15 @@ def test_from_labels_to_new_masks_their_realism_and_pictures(data, tmp_path, cap
         assert np.asarray(Image.open(file)).std() > 10
 
 
-def test_a_budget_of_labels_binds_the_prior(data, tmp_path):
+def test_the_prior_is_fitted_to_the_label_budget(data, tmp_path):
     assert main(["masks", "fit", *data, "--labels", "25", "--out", f"{tmp_path}/p"]) == 0
     assert Prior.load(tmp_path / "p").masks == ROLES["train"] // 4
 
 
 def test_masks_can_be_had_without_any_data(tmp_path):
-    asked = "pathology=malignant, margin=spiculated, orientation=not parallel"
+    query = "pathology=malignant, margin=spiculated, orientation=not parallel"
     out = tmp_path / "masks.parquet"
-    options = ["--where", asked, "--size", "128", "--count", "6", "--out", str(out)]
+    options = ["--where", query, "--size", "128", "--count", "6", "--out", str(out)]
     assert main(["masks", "sample", *options]) == 0
     rows = read_cases([out])
     assert set(rows["pathology"]) == {"malignant"}
@@ -117,7 +117,7 @@ def test_a_smaller_table_is_the_beginning_of_a_larger_one(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--kind", "bank"], "give --cases and --splits"),
         (["--kind", "oval"], "expected bank, curvature, ellipse"),
@@ -130,8 +130,8 @@ def test_a_smaller_table_is_the_beginning_of_a_larger_one(data, tmp_path):
         (["--balance", "patology=1"], "expected strengths"),
     ],
 )
-def test_what_cannot_be_had_is_refused(options, told, tmp_path, capsys):
+def test_impossible_requests_are_refused(options, message, tmp_path, capsys):
     out = tmp_path / "masks.parquet"
     assert main(["masks", "sample", "--count", "2", "--out", str(out), *options]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not out.exists()

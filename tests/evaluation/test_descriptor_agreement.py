@@ -23,15 +23,15 @@ def test_figures_are_those_worked_out_by_hand():
         + [(OVAL, None)] * 4
     )
     found = compare(pairs, SHAPES)
-    assert (found["n"], found["not_told"], found["reason"]) == (12, 4, None)
+    assert (found["n"], found["not_derived"], found["reason"]) == (12, 4, None)
     # Recalls 6/8 and 3/4.
     assert found["balanced_accuracy"] == pytest.approx(0.75)
     # Agreed 9/12; by chance (8 * 7 + 4 * 5) / 144.
     chance = 76 / 144
     assert found["kappa"] == pytest.approx((9 / 12 - chance) / (1 - chance))
     assert found["confusion"] == {
-        OVAL: {OVAL: 6, IRREGULAR: 2, "not told": 4},
-        IRREGULAR: {OVAL: 1, IRREGULAR: 3, "not told": 0},
+        OVAL: {OVAL: 6, IRREGULAR: 2, "not derived": 4},
+        IRREGULAR: {OVAL: 1, IRREGULAR: 3, "not derived": 0},
     }
 
 
@@ -46,9 +46,9 @@ def test_a_term_nobody_gave_counts_as_an_error():
     ("pairs", "reason"),
     [
         ([], "no case has a given term"),
-        ([(OVAL, OVAL)] * 9, "9 cases told; at least 10"),
-        ([(OVAL, None)] * 40 + [(ROUND, ROUND)] * 3, "3 cases told"),
-        ([(OVAL, OVAL)] * 12, "every case told is 'oval'"),
+        ([(OVAL, OVAL)] * 9, "9 cases with a derived term; at least 10"),
+        ([(OVAL, None)] * 40 + [(ROUND, ROUND)] * 3, "3 cases with"),
+        ([(OVAL, OVAL)] * 12, "every case with a derived term is 'oval'"),
     ],
 )
 def test_what_is_not_defined_is_null_with_a_reason(pairs, reason):
@@ -68,11 +68,13 @@ def test_margins_are_compared_one_against_the_rest():
     )
     found = agreement(pairs)
     whole = found["margin: circumscribed or not"]
-    assert (whole["n"], whole["not_told"]) == (10, 3)
+    assert (whole["n"], whole["not_derived"]) == (10, 3)
     assert whole["balanced_accuracy"] == pytest.approx((5 / 5 + 4 / 5) / 2)
     assert found["margin: angular"]["balanced_accuracy"] == pytest.approx(1)
     assert found["margin: indistinct"]["balanced_accuracy"] == pytest.approx(0.5)
-    assert found["margin: microlobulated"]["reason"].startswith("every case told is 'not micro")
+    assert found["margin: microlobulated"]["reason"].startswith(
+        "every case with a derived term is 'not micro"
+    )
 
 
 def test_calcifications_that_are_not_seen_are_not_in_a_mass():
@@ -84,13 +86,15 @@ def test_calcifications_that_are_not_seen_are_not_in_a_mass():
         + [({}, {"calcifications": "in a mass"})] * 9
     )
     found = agreement(pairs)["calcifications: in a mass or not"]
-    assert (found["n"], found["not_told"]) == (12, 0)
+    assert (found["n"], found["not_derived"]) == (12, 0)
     assert found["balanced_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
 
 
 def test_the_table_for_the_terminal_shows_figures_or_reasons():
     lines = as_text(agreement([({"shape": OVAL}, {"shape": OVAL})] * 12)).splitlines()
-    assert "every case told is 'oval'" in next(line for line in lines if line.startswith("shape"))
+    assert "every case with a derived term is 'oval'" in next(
+        line for line in lines if line.startswith("shape")
+    )
     assert "no case has a given term" in next(line for line in lines if line.startswith("echo"))
 
 
@@ -142,7 +146,7 @@ def test_a_simulated_collection_is_held_against_its_truth(simulated):
     assert found["orientation"]["kappa"] == 1
     assert found["echo_pattern"]["confusion"]["anechoic"]["hypoechoic"] == 2
     assert found["echo_pattern"]["balanced_accuracy"] == pytest.approx(0.5)
-    assert found["shape"]["reason"].startswith("every case told")
+    assert found["shape"]["reason"].startswith("every case with a derived term")
     assert found["posterior_features"]["reason"] == "no case has a given term"
     assert "orientation" in text and "1.000" in text
 
@@ -171,7 +175,7 @@ def test_annotated_terms_are_compared_and_others_are_not(simulated, monkeypatch)
     assert report["given"] == "annotated"
     found = report["descriptors"]
     assert found["orientation"]["confusion"] == {"parallel": {"parallel": 6, "not parallel": 6}}
-    assert found["shape"]["n"] == found["shape"]["not_told"] == 0
+    assert found["shape"]["n"] == found["shape"]["not_derived"] == 0
 
 
 def test_a_collection_without_terms_is_refused(simulated):

@@ -11,9 +11,9 @@ from stdiff.runtime.randomness import generator
 SIZE = 64
 
 
-def masks(purpose, count, draw):
+def masks(stream, count, draw):
     """Shapes of half axes (a, b) about (x, y), all drawn at random."""
-    rng = generator(0, purpose)
+    rng = generator(0, stream)
     stack = np.zeros((count, SIZE, SIZE), np.uint8)
     for mask in stack:
         draw(mask, *np.round(rng.uniform((8, 8, 24, 24), (18, 18, 40, 40))).astype(int).tolist())

@@ -6,7 +6,7 @@ from drawn_masks import SEEDS, edited, examples, small_prior
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.birads.query import parse_where
+from stdiff.birads.query import parse_query
 from stdiff.birads.shape import count_lesions, largest_lesion, measure
 from stdiff.masks.copies import KnownLesions, near_copies
 from stdiff.masks.curvature import CurvatureSource
@@ -18,14 +18,14 @@ SIZES = ((100, 100), (96, 128))
 
 
 def source(text="", size=(100, 100), prior=None, **options):
-    return CurvatureSource(prior or small_prior(), *size, parse_where(text), **options)
+    return CurvatureSource(prior or small_prior(), *size, parse_query(text), **options)
 
 
 def draw(source, *seeds):
     return [source.sample(np.random.default_rng(seed)) for seed in seeds]
 
 
-def disobeyed(sampled):
+def mismatches(sampled):
     """Terms of the findings that are not those measured on the mask."""
     findings, found = sampled.findings, measure(sampled.mask)
     terms = [
@@ -52,7 +52,7 @@ def test_a_mask_looks_as_its_findings_say(seed, size):
     assert sampled.mask.dtype == np.uint8
     assert set(np.unique(sampled.mask)) == {0, 255}
     assert sampled.mask_origin == "curvature"
-    assert disobeyed(sampled) == []
+    assert mismatches(sampled) == []
     known = {entry.findings for entry in small_prior().findings}
     assert sampled.findings in known
 
@@ -76,8 +76,8 @@ def test_findings_come_as_often_as_in_the_prior_or_as_balanced(balance, share):
         )
         values["findings"] = [oval | {"masks": 9}, irregular | {"masks": 1}]
 
-    asked = source(prior=edited(small_prior(), nine_to_one), balance=balance)
-    shapes = Counter(sampled.findings.shape for sampled in draw(asked, *range(80)))
+    drawn_from = source(prior=edited(small_prior(), nine_to_one), balance=balance)
+    shapes = Counter(sampled.findings.shape for sampled in draw(drawn_from, *range(80)))
     assert set(shapes) == {"oval", "irregular"}
     assert shapes["irregular"] / 80 == pytest.approx(share, abs=0.12)
 
@@ -86,12 +86,12 @@ def test_findings_come_as_often_as_in_the_prior_or_as_balanced(balance, share):
 @pytest.mark.parametrize("orientation", ["parallel", "not parallel"])
 @pytest.mark.parametrize("margin", ["circumscribed", "angular", "microlobulated", "spiculated"])
 def test_every_margin_and_orientation_can_be_had(margin, orientation, size):
-    asked = source(f"margin={margin}, orientation={orientation}", size)
-    for sampled in draw(asked, 0, 1):
+    drawn_from = source(f"margin={margin}, orientation={orientation}", size)
+    for sampled in draw(drawn_from, 0, 1):
         found = measure(sampled.mask)
         assert sampled.findings.margin == (margin,)
         assert (found.margin, found.orientation) == (margin, orientation)
-        assert disobeyed(sampled) == []
+        assert mismatches(sampled) == []
 
 
 @pytest.mark.parametrize("shape", ["oval", "round", "irregular"])
@@ -104,7 +104,7 @@ def test_one_of_several_terms_is_had():
     seen = Counter()
     for sampled in draw(source("margin=spiculated|angular, pathology=malignant"), *range(12)):
         assert sampled.findings.pathology == "malignant"
-        assert disobeyed(sampled) == []
+        assert mismatches(sampled) == []
         seen[sampled.findings.margin] += 1
     assert set(seen) == {("spiculated",), ("angular",)}
 
@@ -115,23 +115,23 @@ def test_terms_that_no_mask_of_the_prior_has_together_can_be_had(margin, seeds):
     # outline with such a margin is.
     for sampled in draw(source(f"pathology=benign, margin={margin}"), *seeds):
         assert (sampled.findings.pathology, sampled.findings.margin) == ("benign", (margin,))
-        assert disobeyed(sampled) == []
+        assert mismatches(sampled) == []
 
 
 def test_terms_that_the_prior_does_not_know_are_added():
-    asked = source("echo_pattern=anechoic, birads=4A|4C")
-    for sampled in draw(asked, *range(6)):
+    drawn_from = source("echo_pattern=anechoic, birads=4A|4C")
+    for sampled in draw(drawn_from, *range(6)):
         assert sampled.findings.echo_pattern == "anechoic"
         assert sampled.findings.birads in ("4A", "4C")
 
 
 @given(st.floats(0.05, 0.15), st.floats(0.02, 0.1), SEEDS)
 @examples(25)
-def test_the_area_asked_for_is_kept(low, width, seed):
+def test_the_area_is_in_the_range_of_the_query(low, width, seed):
     (sampled,) = draw(source(f"area_fraction={low:.3f}..{low + width:.3f}"), seed)
     area_fraction = measure(sampled.mask).area_fraction
     assert float(f"{low:.3f}") <= area_fraction <= float(f"{low + width:.3f}")
-    assert disobeyed(sampled) == []
+    assert mismatches(sampled) == []
 
 
 @pytest.mark.parametrize(
@@ -145,19 +145,19 @@ def test_the_area_asked_for_is_kept(low, width, seed):
     ],
 )
 def test_other_ranges_are_kept(text, value):
-    ((low, high),) = parse_where(text).ranges.values()
+    ((low, high),) = parse_query(text).ranges.values()
     for sampled in draw(source(text), *range(5)):
         assert low <= value(measure(sampled.mask)) <= high
-        assert disobeyed(sampled) == []
+        assert mismatches(sampled) == []
 
 
 @pytest.mark.parametrize("text", ["aspect=1.5..2", "axis_ratio=0.9..1", "axis_ratio=..0.25"])
 def test_rare_axes_are_had_whatever_the_seed(text):
-    # Orientation and shape, which nobody asked for, give way.
-    asked = CurvatureSource(Prior.default(), 128, 128, parse_where(text))
-    for sampled in draw(asked, *range(12)):
-        assert asked.where.violations(measure(sampled.mask), 1) == []
-        assert disobeyed(sampled) == []
+    # Orientation and shape, which are not in the query, are changed.
+    drawn_from = CurvatureSource(Prior.default(), 128, 128, parse_query(text))
+    for sampled in draw(drawn_from, *range(12)):
+        assert drawn_from.query.range_violations(measure(sampled.mask), 1) == []
+        assert mismatches(sampled) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -165,7 +165,7 @@ def test_so_many_lesions_can_be_had(count):
     least_ratio, *_, most_ratio = small_prior().lesions.area_ratio
     for sampled in draw(source(f"lesion_count={count}"), *range(10)):
         assert count_lesions(sampled.mask) == count
-        assert disobeyed(sampled) == []
+        assert mismatches(sampled) == []
         areas = np.count_nonzero(sampled.mask) / np.count_nonzero(largest_lesion(sampled.mask)) - 1
         assert (count - 1) * least_ratio * 0.5 <= areas <= (count - 1) * most_ratio * 1.5
 
@@ -176,8 +176,10 @@ def test_of_two_lesions_as_large_as_each_other_the_right_one_is_described():
         values["findings"] = [e for e in values["findings"] if e["margin_class"] == "unclear"][:1]
 
     # About every sixth of these pairs has equally many pixels.
-    asked = source("lesion_count=2, area_fraction=..0.06", (64, 64), edited(small_prior(), alike))
-    wrong = [disobeyed(sampled) for sampled in draw(asked, *range(3, 9))]
+    drawn_from = source(
+        "lesion_count=2, area_fraction=..0.06", (64, 64), edited(small_prior(), alike)
+    )
+    wrong = [mismatches(sampled) for sampled in draw(drawn_from, *range(3, 9))]
     assert [terms for terms in wrong if terms] == []
 
 
@@ -189,7 +191,7 @@ def test_lesions_are_cut_by_the_border_as_often_as_the_prior_says(rate):
 
     for sampled in draw(source("", (96, 96), edited(small_prior(), change)), *range(12)):
         assert touches(sampled.mask) == bool(rate)
-        assert disobeyed(sampled) == []
+        assert mismatches(sampled) == []
 
 
 @pytest.mark.parametrize("side", ["top", "right", "bottom", "left"])

@@ -1,14 +1,17 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from drawn_masks import SIZE, ellipse, examples, lesions, polar
+from drawn_masks import SIZE, corners, ellipse, examples, lesions, lobes, polar, spikes
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stdiff.birads.outline import ellipse_bending
-from stdiff.birads.shape import MIN_AREA_PX, count_lesions, largest_lesion, measure
+from stdiff.birads.outline import ellipse_energy
+from stdiff.birads.shape import (
+    MIN_AREA_PX,
+    count_lesions,
+    largest_and_count,
+    largest_lesion,
+    measure,
+)
 
 
 @given(st.floats(3, 25), st.floats(3, 25), st.floats(26, 38), st.floats(26, 38))
@@ -43,9 +46,7 @@ def test_an_empty_mask_has_no_shape():
         measure(np.zeros((8, 8), np.uint8))
 
 
-SPICULATED = polar(lambda t: 0.7 + 0.6 * np.clip(1 - np.abs(np.sin(6 * t)) / 0.35, 0, 1))
-LOBED = polar(lambda t: 1 + 0.12 * np.abs(np.sin(5 * t)))
-HEXAGON = polar(lambda t: np.cos(np.pi / 6) / np.cos((t + np.pi / 6) % (np.pi / 3) - np.pi / 6))
+SPICULATED, LOBED, HEXAGON = polar(spikes), polar(lobes), polar(corners)
 KIDNEY = polar(lambda t: 1 - 0.45 * np.exp(-((t / 0.5) ** 2)))
 DISC = polar(np.ones_like)
 
@@ -63,8 +64,8 @@ def test_an_ellipse_bends_as_its_formula_says():
     # Ramanujan's perimeter of a 2:1 ellipse.
     perimeter = np.pi * (3 * 135 - np.sqrt((3 * 90 + 45) * (90 + 3 * 45)))
     assert found.compactness == pytest.approx(4 * np.pi**2 * 90 * 45 / perimeter**2, rel=0.01)
-    assert found.curvature_energy == pytest.approx(ellipse_bending(0.5), rel=0.05)
-    assert ellipse_bending(1) == pytest.approx(1)
+    assert found.curvature_energy == pytest.approx(ellipse_energy(0.5), rel=0.05)
+    assert ellipse_energy(1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_an_ellipse_bends_as_its_formula_says():
     ],
     ids=["disc", "kidney", "lobed", "spiculated", "hexagon"],
 )
-def test_outlines_are_told_apart(mask, shape, margin, lobulations):
+def test_outlines_are_distinguished(mask, shape, margin, lobulations):
     found = measure(mask)
     assert found.lobulations == lobulations
     assert shape is None or found.shape == shape
@@ -143,10 +144,19 @@ def test_a_lesion_that_fills_the_mask_can_be_measured():
     assert (found.area_fraction, found.solidity, found.orientation) == (1, 1, "parallel")
 
 
-def test_masks_know_nothing_of_torch_or_the_collections():
-    code = (
-        "import sys, stdiff.masks.sources, stdiff.masks.fitting\n"
-        "print([m for m in sys.modules if m.split('.')[0] == 'torch' or m == 'stdiff.datasets'])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "[]", result.stderr
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12, unique=True))
+def test_components_counts_separate_blobs(cells):
+    mask = np.zeros((60, 60), dtype=bool)
+    for row, column in cells:
+        mask[10 * row : 10 * row + 4 + row, 10 * column : 10 * column + 4] = True
+    largest, count = largest_and_count(mask)
+    assert count == len(cells)
+    assert largest.sum() == max([4 * (4 + row) for row, _ in cells], default=0)
+
+
+def test_a_component_inside_the_hole_of_another_is_one_of_its_own():
+    ring = ellipse(25, 25) & ~ellipse(15, 15)
+    mask = ring | ellipse(8, 8)
+    largest, count = largest_and_count(mask)
+    assert count == 2
+    assert not largest[32, 32] and largest[32, 52]
