@@ -1,11 +1,11 @@
-"""What each part of ST-Diff is worth: the model without it, at equal budgets, on the same masks.
+"""Ablation: ST-Diff without each of its parts, at equal budgets, on the same masks.
 
-Every file of config/ablation changes the configuration of a run in one respect. Its stages 1 and 2
-are trained (a stage 1 that several share once), the masks of one plan are filled with images from
-three generation seeds, and all are measured alike: KID to real test images, mask Dice by a
-segmenter that saw real images only, whether the echo pattern and posterior features that captions
-asked for were produced, and by how much the image changed outside the gate against stage 1 of the
-same noise. Tables, autoencoder and segmenter are the run's. Stopped, the same command goes on.
+Each file of config/ablation changes one aspect of a run's configuration. Stages 1 and 2 are trained
+(a shared stage 1 once), images are generated from the masks of one plan with three generation
+seeds, and measured: KID to real test images, mask Dice of a segmenter trained on real images only,
+balanced accuracy of echo pattern and posterior features against the caption, and the change outside
+the gate compared with stage 1 from the same noise. Tables, autoencoder and segmenter are the run's.
+A stopped ablation resumes with the same command.
 
     make ablation DATA=FOLDER        makes the run first
     python bench/ablation.py --run results/ablation
@@ -40,7 +40,7 @@ from stdiff.training.stages import train_finetune, train_pretrain
 
 ROOT = Path(__file__).parents[1]
 SEGMENTER = "unet_resnet18"
-# Nothing is chosen on validation images, so that all models are trained alike.
+# Without validation, so that all models train for the same number of images.
 LAST_WEIGHTS = {"training": {"finetune": {"validate_every_images": None}}}
 
 
@@ -52,22 +52,22 @@ def merged(base, change):
 
 
 def trained(config, run, labels):
-    """Model folders of stages 1 and 2, trained if they are not there."""
+    """The model folder of stage 2, trained if missing."""
     home = run / "ablation"
     options = {
         "cohort": CohortFiles(
             sorted((run / "cases").glob("*.parquet")), run / "splits.parquet", config.split.fold
         )
     }
-    made_of = json.dumps(
+    stage_1 = json.dumps(
         [
             config.training.pretrain.model_dump(mode="json"),
             config.model.model_dump(mode="json", exclude={"gate", "condition"}),
         ]
     )
     if config.training.pretrain.trains == "controlnet on black masks":
-        made_of += config.model.condition.model_dump_json()
-    base = home / f"stage1-{sha256_bytes(made_of.encode())[:12]}"
+        stage_1 += config.model.condition.model_dump_json()
+    base = home / f"stage1-{sha256_bytes(stage_1.encode())[:12]}"
     if not base.exists():
         state = base.with_name(f"{base.name}-state")
         autoencoder = run / "autoencoder"
@@ -80,7 +80,7 @@ def trained(config, run, labels):
 
 
 def generated(model, plan, seed, sampler, free=False):
-    """Images of all rows of a plan; ``free``: those of stage 1 from the same noise."""
+    """Images of all rows of a plan; with ``free`` those of stage 1 from the same noise."""
     images = []
     if free:
         none = {"mask_guidance": 0.0, "text_guidance": 0.0, "guidance_from": 0.0}
@@ -95,13 +95,13 @@ def generated(model, plan, seed, sampler, free=False):
 
 
 def adherence(rows, images, masks):
-    """Balanced accuracy of each feature that is seen in the image."""
-    told = derived_agreement(rows, LabelledImages(images, masks), rows["case_id"].to_numpy())
-    return {name: balanced_accuracy(told[name]) for name in SEEN_TERMS}
+    """Balanced accuracy of each feature that is visible in the image."""
+    found = derived_agreement(rows, LabelledImages(images, masks), rows["case_id"].to_numpy())
+    return {name: balanced_accuracy(found[name]) for name in SEEN_TERMS}
 
 
-def judged(config, run):
-    """The segmenter that saw real images only, the test cases, and their pixels."""
+def reference(config, run):
+    """The segmenter trained on real images only, the test cases, and their images."""
     weights = run / f"segment/{SEGMENTER}/real-100/seed0.safetensors"
     table = read_cases(sorted((run / "cases").glob("*.parquet")))
     test = Cohort(table, read_splits(run / "splits.parquet", config.split.fold)).lesions()
@@ -110,11 +110,11 @@ def judged(config, run):
 
 
 def measure(config, model_folder, plan, run, seed):
-    """All figures of one model and generation seed."""
+    """All metrics of one model and generation seed."""
     model = Generator.load(model_folder)
     images = generated(model, plan, seed, config.sampler)
     masks = images_of(plan["mask"])
-    network, _, test_images = judged(config, run)
+    network, _, test_images = reference(config, run)
     settings = config.evaluation
     distance, _, _ = kid(
         image_features(network, images),
@@ -136,8 +136,8 @@ def measure(config, model_folder, plan, run, seed):
 
 
 def ceiling(config, run):
-    """What real test images give, where that makes sense."""
-    network, test, images = judged(config, run)
+    """The metrics of real test images, where defined."""
+    network, test, images = reference(config, run)
     dice = case_metrics(segment(network, images.images_NHW), images.masks_NHW)["dice"].mean()
     return {
         "mask_dice": float(dice),

@@ -1,13 +1,12 @@
-"""How fast images are made, and how good they are, against the stock pipeline of diffusers.
+"""Speed and quality of generation, compared with the stock pipeline of diffusers.
 
-The stock pipeline is `StableDiffusionControlNetPipeline`, opened from the very same model folder
-and called as its documentation says: 50 steps, guidance 7.5. Both get the same masks, captions and
-batches. All variants take turns, batch by batch, so a busy machine slows them alike; speeds are
-ratios of one turn. Quality is that of all images of a variant: KID to real test images with the
-jackknife's interval; mask Dice by a segmenter that saw real images only, with an interval over
-images; and how often echo pattern and posterior features are those of the caption (balanced
-accuracy, bootstrap interval over images). Masks are drawn anew (`--seed`): no setting was chosen on
-them.
+The stock pipeline is `StableDiffusionControlNetPipeline`, loaded from the same model folder and
+called as documented: 50 steps, guidance 7.5. Masks, captions and batches are the same. All variants
+take turns, batch by batch, so a busy machine slows them equally; speedups are ratios within a turn.
+Quality is measured on all images of a variant: KID to real test images with a jackknife interval;
+mask Dice of a segmenter trained on real images only, with an interval over images; and balanced
+accuracy of echo pattern and posterior features against the caption, with a bootstrap interval over
+images. Masks are drawn with their own seed (`--seed`): no setting was chosen on them.
 
     make bench-generate DATA=FOLDER        makes the run first
     python bench/generate.py --run results/busi_cpu
@@ -50,7 +49,7 @@ Make = Callable[[np.ndarray, list[str], list[int]], np.ndarray]
 
 @dataclass
 class Variant:
-    """A way to make images, with what it made and how long it took."""
+    """A way to generate images, with its images and seconds per batch."""
 
     name: str
     make: Make
@@ -59,7 +58,7 @@ class Variant:
 
 
 def stock(folder, generator, guidance):
-    """The pipeline of diffusers with the weights of a model folder."""
+    """The diffusers pipeline with the weights of a model folder."""
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(compute_device())
@@ -86,7 +85,7 @@ def ours(generator, **settings):
 
 
 def in_batches(make, size):
-    """The same, in smaller batches."""
+    """``make`` in smaller batches."""
 
     def made(masks, captions, seeds):
         parts = [slice(start, start + size) for start in range(0, len(seeds), size)]
@@ -95,8 +94,8 @@ def in_batches(make, size):
     return made
 
 
-def condition_anew(folder, **settings):
-    """Ours, but the condition image is embedded at every step, as a ControlNet does by itself."""
+def condition_every_step(folder, **settings):
+    """Ours, but the condition image is embedded at every step, as in a plain ControlNet."""
     generator = Generator.load(folder)
     networks = generator.networks(compiled=False)
     networks.controlnet = generator.model.controlnet
@@ -104,8 +103,8 @@ def condition_anew(folder, **settings):
     return ours(generator, **settings)
 
 
-def captions_anew(folder, **settings):
-    """Ours, but captions are embedded at every batch."""
+def captions_every_batch(folder, **settings):
+    """Ours, but captions are embedded for every batch."""
     generator = Generator.load(folder)
     networks = generator.networks(compiled=False)
     networks.caption_LD = networks.caption_LD.__wrapped__
@@ -113,9 +112,9 @@ def captions_anew(folder, **settings):
 
 
 def variants(folder, distilled):
-    """What is compared: the stock pipeline, then ours with one way more to be fast in each row."""
+    """The stock pipeline, then ours with one more optimisation in each row."""
     generator = Generator.load(folder)
-    always, told = {"guidance_from": 0.0}, {"early_text_guidance": 1.0}
+    always, late = {"guidance_from": 0.0}, {"early_text_guidance": 1.0}
     fast = {"precision": "bfloat16"}
     found = [
         Variant("stock pipeline, 50 steps, guidance 7.5", stock(folder, generator, 7.5)),
@@ -124,12 +123,12 @@ def variants(folder, distilled):
         Variant("10 steps", ours(generator, steps=10, **always)),
         Variant("10 steps, UniPC", ours(generator, steps=10, solver="unipc", **always)),
         Variant("6 steps", ours(generator, **always)),
-        Variant("6 steps, mask guided late", ours(generator, **told)),
-        Variant("6 steps, mask guided late, decoded in bfloat16", ours(generator, **told, **fast)),
+        Variant("6 steps, mask guided late", ours(generator, **late)),
+        Variant("6 steps, mask guided late, decoded in bfloat16", ours(generator, **late, **fast)),
         Variant("... and caption throughout: the default", ours(generator, **fast)),
         Variant("... 4 steps", ours(generator, steps=4, **fast)),
-        Variant("... condition embedded at every step", condition_anew(folder, **fast)),
-        Variant("... captions embedded at every batch", captions_anew(folder, **fast)),
+        Variant("... condition embedded at every step", condition_every_step(folder, **fast)),
+        Variant("... captions embedded at every batch", captions_every_batch(folder, **fast)),
         Variant("... in batches of 5", in_batches(ours(generator, **fast), 5)),
         Variant("... compiled", ours(generator, compiled=True, **fast)),
     ]
@@ -141,7 +140,7 @@ def variants(folder, distilled):
 
 
 def take_turns(all_variants, masks, captions, batch, seed):
-    """Let every variant make the images of every batch."""
+    """Let every variant generate every batch, in turns."""
     for start in range(0, len(masks), batch):
         part = slice(start, start + batch)
         seeds = list(range(seed + start, seed + start + len(masks[part])))
@@ -176,7 +175,7 @@ def kid_with_error(generated, real):
 
 
 def quality(run, config, segmenter):
-    """A function of images and their rows of the plan: cells of a table."""
+    """A function from images and their plan to table cells."""
     weights = run / f"segment/{segmenter}/{real_arm(config)}-100/seed0.safetensors"
     network = load_segmenter(segmenter_config(config, segmenter), weights)
     table = read_cases(sorted((run / "cases").glob("*.parquet")))
@@ -204,7 +203,7 @@ def quality(run, config, segmenter):
 
 
 def line(variant, first, measured, plan):
-    """One row of the table: speeds as medians, ratios turn by turn."""
+    """One row of the table: median time, ratios within turns."""
     ratios = [a / b for a, b in zip(first.seconds, variant.seconds, strict=True)]
     cells = [
         variant.name,
@@ -215,7 +214,7 @@ def line(variant, first, measured, plan):
 
 
 def planned(run, config, count, seed):
-    """Rows of a plan of the run's kind, drawn with a benchmark's own seed."""
+    """A plan like the run's, drawn with the benchmark's seed."""
     plan = run / "benchmarks" / f"plan-{count}-{seed}.parquet"
     if not plan.exists():
         write_plan(

@@ -1,9 +1,9 @@
-"""Do inserted lesions show a seam? And does what is around them stay as it was?
+"""Do inserted lesions show a seam, and does their background stay unchanged?
 
-Lesions are put into real lesion-free training images, blended as the package does it, and pasted
-for comparison; the seam is the gate's own measure (`stdiff.filtering.sanity.seam`: slope across the
-edge of the decoupling gate over the slope beside it, about 1 where there is no edge). The same
-masks are laid over real images, which have no seam.
+Lesions are inserted into real lesion-free training images, blended as the package does, and pasted
+for comparison. The seam is measured as in the quality filter (`stdiff.filtering.sanity.seam`: slope
+across the edge of the decoupling gate over the slope beside it, about 1 without a seam), and with
+the same masks on real images, which have none.
 
     python bench/insertion.py --run results/busi_cpu
 """

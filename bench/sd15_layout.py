@@ -1,8 +1,8 @@
-"""Seconds an image at the size of Stable Diffusion 1.5, against the stock pipeline of diffusers.
+"""Seconds per image at the size of Stable Diffusion 1.5, compared with the diffusers pipeline.
 
-A model with the very layout of Stable Diffusion 1.5 and random weights: its images are noise, its
-time is that of a trained one. Both make equally many images from one folder: ours as it is by
-default, then the stock pipeline as its documentation says (50 steps, guidance 7.5).
+A model with the layout of Stable Diffusion 1.5 and random weights takes as long as a trained one.
+Both generate equally many images from one folder: ours with default settings, the stock pipeline
+as documented (50 steps, guidance 7.5).
 
     python bench/sd15_layout.py --size 256 --batch 1
 """
@@ -36,7 +36,7 @@ CAPTION = "BI-RADS 4, malignant: irregular shape, hypoechoic"
 
 
 def tokenizer(folder):
-    """CLIP's tokenizer over single letters: as many tokens a caption, 77, as with words."""
+    """CLIP's tokenizer with single letters as vocabulary; captions still have 77 tokens."""
     letters = [chr(code) for code in range(33, 127)]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>"]
     vocabulary = {token: i for i, token in enumerate([*tokens, "<|endoftext|>"])}
@@ -52,7 +52,7 @@ def tokenizer(folder):
 
 
 def random_model(size_px, folder):
-    """Stable Diffusion 1.5's parts and a ControlNet, with random weights."""
+    """Stable Diffusion 1.5's networks and a ControlNet, with random weights."""
     torch.manual_seed(0)
     clip = tokenizer(folder)
     encoder = CLIPTextModel(
@@ -88,7 +88,7 @@ def random_model(size_px, folder):
 
 
 def disc(size_px):
-    """A mask."""
+    """Mask of a disc in the middle."""
     y, x = np.mgrid[:size_px, :size_px] / size_px - 0.5
     return np.where(np.hypot(x, y) < 0.2, 255, 0).astype(np.uint8)
 
@@ -120,7 +120,7 @@ def ours_s(folder, masks, captions, settings):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--size", type=int, default=256, help="side of the images, px")
-    parser.add_argument("--batch", type=int, default=1, help="images made at once, by each")
+    parser.add_argument("--batch", type=int, default=1, help="images generated at once")
     o = parser.parse_args()
     masks = np.stack([disc(o.size)] * o.batch)
     captions = [CAPTION] * o.batch

@@ -1,8 +1,8 @@
-"""Seconds a training step, with and without another process on the same cores.
+"""Seconds per training step, with and without another process on the same cores.
 
-Threads of OpenMP wait for each other by spinning; how long, says GOMP_SPINCOUNT (stdiff sets
-1000). Each line is the median of the steps of one process: stage 1 at the size of
-config/busi_cpu.yaml, as many threads as cores.
+OpenMP threads wait for each other by spinning, for GOMP_SPINCOUNT rounds (stdiff sets 1000). Each
+line is the median over the steps of one process: stage 1 at the size of config/busi_cpu.yaml, with
+as many threads as cores.
 
     python bench/threads.py
 """
@@ -26,11 +26,11 @@ for _ in range(8):
     taken_s.append(time.perf_counter() - began_s)
 print(statistics.median(taken_s[2:]))
 """
-LIBRARY_DEFAULT = "libgomp's own"
+LIBRARY_DEFAULT = "libgomp's default"
 
 
 def step_s(spin_count: str) -> float:
-    """Median seconds of a step in a process of its own."""
+    """Median seconds per step, measured in a new process."""
     code = STEPS
     if spin_count == LIBRARY_DEFAULT:
         # stdiff sets the variable when it is imported; torch must be loaded before.
@@ -45,12 +45,12 @@ def step_s(spin_count: str) -> float:
 
 
 def main() -> None:
-    print(f"{os.cpu_count()} cores; seconds a step")
+    print(f"{os.cpu_count()} cores; seconds per step")
     for busy in (False, True):
         other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
         for spin_count in (LIBRARY_DEFAULT, "1000"):
             beside = "beside a busy process" if busy else "alone"
-            print(f"GOMP_SPINCOUNT {spin_count:<14} {beside:<22} {step_s(spin_count):6.2f}")
+            print(f"GOMP_SPINCOUNT {spin_count:<17} {beside:<22} {step_s(spin_count):6.2f}")
         if other:
             other.kill()
 

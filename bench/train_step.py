@@ -1,11 +1,10 @@
-"""How fast a training step of the generator is, against a plain loop.
+"""Time of a training step of the generator, compared with a plain loop.
 
-The plain loop does at every step what the ControlNet example of diffusers does: it encodes the
-images, encodes the captions, runs ControlNet and frozen denoiser, and takes the mean squared error.
-Ours are the steps of the package's own loop. Same weights, batch, precision and machine; both take
-turns in one run, and ratios are taken pair by pair. In the like-for-like rows the two also compute
-the same gradients, which is checked and printed. The last rows are ST-Diff itself, which does more:
-a gate, a trained caption encoder, a loss in two parts.
+The plain loop follows the ControlNet example of diffusers: at every step it encodes images and
+captions, runs ControlNet and frozen U-Net, and takes the mean squared error. Both loops use the
+same weights, batch, precision and machine and take turns; ratios are of pairs of steps. In the
+like-for-like rows both compute the same gradients, which is checked and printed. The last rows are
+ST-Diff, which adds the gate and a trained caption encoder.
 
     python bench/train_step.py                       the scratch preset, 64 px, batch 32
     python bench/train_step.py --size 128 --batch 8 --steps 5
@@ -47,7 +46,7 @@ CAPTIONS = (
 
 
 def preset(size):
-    """The scratch preset at another size of images."""
+    """The busi_cpu preset at another image size."""
     config = load_config(ROOT / "config" / "busi_cpu.yaml")
     return config.model_copy(update={"image": config.image.model_copy(update={"size_px": size})})
 
@@ -64,7 +63,7 @@ def scenes(count, size):
 
 
 def model_of(config, images):
-    """A model with random weights whose ControlNet says something."""
+    """A model with random weights whose ControlNet changes the output."""
     model = new_model(config, build_autoencoder(config.model.autoencoder, images, 0))
     model.controlnet = build_controlnet(config.model, model.unet, 4, 1)
     torch.manual_seed(2)
@@ -74,7 +73,7 @@ def model_of(config, images):
 
 
 class PlainLoop:
-    """Stage 1 or 2 as the diffusers examples write it."""
+    """Stage 1 or 2 as in the diffusers examples."""
 
     def __init__(self, model, images, masks, captions, stage):
         self.model, self.stage = model, stage
@@ -140,7 +139,7 @@ class OurLoop:
 
 
 def captions_of(kind, count):
-    """Stage 1 knows the empty caption only."""
+    """Captions of the images; empty in stage 1."""
     return [CAPTIONS[i % len(CAPTIONS)] if kind == 2 else "" for i in range(count)]
 
 
@@ -156,9 +155,9 @@ def stage_of(kind, model, images, masks, settings):
 
 
 def plain_form(config, kind, **switches):
-    """Configuration and settings under which ours computes what the plain loop does."""
-    told = config.model.condition.model_copy(update={"image": ("mask",)})
-    parts = {"gate": GateConfig(everywhere=True), "condition": told}
+    """Configuration and settings with which our loop computes the same as the plain one."""
+    condition = config.model.condition.model_copy(update={"image": ("mask",)})
+    parts = {"gate": GateConfig(everywhere=True), "condition": condition}
     config = config.model_copy(update={"model": config.model.model_copy(update=parts)})
     common = {"images": 10**6, "batch": switches.pop("batch"), "ema_decay": 0, **switches}
     if kind == 1:
@@ -169,13 +168,13 @@ def plain_form(config, kind, **switches):
 
 
 def st_diff(config, kind, **switches):
-    """Configuration and settings of ST-Diff itself."""
+    """Configuration and settings of ST-Diff."""
     common = {"images": 10**6, "batch": switches.pop("batch"), **switches}
     return config, (PretrainConfig if kind == 1 else FinetuneConfig)(**common)
 
 
 def gradients_agree(config, kind, images, masks, batch):
-    """Largest difference of the gradients of both loops, over the largest gradient."""
+    """Largest difference between the gradients of both loops, relative to the largest gradient."""
     config, settings = plain_form(config, kind, batch=batch)
     ours, plain = model_of(config, images), model_of(config, images)
     captions = captions_of(kind, len(images))
@@ -194,7 +193,7 @@ def gradients_agree(config, kind, images, masks, batch):
 
 
 def compare(o):
-    """Time the steps of both loops in turns."""
+    """Time steps of both loops, taking turns."""
     config = preset(o.size)
     images, masks = scenes(2 * o.batch, o.size)
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(images))]
@@ -253,7 +252,7 @@ VARIANTS = (
 
 
 def peak_memory(o):
-    """Peak memory of one loop alone, each in a process of its own."""
+    """Peak memory of each loop, measured in a separate process."""
     for kind in o.stages:
         for name in ("plain", *(variant[0] for variant in VARIANTS)):
             command = [sys.executable, __file__, "--alone", name, "--stages", str(kind)]
@@ -263,7 +262,7 @@ def peak_memory(o):
 
 
 def alone(o):
-    """Three steps of one loop, and the memory of this process."""
+    """Take three steps of one loop and print the memory of this process."""
     config = preset(o.size)
     images, masks = scenes(o.batch, o.size)
     (kind,) = o.stages
@@ -299,7 +298,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--stages", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--variants", nargs="*", help="only those whose name holds one of these")
+    parser.add_argument("--variants", nargs="*", help="only those whose name contains one of these")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     o = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A tiny random checkpoint in the very layout of Stable Diffusion 1.x, saved by diffusers."""
+"""A tiny checkpoint with random weights in the layout of Stable Diffusion 1.x."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from stdiff.diffusion.parts import quiet_diffusers
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
-    """CLIP's tokenizer with single letters for a vocabulary: files as SD's folders hold them."""
+    """CLIP's tokenizer with single letters as vocabulary, in Stable Diffusion's files."""
     folder.mkdir(parents=True)
     letters = [chr(code) for code in range(33, 127)]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
@@ -34,7 +34,7 @@ def _configured(folder: Path) -> Path:
 
 
 def write_checkpoint(folder: Path) -> Path:
-    """The folder, filled; it is made."""
+    """Write the checkpoint; returns its folder."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer(folder.parent / "clip")
     pipeline = {
@@ -78,5 +78,5 @@ def write_checkpoint(folder: Path) -> Path:
 
 
 def checkpoint_config(folder: Path, **model: object) -> Config:
-    """A run at 64 px on a checkpoint."""
+    """A run at 64 px that starts from a checkpoint."""
     return tiny_config(image={"size_px": 64}, model={"checkpoint": str(folder), **model})

@@ -55,7 +55,7 @@ def tiny_model(config: Config) -> DiffusionModel:
     images = np.stack([lesion_scene(i)[0] for i in range(8)])
     model = new_model(config, build_autoencoder(config.model.autoencoder, images, 0))
     model.controlnet = build_controlnet(config.model, model.unet, 4, 1)
-    # A fresh ControlNet adds nothing (its last convolutions are zero); make it speak.
+    # A new ControlNet adds nothing, because its last convolutions are zero.
     torch.manual_seed(2)
     for block in [*model.controlnet.controlnet_down_blocks, model.controlnet.controlnet_mid_block]:
         torch.nn.init.normal_(block.weight, std=0.2)
@@ -64,7 +64,7 @@ def tiny_model(config: Config) -> DiffusionModel:
 
 
 def write_tables(folder: Path, config: Config) -> dict[str, Path]:
-    """Twelve cases and their splits, and the configuration as a file."""
+    """Write twelve cases, their splits and the configuration; returns the paths."""
     rows, splits, size = [], [], config.image.size_px
     for i in range(12):
         image, mask = lesion_scene(i, size)

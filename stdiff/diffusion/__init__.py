@@ -1,1 +1,1 @@
-"""ST-Diff: the latent diffusion model, made of standard diffusers parts, and its folder on disk."""
+"""ST-Diff: a latent diffusion model of standard diffusers classes, and its folder on disk."""

@@ -1,9 +1,9 @@
 """Stage 0: a linear patch encoder, fitted in closed form, with a small learned decoder.
 
-A learned encoder is what a CPU can least afford. The encoder is therefore the principal-component
+Training an encoder is too slow on a CPU. The encoder is therefore the principal-component
 transform of 4 x 4 patches, written into the convolutions of a stock ``AutoencoderTiny`` without
-encoder blocks (which is then a linear map), so that any diffusers pipeline loads it. The decoder
-is learned: it overlaps patches, so block edges do not show.
+encoder blocks (a linear map), so that any diffusers pipeline loads it. The decoder is learned; its
+receptive field overlaps patches, so block edges do not show.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from stdiff.config.generator import AutoencoderConfig
 
 PATCH_PX = 4
-# Native latents stay well inside the decoder's tanh(z / 3) * 3 clamp; the pipeline's
-# `scaling_factor` brings them to unit variance.
+# Keeps native latents well inside the decoder's tanh(z / 3) * 3 clamp; the pipeline's
+# `scaling_factor` scales them to unit variance.
 NATIVE_STD = 0.25
-# Mean difference of decoded channels that the eye takes for colour.
+# Mean difference between decoded channels, in grey levels, above which images look coloured.
 MOST_COLOUR_GREY = 12.0
 
 Autoencoder: TypeAlias = AutoencoderTiny | AutoencoderKL
@@ -30,12 +30,12 @@ Autoencoder: TypeAlias = AutoencoderTiny | AutoencoderKL
 def build_autoencoder(
     config: AutoencoderConfig, training_images_NHW: np.ndarray, seed: int
 ) -> AutoencoderTiny:
-    """Autoencoder with the encoder fitted on training images and an untrained decoder.
+    """Autoencoder whose encoder is fitted to training images, with an untrained decoder.
 
     Args:
-        config: its sizes.
+        config: sizes of encoder and decoder.
         training_images_NHW: (N, H, W) uint8, H and W multiples of 4.
-        seed: of the decoder's initial weights.
+        seed: seed of the decoder's initial weights.
     """
     width = PATCH_PX * PATCH_PX
     with torch.random.fork_rng():
@@ -57,11 +57,11 @@ def build_autoencoder(
 
 
 def _write_patch_transform(autoencoder: AutoencoderTiny, images_NHW: np.ndarray) -> None:
-    """Set the four encoder convolutions to: centre, space to depth twice, project.
+    """Set the four encoder convolutions to: identity, space-to-depth twice, projection.
 
     Each principal component is divided by the square root of its standard deviation: halfway
-    between raw components (fine speckle drowns in noise at once) and whitened ones (speckle
-    weighs as much as anatomy). All of it is then scaled to the common ``NATIVE_STD``.
+    between raw components (noise hides fine speckle at once) and whitened ones (speckle weighs as
+    much as anatomy). All are then scaled to the common ``NATIVE_STD``.
     """
     n, h, w = images_NHW.shape
     channels = autoencoder.config.latent_channels
@@ -73,7 +73,7 @@ def _write_patch_transform(autoencoder: AutoencoderTiny, images_NHW: np.ndarray)
     std = np.sqrt(np.maximum(variances[order], 1e-8))
     projection = components[:, order].T / np.sqrt(std)[:, None]
     projection *= NATIVE_STD / np.sqrt(np.mean(std))
-    # Signs of eigenvectors are arbitrary; fix them, so that the fit does not depend on LAPACK.
+    # Eigenvectors have arbitrary signs; fixed here, so that the fit does not depend on LAPACK.
     projection *= np.sign(projection.sum(axis=1, keepdims=True) + 1e-6)
 
     first, half, quarter, last = autoencoder.encoder.layers
@@ -94,29 +94,29 @@ def _write_patch_transform(autoencoder: AutoencoderTiny, images_NHW: np.ndarray)
 
 
 def latent_factor(autoencoder: Autoencoder) -> int:
-    """By how much latents are smaller than images, along each side."""
+    """Side of images over side of latents."""
     if isinstance(autoencoder, AutoencoderTiny):
         return 2 ** (len(autoencoder.config.encoder_block_out_channels) - 1)
     return 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
 
 def to_unit(images_NHW: np.ndarray, channels: int = 1) -> torch.Tensor:
-    """(N, H, W) uint8 → (N, channels, H, W) float32 in [-1, 1], all channels alike."""
+    """(N, H, W) uint8 → (N, channels, H, W) float32 in [-1, 1], all channels equal."""
     grey_N1HW = torch.from_numpy(images_NHW).float()[:, None] / 127.5 - 1.0
     return grey_N1HW.expand(-1, channels, -1, -1)
 
 
 def to_grey(x_NCHW: torch.Tensor) -> np.ndarray:
-    """(N, 1 or 3, H, W) float in [-1, 1] → (N, H, W) uint8; colours become their mean."""
+    """(N, 1 or 3, H, W) float in [-1, 1] → (N, H, W) uint8; channels are averaged."""
     grey_NHW = x_NCHW.float().clamp(-1, 1).mean(dim=1)
     return ((grey_NHW + 1) * 127.5).round().byte().cpu().numpy()
 
 
 @torch.inference_mode()
 def encode(autoencoder: Autoencoder, images_NHW: np.ndarray, batch: int = 256) -> torch.Tensor:
-    """(N, H, W) uint8 images → (N, C, h, w) latents, scaled as the denoiser expects.
+    """(N, H, W) uint8 images → (N, C, h, w) latents, scaled for the U-Net.
 
-    Of a variational encoder the mean is taken.
+    A variational encoder gives the mean of its distribution.
     """
     scale, channels = autoencoder.config.scaling_factor, autoencoder.config.in_channels
     parts = []
@@ -132,9 +132,9 @@ def encode(autoencoder: Autoencoder, images_NHW: np.ndarray, batch: int = 256) -
 
 @torch.inference_mode()
 def decode(autoencoder: Autoencoder, z_BCHW: torch.Tensor) -> np.ndarray:
-    """Latents, scaled as the denoiser gives them → (N, H, W) uint8 images.
+    """Latents, scaled as for the U-Net → (N, H, W) uint8 images.
 
-    Warns where the decoder gives colours: it was not made for grey images, or is not trained.
+    Warns if decoded images are coloured: the decoder is untrained or not trained on grey images.
     """
     x = autoencoder.decode(z_BCHW / autoencoder.config.scaling_factor).sample
     spread_grey = float((x.amax(dim=1) - x.amin(dim=1)).mean()) * 127.5

@@ -1,4 +1,4 @@
-"""A Stable Diffusion 1.x or 2.x model as the base of stage 1: its parts, from a folder."""
+"""Loading a Stable Diffusion 1.x or 2.x model as the start of stage 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 @dataclass(frozen=True)
 class BaseModel:
-    """What stage 1 starts from."""
+    """The networks that stage 1 starts from."""
 
     autoencoder: AutoencoderKL | AutoencoderTiny
     unet: UNet2DConditionModel
@@ -44,10 +44,10 @@ def checkpoint_folder(name: str) -> Path:
     """The folder of a checkpoint; nothing is downloaded.
 
     Args:
-        name: a folder, or the hub name of a model that was downloaded before.
+        name: a folder, or the hub name of a downloaded model.
 
     Raises:
-        ModelFolderError: neither; or parts are missing, all of them named.
+        ModelFolderError: neither, or parts are missing.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -56,8 +56,7 @@ def checkpoint_folder(name: str) -> Path:
         except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
             raise ModelFolderError(
                 f"model.checkpoint: {name!r} is neither a folder nor a model of the local hub "
-                "cache. Nothing is downloaded unasked: fetch it once with `HF_HUB_OFFLINE=0 hf "
-                f"download {name}`, or name a folder"
+                f"cache; give a folder, or download it with `HF_HUB_OFFLINE=0 hf download {name}`"
             ) from error
     if missing := [part for part in _PARTS if not (folder / part).is_dir()]:
         raise ModelFolderError(
@@ -79,10 +78,10 @@ def load_checkpoint(name: str) -> BaseModel:
     reads, writes = unet.config.cross_attention_dim, text_encoder.config.hidden_size
     if unet.config.addition_embed_type or unet.config.in_channels != unet.config.out_channels:
         raise ModelFolderError(
-            f"{folder}/unet: is of another family (addition_embed_type "
+            f"{folder}/unet: unsupported model family (addition_embed_type "
             f"{unet.config.addition_embed_type!r}, in_channels {unet.config.in_channels}, "
             f"out_channels {unet.config.out_channels}); expected Stable Diffusion 1.x or 2.x, not "
-            "XL and not inpainting"
+            "XL or inpainting"
         )
     if reads != writes:
         raise ModelFolderError(
@@ -99,10 +98,10 @@ def load_checkpoint(name: str) -> BaseModel:
 
 
 def _scheduler(folder: Path) -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ over the noise schedule that the checkpoint was trained with."""
+    """DPM-Solver++ over the noise schedule of the checkpoint."""
     file = folder / "scheduler_config.json"
     if not file.is_file():
-        raise ModelFolderError(f"{file}: is missing; restore the checkpoint")
+        raise ModelFolderError(f"{file}: missing; restore the checkpoint")
     trained = json.loads(file.read_text(encoding="utf-8"))
     kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
     return DPMSolverMultistepScheduler(

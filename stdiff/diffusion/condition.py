@@ -1,9 +1,9 @@
-"""The picture of a mask that the ControlNet sees.
+"""The condition image of a mask for the ControlNet.
 
-The mask alone, as published, says at a pixel only whether it lies in a lesion. The signed distance
-also says how far from its edge, and the boundary where that edge runs, so that the first
-convolutions need not find out. The soft mask has a blurred edge where the margin is indistinct,
-which no mask can show. All take several lesions and masks cut by the image's border.
+A mask alone, as published, only marks the pixels of a lesion. The signed distance adds the distance
+to its edge, and the boundary the edge itself, so that the first convolutions need not learn them.
+The soft mask shows an indistinct margin as a blurred edge. All work for several lesions and for
+lesions cut by the image border.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from scipy import ndimage
 
 from stdiff.birads.lexicon import parse
 
-# Plain pipelines take an RGB picture.
+# Plain diffusers pipelines take an RGB image.
 CONDITION_CHANNELS = 3
-# Distance from the edge, as a part of the image's side, where the signed distance saturates.
+# Distance at which the signed distance saturates, as a fraction of the image side.
 _REACH = 0.25
-# Standard deviation of the blur of an indistinct edge, likewise.
+# Standard deviation of the blur of an indistinct edge, as a fraction of the image side.
 _INDISTINCT = 0.02
 
 
@@ -29,14 +29,15 @@ def condition_image(
 ) -> torch.Tensor:
     """(N, 3, H, W) float32 condition of the ControlNet, in [0, 1].
 
-    Values are whole 255ths, so that a condition saved as a picture is the same condition.
+    Values are multiples of 1/255, so that saving the condition as an 8-bit image loses nothing.
 
     Args:
         masks_NHW: (N, H, W), non-zero on lesions.
-        kinds: channels, of "mask" (0 or 1), "soft mask" (see :func:`soft_mask`), "distance" (see
-            :func:`signed_distance`) and "boundary" (see :func:`boundary`); repeated until there
-            are three.
-        captions: of the masks, for soft ones; without them no margin is known to be indistinct.
+        kinds: channels: "mask" (0 or 1), "soft mask" (see :func:`soft_mask`), "distance" (see
+            :func:`signed_distance`) and "boundary" (see :func:`boundary`); repeated to make
+            three.
+        captions: captions of the masks; a soft mask is blurred only if its caption says that the
+            margin is indistinct.
     """
     lesions_NHW = masks_NHW > 0
     drawn = {
@@ -52,41 +53,36 @@ def condition_image(
 
 
 def soft_mask(lesion_HW: np.ndarray) -> np.ndarray:
-    """(H, W) float32 in [0, 1]: the lesion with the edge of an indistinct margin.
+    """(H, W) float32 in [0, 1]: the lesion, blurred by a Gaussian of 2 % of the image height.
 
-    A Gaussian blur of :data:`_INDISTINCT` of the height; a lesion cut by the image's border goes on
-    behind it.
+    A lesion cut by the image border is assumed to continue beyond it.
     """
     sigma_px = _INDISTINCT * lesion_HW.shape[0]
     return ndimage.gaussian_filter(lesion_HW.astype(np.float32), sigma_px, mode="nearest")
 
 
 def signed_distance(lesion_HW: np.ndarray) -> np.ndarray:
-    """(H, W) float32 in [0, 1]: above 1/2 within a lesion, below it without.
+    """(H, W) float32 in [0, 1]: above 1/2 inside lesions, below outside; 0 without a lesion.
 
-    1/2 ± the Euclidean distance from the edge over twice :data:`_REACH` of the height, cut off
-    at 0 and 1. What lies beyond the image's border is not known and has no edge. All zero without
-    a lesion.
+    1/2 ± the Euclidean distance to the edge over half the image height, clipped. The image border
+    is no edge.
     """
     if not lesion_HW.any():
         return np.zeros(lesion_HW.shape, np.float32)
     outside_px = ndimage.distance_transform_edt(~lesion_HW)
-    # A lesion that fills the image has no edge in it.
-    inside_px = (
-        np.full(lesion_HW.shape, np.inf)
-        if lesion_HW.all()
-        else ndimage.distance_transform_edt(lesion_HW)
-    )
-    # The edge runs between two pixels, half a pixel from either.
+    inside_px = ndimage.distance_transform_edt(lesion_HW)
+    if lesion_HW.all():  # no edge in the image
+        inside_px = np.full(lesion_HW.shape, np.inf)
+    # The edge lies between two pixels, half a pixel from each.
     signed_px = np.where(lesion_HW, inside_px - 0.5, 0.5 - outside_px)
     reach_px = _REACH * lesion_HW.shape[0]
     return (0.5 + signed_px / (2 * reach_px)).clip(0, 1).astype(np.float32)
 
 
 def boundary(lesion_HW: np.ndarray) -> np.ndarray:
-    """(H, W) float32: 1 on lesion pixels with a neighbour, of eight, that is none, else 0.
+    """(H, W) float32: 1 on lesion pixels of which one of the 8 neighbours is no lesion, else 0.
 
-    The image's border is no boundary: a lesion that it cuts goes on behind it.
+    The image border is no boundary: a lesion cut by it is assumed to continue.
     """
     inner_HW = ndimage.binary_erosion(lesion_HW, np.ones((3, 3)), border_value=1)
     return (lesion_HW & ~inner_HW).astype(np.float32)

@@ -1,12 +1,12 @@
-"""Foreground and background, parted by a soft gate g in [0, 1].
+"""Decoupling of foreground and background by a soft gate g in [0, 1].
 
-g is 1 on the lesion, falls off over a margin, and covers the column beneath it, where shadowing
-and enhancement live. Caption and mask reach the denoiser only through g:
+g is 1 on the lesion, falls off over a margin, and covers the column below it, where shadowing and
+enhancement occur. Caption and mask act on the U-Net through g only:
 
 * every ControlNet residual is multiplied by g,
 * every cross-attention is g * attend(caption) + (1 - g) * attend(empty caption).
 
-With g = 0 everywhere the output is that of stage 1, bit for bit.
+With g = 0 everywhere the prediction is that of stage 1, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from stdiff.config.generator import GateConfig
 
 
 def soft_gate(mask_HW: np.ndarray, config: GateConfig) -> np.ndarray:
-    """Gate of one mask.
+    """(H, W) float32 gate in [0, 1] of one mask; 0 for an empty mask.
+
+    Half a cosine over the margin around the lesion, and another one below it that ends at the
+    posterior reach.
 
     Args:
         mask_HW: (H, W), non-zero on the lesion; rows are depth.
         config: margin and posterior reach, as fractions of the height.
-
-    Returns:
-        (H, W) float32 in [0, 1]: half a cosine over the margin around the lesion, and beneath it
-        another half cosine that ends at the posterior reach. All zero for an empty mask.
     """
     lesion = mask_HW > 0
     if not lesion.any():
@@ -46,13 +45,13 @@ def soft_gate(mask_HW: np.ndarray, config: GateConfig) -> np.ndarray:
     rows = np.arange(height)[:, None]
     last_lesion_row = np.maximum.accumulate(np.where(lesion, rows, -height * 4), axis=0)
     beneath = _falling((rows - last_lesion_row) / (config.posterior * height))
-    # The column widens by the margin as well; the maximum keeps the gate 1 on the lesion.
+    # The column is blurred sideways by the margin; the maximum keeps the gate 1 on the lesion.
     beneath = ndimage.gaussian_filter1d(beneath, config.margin * height / 2, axis=1)
     return np.maximum(around, beneath).astype(np.float32)
 
 
 def _falling(distance: np.ndarray) -> np.ndarray:
-    """1 at distance 0, 0 from distance 1 on, half a cosine between."""
+    """Half a cosine from 1 at distance 0 to 0 at distance 1 and beyond."""
     return 0.5 * (1 + np.cos(np.pi * np.clip(distance, 0, 1)))
 
 
@@ -62,18 +61,18 @@ def soft_gates(masks_NHW: np.ndarray, config: GateConfig) -> torch.Tensor:
 
 
 def gate_at(gate_B1HW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The gate at another resolution; by maximum, so that no lesion ever vanishes."""
+    """The gate at another resolution, by maximum, so that no lesion vanishes."""
     return adaptive_max_pool2d(gate_B1HW, size)
 
 
 class GatedAttention:
-    """Attention processor: cross-attention to the caption inside the gate, to nothing outside.
+    """Attention processor: attends to the caption inside the gate, to the empty caption outside.
 
-    Adapters of the denoiser belong to the caption: what attends to nothing passes them by.
+    Adapters of the U-Net apply to the caption only, not to the empty one.
     """
 
     def __init__(self) -> None:
-        self._attend_to_itself = AttnProcessor2_0()
+        self._self_attention = AttnProcessor2_0()
 
     def __call__(
         self,
@@ -86,21 +85,21 @@ class GatedAttention:
         stage_1: bool = False,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """``gates`` maps a number of positions P to the gate as (B, P, 1)."""
+        """``gates`` maps the number of positions P to the (B, P, 1) gate at that resolution."""
         if encoder_hidden_states is None:
-            return self._attend_to_itself(attn, hidden_states, None, attention_mask)
+            return self._self_attention(attn, hidden_states, None, attention_mask)
         if gates is None:
             return _attend(attn, hidden_states, encoder_hidden_states, adapted=not stage_1)
         g_BP1 = gates[hidden_states.shape[1]]
         caption = _attend(attn, hidden_states, encoder_hidden_states, adapted=True)
-        nothing = _attend(attn, hidden_states, empty_BLD, adapted=False)
-        return g_BP1 * caption + (1 - g_BP1) * nothing
+        empty = _attend(attn, hidden_states, empty_BLD, adapted=False)
+        return g_BP1 * caption + (1 - g_BP1) * empty
 
 
 def _attend(
     attn: Attention, hidden_BPD: torch.Tensor, text_BLD: torch.Tensor, adapted: bool
 ) -> torch.Tensor:
-    """Cross-attention of Stable Diffusion's blocks, with or without adapters of its weights."""
+    """Cross-attention as in Stable Diffusion, with or without the adapters of its weights."""
     to_q, to_k, to_v, to_out = (
         layer if adapted else getattr(layer, "base_layer", layer)
         for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
@@ -109,19 +108,19 @@ def _attend(
         features.unflatten(2, (attn.heads, -1)).transpose(1, 2)
         for features in (to_q(hidden_BPD), to_k(text_BLD), to_v(text_BLD))
     )
-    seen = scaled_dot_product_attention(query, key, value)
-    return to_out(seen.transpose(1, 2).flatten(2))
+    attended = scaled_dot_product_attention(query, key, value)
+    return to_out(attended.transpose(1, 2).flatten(2))
 
 
 def gate_attention(unet: UNet2DConditionModel) -> None:
-    """Install the gated processor; without gates it is plain attention."""
+    """Install the gated processor, which without gates is plain attention."""
     unet.set_attn_processor(GatedAttention())
 
 
 def predict_stage_1(
     unet: UNet2DConditionModel, z_BCHW: torch.Tensor, t: torch.Tensor, empty_1LD: torch.Tensor
 ) -> torch.Tensor:
-    """Prediction without mask, caption and adapters."""
+    """Prediction of stage 1: without mask, caption and adapters."""
     return unet(
         z_BCHW,
         t,
@@ -139,15 +138,15 @@ def predict_gated(
     gate_B1HW: torch.Tensor | None,
     residuals: tuple[list[torch.Tensor], torch.Tensor] | None,
 ) -> torch.Tensor:
-    """Prediction of the denoiser with caption and mask let in through the gate only.
+    """Prediction given caption and mask, which act through the gate only.
 
     Args:
         z_BCHW: noisy latents.
         t: time steps, (B,) or scalar.
         caption_BLD: caption embeddings.
-        empty_1LD: embedding of the empty caption, the one stage 1 was trained with.
-        gate_B1HW: gate at image or latent resolution; None opens it everywhere.
-        residuals: the ControlNet's residuals (down, middle); None leaves the mask out.
+        empty_1LD: embedding of the empty caption that stage 1 was trained with.
+        gate_B1HW: gate at image or latent resolution; None = 1 everywhere.
+        residuals: the ControlNet's residuals (down, middle); None = no mask.
     """
     if gate_B1HW is None:
         down, middle = residuals or (None, None)

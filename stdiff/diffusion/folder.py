@@ -1,10 +1,9 @@
-"""The model folder: standard diffusers parts with a ``model_index.json``, safetensors only.
+"""The model folder: standard diffusers components with a ``model_index.json``, safetensors only.
 
-Plain diffusers opens it (``StableDiffusionPipeline`` after stage 1,
-``StableDiffusionControlNetPipeline`` after stage 2). Beside the parts lie ``stdiff.json`` (image
-size, gate, what it was trained on), ``empty_caption.safetensors`` (the embedding that stage 1
-knows as "no caption"), ``lora/`` where adapters were trained, a README that says what the model
-is not for, and the hashes of all of it.
+diffusers loads it as ``StableDiffusionPipeline`` (stage 1) or ``StableDiffusionControlNetPipeline``
+(later stages). It also holds ``stdiff.json`` (image size, model configuration, training cases),
+``empty_caption.safetensors`` (the embedding of "no caption" in stage 1), ``lora/`` with trained
+adapters, a README with the intended use, and hashes of all files.
 """
 
 from __future__ import annotations
@@ -39,20 +38,20 @@ from stdiff.runtime.files import atomic_write, write_sums, write_text
 
 _README = """# An ST-Diff model
 
-Made by stdiff. It generates synthetic breast-ultrasound images, for research and teaching.
-It is not a medical device, and nothing it generates may be used for diagnosis.
+Trained by stdiff. It generates synthetic breast-ultrasound images for research and teaching.
+It is not a medical device, and its images must not be used for diagnosis.
 
-`stdiff.json` says what it was trained on. Plain diffusers opens this folder; the gate that parts
-foreground from background is applied by `stdiff generate` and `stdiff generate-one` only.
+`stdiff.json` lists its training cases. Plain diffusers loads this folder, but only
+`stdiff generate` and `stdiff generate-one` apply the gate that decouples foreground and background.
 """
-# The stages whose models know masks and captions.
+# Stages whose models are conditioned on masks and captions.
 CONDITIONAL_STAGES = ("finetune", "distill")
-# What belongs to stage 2 alone.
+# Sections that stage 1 does not depend on.
 _OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
 
 def save_model(model: DiffusionModel, folder: Path, extra_files: dict[str, Path]) -> None:
-    """Write the model folder whole; ``extra_files`` (name → file) are copied into it."""
+    """Write the model folder atomically; ``extra_files`` (name → file) are copied into it."""
     parts: dict[str, Any] = {
         "vae": model.autoencoder,
         "text_encoder": without_adapters(model.text_encoder),
@@ -85,26 +84,27 @@ def load_model(folder: Path) -> DiffusionModel:
     """Read a model folder.
 
     Raises:
-        ModelFolderError: not a folder of ours, a part missing or damaged, or weights as pickle
-            files only.
+        ModelFolderError: not a model folder, a part is missing or damaged, or weights are pickle
+            files.
     """
     folder = Path(folder)
     if not (folder / "stdiff.json").is_file():
-        found = (
-            ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
-        )
+        found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         raise ModelFolderError(
-            f"{folder}: not an stdiff model folder (no stdiff.json; found {found or 'nothing'}); "
+            f"{folder}: not an stdiff model folder (no stdiff.json; found "
+            f"{', '.join(found) or 'nothing'}); "
             "give the output of `stdiff train pretrain` or `stdiff train finetune`"
         )
     check_files(folder)
     about = json.loads((folder / "stdiff.json").read_text(encoding="utf-8"))
-    has_controlnet = (folder / "controlnet").is_dir()
+    controlnet = None
+    if (folder / "controlnet").is_dir():
+        controlnet = load_part(ControlNetModel, folder, "controlnet").eval()
     unet = load_part(UNet2DConditionModel, folder, "unet")
     gate_attention(unet)
     empty = folder / "empty_caption.safetensors"
     if not empty.is_file():
-        raise ModelFolderError(f"{empty}: is missing; train the model again or restore the file")
+        raise ModelFolderError(f"{empty}: missing; restore it or train the model again")
     model = DiffusionModel(
         autoencoder=load_autoencoder(folder / "vae"),
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
@@ -112,9 +112,7 @@ def load_model(folder: Path) -> DiffusionModel:
         unet=unet.eval(),
         scheduler=DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler"),
         empty_1LD=load_file(empty)["empty_1LD"],
-        controlnet=load_part(ControlNetModel, folder, "controlnet").eval()
-        if has_controlnet
-        else None,
+        controlnet=controlnet,
         about=about,
     )
     if about.get("stage") in CONDITIONAL_STAGES:
@@ -124,25 +122,25 @@ def load_model(folder: Path) -> DiffusionModel:
 
 
 def check_model_matches(model: DiffusionModel, config: Config, folder: Path) -> None:
-    """Refuse a stage-1 model that was made with another configuration of its parts.
+    """Check that a stage-1 model was trained with the configuration's image size and networks.
 
     Raises:
-        ModelFolderError: naming every key that differs, with both values.
+        ModelFolderError: lists every key that differs, with both values.
     """
-    made = {"image.size_px": model.about["size_px"]} | _flat(model.about["model"], "model")
-    asked = {"image.size_px": config.image.size_px} | _flat(
+    trained = {"image.size_px": model.about["size_px"]} | _flat(model.about["model"], "model")
+    configured = {"image.size_px": config.image.size_px} | _flat(
         config.model.model_dump(mode="json", exclude=_OF_STAGE_2), "model"
     )
     differing = [
-        f"- {key}: the folder has {made.get(key)!r}, the configuration {value!r}"
-        for key, value in asked.items()
-        if made.get(key) != value
+        f"- {key}: the folder has {trained.get(key)!r}, the configuration {value!r}"
+        for key, value in configured.items()
+        if trained.get(key) != value
     ]
     if differing:
         raise ModelFolderError(
-            f"{folder}: was made with another configuration:\n"
+            f"{folder}: was trained with another configuration:\n"
             + "\n".join(differing)
-            + "\nTrain that stage again with this configuration, or set the keys to its values."
+            + "\nTrain stage 1 again with this configuration, or set the keys to its values."
         )
 
 

@@ -1,4 +1,4 @@
-"""The model: standard diffusers parts, and what stage 1 and stage 2 made of them."""
+"""The model: standard diffusers components and how they were trained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ from stdiff.runtime.randomness import integer_seed
 
 @dataclass
 class DiffusionModel:
-    """The parts of an ST-Diff model; ``controlnet`` is None after stage 1."""
+    """The components of an ST-Diff model.
+
+    Attributes:
+        empty_1LD: (1, L, D) embedding of the empty caption that stage 1 was trained with.
+        controlnet: None after stage 1.
+        about: content of ``stdiff.json``.
+    """
 
     autoencoder: AutoencoderTiny | AutoencoderKL
     tokenizer: PreTrainedTokenizerBase
@@ -43,12 +49,12 @@ class DiffusionModel:
 
     @property
     def size_px(self) -> int:
-        """Side of the images."""
+        """Side of the images, in pixels."""
         return self.about["size_px"]
 
     @property
     def latent_px(self) -> int:
-        """Side of the latents."""
+        """Side of the latents, in latent pixels."""
         return self.size_px // latent_factor(self.autoencoder)
 
     @property
@@ -58,16 +64,16 @@ class DiffusionModel:
 
     @property
     def condition(self) -> ConditionConfig:
-        """What it is told of a lesion."""
+        """Its conditions."""
         return ConditionConfig(**self.about["model"]["condition"])
 
     @property
     def device(self) -> torch.device:
-        """Where its parts are."""
+        """Device of its components."""
         return self.unet.device
 
     def to(self, device: torch.device) -> DiffusionModel:
-        """Move all its parts, in place."""
+        """Move all components, in place."""
         for part in (self.autoencoder, self.text_encoder, self.unet, self.controlnet):
             if part is not None:
                 part.to(device)
@@ -75,11 +81,11 @@ class DiffusionModel:
         return self
 
     def prompt(self, caption: str) -> str:
-        """What the encoder reads of a caption of the lexicon; nothing of an empty one."""
+        """The encoder's input for a caption; empty for the empty caption."""
         return prompt_of(caption, self.about["model"]["text"]["template"])
 
     def embed(self, captions: list[str]) -> torch.Tensor:
-        """(B, L, D) caption embeddings; the empty caption's is the one of stage 1."""
+        """(B, L, D) caption embeddings; that of the empty caption is stage 1's."""
         distinct = sorted(set(captions))
         ids = tokenize(self.tokenizer, [self.prompt(caption) for caption in distinct])
         embedded = self.text_encoder(ids.to(self.device)).last_hidden_state
@@ -90,24 +96,22 @@ class DiffusionModel:
 
 
 def prompt_of(caption: str, template: str) -> str:
-    """A caption of the lexicon in the words of a template.
-
-    Findings that it does not tell are left out, with a blank or comma too many.
-    """
+    """The template filled with a caption's findings; unknown findings are left out."""
     if not caption or template == "{caption}":
         return caption
-    told = {
+    findings = {
         name: " and ".join(value) if isinstance(value, list) else value or ""
         for name, value in Findings.as_row(parse(caption)).items()
     }
-    prompt = template.format(caption=caption, **told)
-    for too_many, kept in ((r"\s+", " "), (r"(,\s*)+,", ","), (r"\s+(?=[,.:])", "")):
-        prompt = re.sub(too_many, kept, prompt)
+    prompt = template.format(caption=caption, **findings)
+    # An omitted finding leaves surplus blanks and commas.
+    for surplus, kept in ((r"\s+", " "), (r"(,\s*)+,", ","), (r"\s+(?=[,.:])", "")):
+        prompt = re.sub(surplus, kept, prompt)
     return prompt.strip()
 
 
 def new_model(config: Config, autoencoder: AutoencoderTiny | AutoencoderKL) -> DiffusionModel:
-    """A model before stage 1, around a trained autoencoder: untrained, or a checkpoint's parts."""
+    """A model before stage 1 with this autoencoder: random weights, or a checkpoint's."""
     about = {"size_px": config.image.size_px, "model": config.model.model_dump(mode="json")}
     if config.model.checkpoint:
         base = load_checkpoint(config.model.checkpoint)
@@ -131,7 +135,7 @@ def new_model(config: Config, autoencoder: AutoencoderTiny | AutoencoderKL) -> D
 
 
 def add_adapters(model: DiffusionModel, config: ModelConfig, seed: int) -> None:
-    """Give the caption encoder and the denoiser the adapters that the configuration asks for."""
+    """Add the configured adapters to caption encoder and U-Net."""
     if config.text_lora:
         add_text_adapters(
             model.text_encoder, config.text_lora, integer_seed(seed, "text adapter weights")

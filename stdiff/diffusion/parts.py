@@ -1,4 +1,4 @@
-"""Reading the parts of a model folder: safetensors only, and what is wrong in words."""
+"""Loading the components of a model folder, from safetensors only."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from stdiff.runtime.files import SUMS, InputError, differing_files
 
 
 class ModelFolderError(InputError):
-    """A folder does not hold the model that was asked for."""
+    """A folder does not hold the expected model."""
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a model folder of which a file is not the one that was written.
+    """Check the files of a model folder against their recorded hashes.
 
     Raises:
-        ModelFolderError: naming the files.
+        ModelFolderError: files are damaged, changed or missing.
     """
     if differing := differing_files(folder):
         raise ModelFolderError(
-            f"{folder}: {', '.join(differing)} is not the file that was written there; copy it "
-            f"anew, or delete the folder and run what makes it again. If you have changed it on "
-            f"purpose, delete {SUMS}."
+            f"{folder}: {', '.join(differing)} is damaged or not the file that was written; copy "
+            "it again, or delete the folder and rerun the step that made it. If you changed the "
+            f"file on purpose, delete {SUMS}."
         )
 
 
 def load_part(cls: Any, folder: Path, name: str) -> Any:
-    """One component, from safetensors or not at all.
+    """One component, from safetensors.
 
     Raises:
-        ModelFolderError: it is missing, a pickle file, damaged, or of another architecture.
+        ModelFolderError: it is missing, damaged, a pickle file, or of another architecture.
     """
     path = folder / name
     if not list(path.glob("*.safetensors")):
         pickled = sorted(p.name for p in path.glob("*.bin"))
-        reason = f"only pickle files ({', '.join(pickled)})" if pickled else "no weights"
+        found = f"only pickle files ({', '.join(pickled)})" if pickled else "no weights"
         raise ModelFolderError(
-            f"{path}: {reason}; expected a *.safetensors file. Convert it with "
-            "`save_pretrained(..., safe_serialization=True)`, or train the model again."
+            f"{path}: {found}, expected *.safetensors; convert them with "
+            "`save_pretrained(..., safe_serialization=True)`, or train the model again"
         )
     try:
         with quiet_diffusers():
@@ -60,13 +60,13 @@ def load_autoencoder(folder: Path) -> AutoencoderTiny | AutoencoderKL:
     """An autoencoder of either class, as its ``config.json`` says.
 
     Raises:
-        ModelFolderError: there is none, or it is damaged.
+        ModelFolderError: it is missing or damaged.
     """
     check_files(folder)
     config = folder / "config.json"
     if not config.is_file():
         raise ModelFolderError(
-            f"{folder}: no autoencoder there (no config.json); make it with "
+            f"{folder}: not an autoencoder (no config.json); give the output of "
             "`stdiff train autoencoder`"
         )
     name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
@@ -80,7 +80,7 @@ def load_autoencoder(folder: Path) -> AutoencoderTiny | AutoencoderKL:
 
 @contextmanager
 def quiet_diffusers() -> Iterator[None]:
-    """Silence advice about the safety checker: these models never had one."""
+    """Silence warnings about the missing safety checker."""
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:

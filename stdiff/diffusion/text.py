@@ -1,4 +1,4 @@
-"""Captions for the denoiser: a closed-vocabulary tokenizer and a small CLIP text model."""
+"""Caption encoder: a closed-vocabulary tokenizer and a small CLIP text model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stdiff.birads.lexicon import VOCABULARY
 from stdiff.config.generator import TextConfig
 
 _SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
-# Words that captions are joined with, besides the lexicon's terms.
+# Words of captions besides the lexicon's terms.
 _JOINING = ("BI-RADS", "shape", "orientation", "margin", "posterior", "calcifications", "no", ",:")
 
 
 def build_tokenizer(config: TextConfig) -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over every word and mark a caption, or its template, can hold."""
+    """Word-level tokenizer of all words and punctuation of captions and of the template."""
     terms = chain.from_iterable(VOCABULARY.values())
     own = re.sub(r"{\w+}", " ", config.template)
     words = sorted(set(re.findall(r"[\w-]+|[,:]", " ".join([*terms, *_JOINING, own]).lower())))
@@ -52,7 +52,7 @@ def build_tokenizer(config: TextConfig) -> PreTrainedTokenizerFast:
 def build_text_encoder(
     config: TextConfig, tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> CLIPTextModel:
-    """Untrained CLIP text model of the preset's size."""
+    """Untrained CLIP text model of the configured size."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return CLIPTextModel(
@@ -75,14 +75,13 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> tor
     """(B, L) token ids, padded to the model's length.
 
     Raises:
-        ValueError: a word outside the vocabulary (captions come from the lexicon, so this is a
-            bug) or a caption longer than the model reads.
+        ValueError: a word outside the vocabulary, or a caption longer than the model's input.
     """
     ids = tokenizer(list(captions), padding="max_length", return_tensors="pt").input_ids
     if ids.shape[1] > tokenizer.model_max_length:
         longest = max(captions, key=len)
         raise ValueError(f"caption longer than {tokenizer.model_max_length} tokens: {longest!r}")
-    # CLIP's own tokenizer knows no unknown word: there the token is that of the end.
+    # CLIP's tokenizer splits unknown words; its unknown token is the end token.
     closed = tokenizer.unk_token_id not in (None, tokenizer.eos_token_id)
     if closed and (ids == tokenizer.unk_token_id).any():
         raise ValueError(f"caption outside the vocabulary among {sorted(set(captions))[:5]}")

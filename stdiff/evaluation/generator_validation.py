@@ -1,4 +1,4 @@
-"""What a generator in training makes of the validation masks: a fixed grid, KID and mask Dice."""
+"""Validation of a generator in training: KID, mask Dice and a grid of samples."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from stdiff.table.cohort import CohortFiles
 from stdiff.table.streaming import evenly_spread
 from stdiff.training.validation import ValidationResult
 
-# Lesions looked at, evenly spaced over the validation cases, and those of the grid.
-_WATCHED, _SHOWN, _COLUMNS = 96, 16, 8
+# Lesions, evenly spaced over the validation cases; those in the grid, and its columns.
+_LESIONS, _GRID_LESIONS, _COLUMNS = 96, 16, 8
 _SMALLEST_KID_SUBSET = 10
 
 
 class GeneratorValidator:
-    """Looks at models with the masks, captions and noise that it was made with."""
+    """Validates models on the same masks, captions and noise every time."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class GeneratorValidator:
         segmenter: str,
         weights: Path,
     ) -> None:
-        """Read the validation lesions and the segmenter that judges.
+        """Read the validation lesions and the segmenter.
 
         Args:
             config: the run.
             cohort: real cases and their splits.
             segmenter: a name in ``segmentation.segmenters``.
-            weights: its weights, trained on real images of the generator's own label budget.
+            weights: its weights, trained on real images of the generator's label budget.
 
         Raises:
             InputError: too few validation lesions, or weights that cannot be read.
@@ -51,11 +51,11 @@ class GeneratorValidator:
         rows = rows[rows["mask"].notna() & (rows["lesion_count"] > 0)]
         if len(rows) < _SMALLEST_KID_SUBSET:
             raise InputError(
-                f"{len(rows)} validation lesion(s) to watch the training with, at least "
-                f"{_SMALLEST_KID_SUBSET} are needed; raise split.validation, or set "
+                f"{len(rows)} validation lesion(s), but validating the generator needs at least "
+                f"{_SMALLEST_KID_SUBSET}; raise split.validation, or set "
                 "training.finetune.validate_every_images: null"
             )
-        rows = rows.iloc[evenly_spread(len(rows), _WATCHED)]
+        rows = rows.iloc[evenly_spread(len(rows), _LESIONS)]
         self.config = config
         self.real = labelled_images(rows, config.image.size_px)
         self.captions = list(rows["caption"])
@@ -63,17 +63,15 @@ class GeneratorValidator:
         self.network = load_segmenter(segmenter_config(config, segmenter), weights)
         self.real_features = image_features(self.network, self.real.images_NHW)
 
-    def look(self, model: DiffusionModel) -> ValidationResult:
-        """Images of the model as it is, and what a fixed segmenter sees in them."""
-        sampler, made = self.config.sampler, []
+    def validate(self, model: DiffusionModel) -> ValidationResult:
+        """``kid`` to the real images, ``mask_dice`` of the segmenter, and a grid of samples."""
+        sampler, batches = self.config.sampler, []
+        pipeline = Generator(model, sha256="")
         for start in range(0, len(self.captions), sampler.batch):
             part = slice(start, start + sampler.batch)
-            made.append(
-                Generator(model, sha256="").generate(
-                    self.real.masks_NHW[part], self.captions[part], self.seeds[part], sampler
-                )
-            )
-        images_NHW = np.concatenate(made)
+            conditions = self.real.masks_NHW[part], self.captions[part], self.seeds[part]
+            batches.append(pipeline.generate(*conditions, sampler))
+        images_NHW = np.concatenate(batches)
         distance, _, _ = kid(
             image_features(self.network, images_NHW),
             self.real_features,
@@ -81,17 +79,17 @@ class GeneratorValidator:
             self.config.evaluation.kid_subsets,
             generator(self.config.seed, "watched KID"),
         )
-        found = case_metrics(segment(self.network, images_NHW), self.real.masks_NHW)
-        figures = {"kid": distance, "mask_dice": float(found["dice"].mean())}
+        metrics = case_metrics(segment(self.network, images_NHW), self.real.masks_NHW)
+        figures = {"kid": distance, "mask_dice": float(metrics["dice"].mean())}
         return ValidationResult(figures, self._grid(images_NHW))
 
     def _grid(self, images_NHW: np.ndarray) -> np.ndarray:
-        """Rows of masks and below them the images made for them."""
+        """Rows of masks, each above a row of the images generated from them."""
         rows = []
-        for start in range(0, min(_SHOWN, len(images_NHW)), _COLUMNS):
+        for start in range(0, min(_GRID_LESIONS, len(images_NHW)), _COLUMNS):
             part = slice(start, start + _COLUMNS)
-            for pictures in (self.real.masks_NHW[part], images_NHW[part]):
-                row_HW = np.concatenate(list(pictures), axis=1)
-                width = _COLUMNS * pictures.shape[2]
+            for tiles_NHW in (self.real.masks_NHW[part], images_NHW[part]):
+                row_HW = np.concatenate(list(tiles_NHW), axis=1)
+                width = _COLUMNS * tiles_NHW.shape[2]
                 rows.append(np.pad(row_HW, ((0, 0), (0, width - row_HW.shape[1]))))
         return np.concatenate(rows)

@@ -34,18 +34,18 @@ def test_what_is_computed_once_equals_what_is_computed_at_every_step(generator, 
     shape = (2, model.unet.config.in_channels, model.latent_px, model.latent_px)
     z, t = torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.tensor(300)
     caption = torch.cat([model.embed([c]) for c in CAPTIONS])
-    picture = condition_image(masks, model.condition.image, CAPTIONS)
-    residuals = model.controlnet(z, t, caption, controlnet_cond=picture, return_dict=False)
+    image = condition_image(masks, model.condition.image, CAPTIONS)
+    residuals = model.controlnet(z, t, caption, controlnet_cond=image, return_dict=False)
     gate = soft_gates(masks, model.gate)
-    told = predict_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
+    conditional = predict_gated(model.unet, z, t, caption, model.empty_1LD, gate, residuals)
     base = predict_stage_1(model.unet, z, t, model.empty_1LD)
     ours = SamplingNetworks(model).given(masks, CAPTIONS)
-    assert torch.equal(ours.conditional(z, t), told)
+    assert torch.equal(ours.conditional(z, t), conditional)
     guided = ours.guided(z, t, mask_scale=3, text_scale=3)
-    assert torch.equal(guided, base + 3 * (told - base))
+    assert torch.equal(guided, base + 3 * (conditional - base))
     # The model itself keeps its embedder.
     assert torch.equal(
-        model.controlnet(z, t, caption, controlnet_cond=picture, return_dict=False)[1],
+        model.controlnet(z, t, caption, controlnet_cond=image, return_dict=False)[1],
         residuals[1],
     )
 
@@ -85,8 +85,8 @@ def test_branches_that_cancel_need_not_be_computed(generator, masks):
 
 def test_early_guidance_is_of_the_caption_alone(generator, masks):
     scales = (1, 200)  # an untrained caption changes little
-    told, pushed = (images(generator, masks, early_text_guidance=s) for s in scales)
-    assert np.abs(told - pushed).max() > 1
+    plain, pushed = (images(generator, masks, early_text_guidance=s) for s in scales)
+    assert np.abs(plain - pushed).max() > 1
     # Without a caption there is nothing to push by.
     empty = [images(generator, masks, [""] * 2, early_text_guidance=s) for s in scales]
     assert np.abs(empty[0] - empty[1]).max() <= 1

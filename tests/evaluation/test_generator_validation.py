@@ -18,7 +18,7 @@ def weights(tmp_path_factory):
     return path
 
 
-def watcher(folder, weights, validation):
+def make_validator(folder, weights, validation):
     config = tiny_config()
     tables = write_tables(folder, config)
     splits = pd.read_parquet(tables["splits"])
@@ -32,28 +32,28 @@ def watcher(folder, weights, validation):
     )
 
 
-def test_a_look_is_of_the_validation_masks_and_repeats(tmp_path, weights):
-    watching = watcher(tmp_path, weights, validation=11)
+def test_validation_uses_the_validation_masks_and_repeats(tmp_path, weights):
+    validator = make_validator(tmp_path, weights, validation=11)
     model = tiny_model(tiny_config())
-    first, again = watching.validate(model), watching.validate(model)
-    assert len(watching.captions) == 11
+    first, again = validator.validate(model), validator.validate(model)
+    assert len(validator.captions) == 11
     assert np.isfinite(first.figures["kid"]) and 0 <= first.figures["mask_dice"] <= 1
     # Two rows of eight: masks, and below them images.
     assert first.grid_HW.shape == (4 * 32, 8 * 32)
-    assert np.array_equal(first.grid_HW[:32, :32], watching.real.masks_NHW[0])
+    assert np.array_equal(first.grid_HW[:32, :32], validator.real.masks_NHW[0])
     assert np.array_equal(first.grid_HW, again.grid_HW)
     assert first.figures == again.figures
 
 
-def test_real_images_would_look_best(tmp_path, weights, monkeypatch):
-    watching = watcher(tmp_path, weights, validation=12)
+def test_real_images_would_have_the_lowest_kid(tmp_path, weights, monkeypatch):
+    validator = make_validator(tmp_path, weights, validation=12)
     model = tiny_model(tiny_config())
-    untrained = watching.validate(model)
-    real = iter(np.array_split(watching.real.images_NHW, range(4, 12, 4)))
+    untrained = validator.validate(model)
+    real = iter(np.array_split(validator.real.images_NHW, range(4, 12, 4)))
     monkeypatch.setattr("stdiff.diffusion.pipeline.Generator.generate", lambda *_, **__: next(real))
-    assert watching.validate(model).figures["kid"] < untrained.figures["kid"]
+    assert validator.validate(model).figures["kid"] < untrained.figures["kid"]
 
 
 def test_too_few_validation_lesions_are_refused(tmp_path, weights):
     with pytest.raises(InputError, match=r"4 validation lesion\(s\).* raise split\.validation"):
-        watcher(tmp_path, weights, validation=4)
+        make_validator(tmp_path, weights, validation=4)

@@ -53,11 +53,13 @@ def test_damaged_latents_are_encoded_again(tmp_path, scenes, config, capsys, dam
     assert capsys.readouterr().out == ""
 
 
-def finetune_stage(config, scenes, captions=("malignant",) * 4, told=None, gate=None, **changes):
+def finetune_stage(
+    config, scenes, captions=("malignant",) * 4, condition=None, gate=None, **changes
+):
     """A stage 2 of a model whose conditions change its output."""
     model = tiny_model(config)
     parts = model.about["model"]
-    parts["condition"] |= told or {}
+    parts["condition"] |= condition or {}
     parts["gate"] |= gate or {}
     if not model.condition.mask:
         model.controlnet = None
@@ -90,8 +92,8 @@ def test_stage_2_trains_controlnet_and_text_and_leaves_stage_1(config, scenes):
 
 
 def test_what_is_switched_off_is_not_trained(config, scenes):
-    mask_only = finetune_stage(config, scenes, told={"text": False})
-    text_only = finetune_stage(config, scenes, told={"mask": False}, gate={"everywhere": True})
+    mask_only = finetune_stage(config, scenes, condition={"text": False})
+    text_only = finetune_stage(config, scenes, condition={"mask": False}, gate={"everywhere": True})
     frozen_text = finetune_stage(config, scenes, train_text_encoder=False)
     everything = finetune_stage(config, scenes, train_unet=True)
     for stage in (mask_only, text_only, frozen_text, everything):
@@ -327,8 +329,8 @@ def test_all_stages_train_on_a_checkpoint(tmp_path):
 
 def test_without_a_mask_there_is_no_controlnet_even_if_stage_1_made_one(tmp_path, tables):
     config = tiny_config()
-    told = {"condition": {"embedder_channels": [4, 8, 16], "mask": False}}
-    model = config.model.model_dump(mode="json") | told | {"gate": {"everywhere": True}}
+    condition = {"condition": {"embedder_channels": [4, 8, 16], "mask": False}}
+    model = config.model.model_dump(mode="json") | condition | {"gate": {"everywhere": True}}
     text_only = tiny_config(model=model)
     base = tiny_model(config)
     base.about["stage"] = "pretrain"

@@ -9,29 +9,29 @@ from stdiff.runtime.stopping import Interrupted
 from stdiff.training.validation import Validation, ValidationResult, best_of, better_generator
 
 EMA = SETTINGS.model_copy(update={"ema_decay": 0.9})
-# What is seen after 8, 16, … images: the third is nearest to real images among the three that
-# follow their masks; the last is nearer, and does not.
-SEEN = [(0.9, 0.1), (0.5, 0.8), (0.3, 0.79), (0.4, 0.8), (0.35, 0.82), (0.1, 0.5)]
+# KID and mask Dice after 8, 16, … images: the third has the lowest KID among those that follow
+# their masks; the last has a lower one, but does not.
+RESULTS = [(0.9, 0.1), (0.5, 0.8), (0.3, 0.79), (0.4, 0.8), (0.35, 0.82), (0.1, 0.5)]
 
 
-def watched(state, settings=EMA, stop_after_s=None):
-    """A training that is looked at every 8 images; the stage and the weights at each look."""
-    stage, looks = Line(), {}
+def validated(state, settings=EMA, stop_after_s=None):
+    """A training validated every 8 images; its stage and the weights at each validation."""
+    stage, weights_at = Line(), {}
 
-    def look():
+    def validate():
         images = 8 * (len(json_lines(state)) + 1)
-        looks[images] = weights(stage).clone()
-        kid, dice = SEEN[images // 8 - 1]
+        weights_at[images] = weights(stage).clone()
+        kid, dice = RESULTS[images // 8 - 1]
         return ValidationResult({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
 
     run(
         stage,
         state,
         settings=settings,
-        validation=Validation(8, look, better_generator),
+        validation=Validation(8, validate, better_generator),
         stop_after_s=stop_after_s,
     )
-    return stage, looks
+    return stage, weights_at
 
 
 def json_lines(state):
@@ -40,27 +40,27 @@ def json_lines(state):
     ]
 
 
-def test_the_weights_that_looked_best_are_used(tmp_path):
-    stage, looks = watched(tmp_path)
-    assert sorted(looks) == [8, 16, 24, 32, 40, 48]
-    assert torch.equal(weights(stage), looks[24])
-    assert [(line["kid"], line["mask_dice"]) for line in json_lines(tmp_path)] == SEEN
+def test_the_best_weights_are_used(tmp_path):
+    stage, weights_at = validated(tmp_path)
+    assert sorted(weights_at) == [8, 16, 24, 32, 40, 48]
+    assert torch.equal(weights(stage), weights_at[24])
+    assert [(line["kid"], line["mask_dice"]) for line in json_lines(tmp_path)] == RESULTS
     assert best_of(json_lines(tmp_path), better_generator)["images"] == 24
 
 
-def test_looked_at_are_the_averaged_weights_and_training_goes_on_with_the_others(tmp_path):
-    _, looks = watched(tmp_path / "watched")
+def test_the_ema_weights_are_validated_and_training_continues_with_the_others(tmp_path):
+    _, weights_at = validated(tmp_path / "validated")
     plain = Line()
     run(plain, tmp_path / "plain", settings=EMA)
-    # Without a watch the averaged weights of the end are used: those of the last look.
-    assert torch.equal(weights(plain), looks[48])
+    # Without validation the final EMA weights are used: those of the last validation.
+    assert torch.equal(weights(plain), weights_at[48])
 
 
-def test_a_watched_training_that_is_stopped_ends_alike(tmp_path):
-    whole, _ = watched(tmp_path / "whole")
+def test_a_validated_training_that_is_stopped_ends_alike(tmp_path):
+    whole, _ = validated(tmp_path / "whole")
     for _ in range(20):
         try:
-            stopped, _ = watched(tmp_path / "stopped", stop_after_s=1e-9)
+            stopped, _ = validated(tmp_path / "stopped", stop_after_s=1e-9)
             break
         except Interrupted:
             continue
@@ -68,25 +68,28 @@ def test_a_watched_training_that_is_stopped_ends_alike(tmp_path):
     assert json_lines(tmp_path / "whole") == json_lines(tmp_path / "stopped")
 
 
-def test_what_was_seen_after_the_last_checkpoint_is_seen_again(tmp_path):
-    whole, _ = watched(tmp_path / "whole")
+def test_validations_after_the_last_checkpoint_are_repeated(tmp_path):
+    whole, _ = validated(tmp_path / "whole")
     rare = EMA.model_copy(update={"checkpoint_every_images": 20})
     with pytest.raises(RuntimeError, match="lost power"):
         stage, seen = Line(), []
 
-        def look():
+        def validate():
             if len(seen) == 4:
                 raise RuntimeError("lost power")
-            kid, dice = SEEN[len(seen)]
+            kid, dice = RESULTS[len(seen)]
             seen.append(1)
             return ValidationResult({"kid": kid, "mask_dice": dice}, np.zeros((4, 4), np.uint8))
 
         run(
-            stage, tmp_path / "cut", settings=rare, validation=Validation(8, look, better_generator)
+            stage,
+            tmp_path / "cut",
+            settings=rare,
+            validation=Validation(8, validate, better_generator),
         )
     assert len(json_lines(tmp_path / "cut")) == 4
-    resumed, looks = watched(tmp_path / "cut", settings=rare)
-    assert sorted(looks) == [24, 32, 40, 48]
+    resumed, weights_at = validated(tmp_path / "cut", settings=rare)
+    assert sorted(weights_at) == [24, 32, 40, 48]
     assert torch.equal(weights(resumed), weights(whole))
 
 

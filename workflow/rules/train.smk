@@ -1,6 +1,6 @@
-# The stages of the generator. Checkpoints lie in {RUN}/state: a rule's outputs are deleted
-# before it runs again, its state is not, so a stopped training goes on where it was.
-WATCHED = CONFIG.training.finetune.validate_every_images is not None
+# Training stages of the generator. Checkpoints are in {RUN}/state, not among the outputs, which
+# Snakemake deletes before a rerun; so a stopped training resumes.
+VALIDATED = CONFIG.training.finetune.validate_every_images is not None
 OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
 
@@ -55,7 +55,7 @@ rule pretrain:
         fold=CONFIG.split.fold,
         state=f"{RUN}/state/pretrain",
         settings=CONFIG.training.pretrain.model_dump_json(),
-        # A function, or the braces of a template would be read as wildcards.
+        # A function, because Snakemake would read a template's braces as wildcards.
         model=lambda _: CONFIG.model.model_dump_json(exclude=OF_STAGE_2),
         seed=CONFIG.seed,
     shell:
@@ -70,10 +70,10 @@ rule finetune:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         base=f"{RUN}/pretrain",
-        # A segmenter of the same label budget, trained on real images.
-        judge=(
+        # A segmenter trained on real images of the same label budget.
+        segmenter=(
             f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
-            if WATCHED
+            if VALIDATED
             else []
         ),
     output:
@@ -93,14 +93,14 @@ rule finetune:
         state=f"{RUN}/state/finetune-{{labels}}",
         settings=CONFIG.training.finetune.model_dump_json(),
         model=CONFIG.model.model_dump_json(include=OF_STAGE_2),
-        judge=lambda _, input: (
-            f"--segmenter {SEGMENTERS[0]} --weights {input.judge}" if WATCHED else ""
+        segmenter=lambda _, input: (
+            f"--segmenter {SEGMENTERS[0]} --weights {input.segmenter}" if VALIDATED else ""
         ),
         seed=CONFIG.seed,
     shell:
         "stdiff train finetune --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --base {input.base} --labels {wildcards.labels}"
-        " --out {output} --state {params.state} {params.judge} --threads {threads}"
+        " --out {output} --state {params.state} {params.segmenter} --threads {threads}"
         " 2>&1 | tee -i {log}"
 
 
