@@ -25,11 +25,11 @@ from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
 from stdiff.report.filter_summary import gate_contents
 from stdiff.report.gain_figures import forest_plot, learning_curves
+from stdiff.report.headlines import headlines
 from stdiff.report.tables import (
     Table,
     cases_table,
     nested_tables,
-    number_text,
     quarantine_table,
     records_table,
     steps_table,
@@ -70,7 +70,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
         "about": _about(),
         "packages": [(name, importlib.metadata.version(name)) for name in _PACKAGES],
         "config": (run / "config.yaml").read_text(encoding="utf-8"),
-        "gain": _gain(run / "gain.json", folder),
+        "gain": _gain(run / "gain.json", config, folder),
         "auc": _auc(run / "auc.json"),
         "cases": None if roles is None else cases_table(cases, roles),
         "conflicts": 0 if roles is None else int(roles["label_conflict"].sum()),
@@ -107,8 +107,8 @@ def _collection(
     return collection_contents(found, tables, config.raw_folder(name), folder)
 
 
-def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
-    """Dice by arm and gains; collections one after the other, all of them pooled first."""
+def _gain(path: Path, config: Config, folder: Path) -> dict[str, Any] | None:
+    """Dice by arm and gains; pooled over collections first, then each collection."""
     if not path.is_file():
         return None
     result = read_json(path)
@@ -124,13 +124,12 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
         ordered = sorted(records, key=place)
         return records_table([{key: record[key] for key in first} | record for record in ordered])
 
-    pooled = [record for record in result["gains"] if record["collection"] == "pooled"]
     figure, forest = folder / "dice_by_arm.png", folder / "gains.png"
     curve = folder / "learning_curve.png"
     figures.dice_by_arm(path, figure)
     return {
         "baseline": baseline,
-        "headlines": [_headline(record, baseline) for record in sorted(pooled, key=place)],
+        "headlines": headlines(result, config),
         "by_arm": table(result["by_arm"]),
         "gains": table(result["gains"]) if result["gains"] else None,
         "forest": embedded(forest) if forest_plot(path, forest) else None,
@@ -165,21 +164,6 @@ def _auc(path: Path) -> dict[str, Any] | None:
         "gains": ordered(result["gains"]),
         "holes": records_table(result["holes"]) if result["holes"] else None,
     }
-
-
-def _headline(record: dict[str, Any], baseline: str) -> str:
-    """One gain in words; a difference counts as shown if interval and test both say so."""
-    shown = records_table([{key: record[key] for key in record if key.startswith("gain")}])
-    low, high, p = record["gain_low"], record["gain_high"], record["holm_p"]
-    if low is None or low <= 0 <= high or p >= 0.05:
-        verdict = "no difference is shown"
-    else:
-        verdict = f"{record['arm']} is {'better' if low > 0 else 'worse'}"
-    return (
-        f"{record['labels']} of the labels, {record['segmenter']}: Dice of "
-        f"{record['arm']} minus {baseline} {shown.rows[0][0]}, p (Holm) "
-        f"{number_text('holm_p', p)}: {verdict}."
-    )
 
 
 def _corpus(

@@ -323,7 +323,11 @@ def test_gains_equal_the_json(finished, page):
         assert numbers(row["gain [95 %]"]) == pytest.approx(interval, abs=5.1e-5)
         assert numbers(row["p (Holm)"]) == pytest.approx([r["holm_p"]], rel=0.06)
         assert numbers(row["effect size (d)"]) == pytest.approx([r["effect_size"]], abs=1e-3)
-    assert "Dice of mixed minus real +0." in page.text
+    r = next(r for r in expected if r["collection"] == "pooled" and r["labels"] == "25 %")
+    assert (
+        f"With 25 % of the labels, synthetic images (arm mixed) changed the Dice of "
+        f"{r['segmenter']} by {r['gain_mean']:+.3f} [{r['gain_low']:+.3f}, {r['gain_high']:+.3f}]"
+    ) in page.text
     chosen = page.table("validation Dice")
     assert [row["arm"] for row in chosen] == ["mixed"] * len(PERCENTS)
     assert [row["value"] for row in page.table("subgroup")] == ["benign"] * len(PERCENTS)
@@ -548,8 +552,11 @@ def test_the_summary_tells_dice_gains_and_where_the_page_is(finished, run):
     text = summary_text(finished)
     for record in json.loads((finished / "gain.json").read_text())["by_arm"]:
         assert f"{record['dice_mean']:.3f} [" in text and record["arm"] in text
-    assert text.endswith(f"report: {finished / 'report' / 'index.html'}")
-    assert "no report yet" in summary_text(run)
+    lines = text.splitlines()
+    assert lines[-1] == f"Report: {finished / 'report' / 'index.html'}"
+    assert lines[-2].startswith("With 100 % of the labels, synthetic images (arm mixed) changed")
+    assert lines[-2].endswith(("(better).", "(worse).", "(no difference shown)."))
+    assert "No report yet" in summary_text(run)
 
 
 def test_cases_add_up(finished, page):
