@@ -1,6 +1,6 @@
-"""What the page shows, read from a run's folder: text, tables and pictures.
+"""Contents of the page, read from a run's folder: text, tables and figures.
 
-What the run has not made (yet) is None; the page says so.
+Contents that the run does not have (yet) are None; the page says so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PACKAGES = (
 
 
 def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
-    """The template's variables.
+    """The variables of the template.
 
     Args:
         run: Run folder.
@@ -100,7 +100,7 @@ def _collection(
     quarantine: pd.DataFrame | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """What one collection of the run holds."""
+    """Contents of one collection."""
     table, pairs = run / "cases" / f"{name}.parquet", run / "duplicates.parquet"
     known = pd.read_parquet(pairs) if pairs.is_file() else None
     found = found_in_run(name, table, known, quarantine)
@@ -173,9 +173,9 @@ def _corpus(
     real: tuple[list[Path], pd.DataFrame] | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """What was measured on one corpus, and its pictures; None in place of what is missing."""
+    """Measurements and figures of one corpus; None for missing ones."""
     home = run / f"labels{labels.slug}"
-    # Shards of an earlier, larger corpus may still lie there; they are no part of this one.
+    # Shards of an earlier, larger corpus may still exist; they are not part of this one.
     named = [home / "corpus" / f"{part}.parquet" for part in config.corpus.parts]
     shards = [path for path in named if path.is_file()]
     contents: dict[str, Any] = {
@@ -209,7 +209,7 @@ def _corpus(
 
 
 def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[str, Any] | None:
-    """The clinical prior of the largest label budget, and how real its masks are."""
+    """The mask prior of the largest label budget, and the realism of its masks."""
     home = run / f"labels{max(config.segmentation.budgets).slug}"
     if not (home / "mask_prior.json").is_file():
         return None
@@ -258,7 +258,7 @@ def _curves(run: Path, config: Config, folder: Path) -> str | None:
 
 
 def _about() -> list[tuple[str, str]]:
-    """When, with which code and on what machine this page was written."""
+    """Date, code and machine of this page."""
     now = datetime.datetime.now(datetime.UTC)
     return [
         ("page written", f"{now:%Y-%m-%d %H:%M} UTC"),
@@ -269,7 +269,7 @@ def _about() -> list[tuple[str, str]]:
 
 
 def _commit() -> str:
-    """The commit of the code, and whether it was changed since."""
+    """The commit of the code, and whether there are uncommitted changes."""
     package = Path(stdiff.__file__).parent
 
     def git(*arguments: str) -> str:
@@ -278,9 +278,9 @@ def _commit() -> str:
         ).stdout.strip()
 
     try:
-        # An installed package may lie below a repository that is not its own.
+        # An installed package may be below another repository.
         git("ls-files", "--error-unmatch", "__init__.py")
         changed = " with uncommitted changes" if git("status", "--porcelain", ".") else ""
         return git("rev-parse", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
-        return "not known (the code is no git checkout)"
+        return "unknown (the code is not a git checkout)"

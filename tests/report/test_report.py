@@ -437,7 +437,7 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
 
 def test_what_was_run_is_told(finished, page):
     assert (finished / "config.yaml").read_text().strip() in "".join(page.words)
-    assert re.search(r"git commit of this report\s+(not known|[0-9a-f]{40})", page.text)
+    assert re.search(r"git commit of this report\s+(unknown|[0-9a-f]{40})", page.text)
     assert re.search(r"machine\s+\d+ cores", page.text)
     assert re.search(r"torch \d", page.text)
     assert str(finished) not in page.text
@@ -535,7 +535,7 @@ def test_what_another_version_measured_is_named(run, tmp_path):
 def test_other_folders_are_never_replaced(run, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (run, run / "cases", tmp_path / "file"):
-        with pytest.raises(InputError, match="would be deleted"):
+        with pytest.raises(InputError, match="would be replaced"):
             write_report(run, out)
     assert (run / "cases" / "busi.parquet").is_file()
 
@@ -677,10 +677,10 @@ def test_figures_depend_on_their_inputs_only(finished, tmp_path):
 
 def test_nothing_to_draw_is_an_error(finished, tmp_path):
     (tmp_path / "log.jsonl").write_text("")
-    with pytest.raises(InputError, match="holds no entry"):
+    with pytest.raises(InputError, match="has no entry"):
         training_curves({"empty": tmp_path / "log.jsonl"}, {}, tmp_path / "curves.png")
     write_cases([], tmp_path / "empty.parquet")
     real = [finished / "cases" / "busi.parquet"], read_splits(finished / "splits.parquet")
-    with pytest.raises(InputError, match="corpus holds no image"):
+    with pytest.raises(InputError, match="corpus has no image"):
         sample_grid([tmp_path / "empty.parquet"], *real, tmp_path / "samples.png")
     assert list(tmp_path.glob("*.png")) == []
