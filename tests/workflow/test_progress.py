@@ -4,8 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from snakemake_logger_plugin_stdiff import Job
 from snakemake_logger_plugin_stdiff.steps import STEPS, step_name
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +75,29 @@ def test_every_rule_has_a_name_in_plain_words():
     assert step_name("fold2_segment", {"arm": "real", "seed": "0"}) == (
         "train a segmenter (fold 2, arm real, seed 0)"
     )
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (
+            "autoencoder:   1%|          | 64/6400 [00:02<03:18, 31.9image/s]\r"
+            "autoencoder:   2%|1         | 128/6400 [00:04<03:10, 32.9image/s, loss=0.2]",
+            (128, 6400, "128/6400, 32.9image/s, 03:10 left"),
+        ),
+        (
+            "plan:  50%|#####     | 5/10 [00:09<?, 1.80s/image]",
+            (5, 10, "5/10, 1.80s/image, ? left"),
+        ),
+        ("no bar yet", (0, 1, "0 s")),
+    ],
+)
+def test_the_status_of_a_job_is_the_last_bar_of_its_log(tmp_path, monkeypatch, log, expected):
+    (tmp_path / "log").write_text(log)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    job = Job("pretrain", "pretrain the generator", tmp_path / "log", 1000.0)
+    os.utime(tmp_path / "log", (1001, 1001))
+    assert job.progress() == expected
+    # A log that is older than the job was written by an earlier attempt.
+    os.utime(tmp_path / "log", (1, 1))
+    assert job.progress() == (0, 1, "0 s")
