@@ -1,9 +1,9 @@
-# Each target makes the environment first if it is missing or older than its lock.
+# Each target first makes the environment if it is missing or older than its lock.
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Nothing is fetched at run time unless a config names it.
+# Nothing is downloaded at run time unless a configuration names it.
 export HF_HUB_OFFLINE := 1
 
 .PHONY: env demo test test-slurm faults disturb bench bench-generate ablation lint lock
@@ -21,43 +21,43 @@ demo: $(READY)
 	snakemake --cores all --configfile config/demo.yaml
 	stdiff summary results/demo
 
-# On all cores, as each test takes one; eight of them take all the memory of a small machine.
+# One test per core; at most eight, since more need too much memory on a small machine.
 test: $(READY)
 	pytest -n logical --maxprocesses 8 --dist worksteal
 
-# The chain on a Slurm that is started on this machine, and disturbed; skipped where there is none to
-# start (Debian: apt-get install munge slurmctld slurmd slurm-client, as root).
+# The chain on a Slurm started on this machine, with faults; skipped if Slurm is not installed
+# (Debian: apt-get install munge slurmctld slurmd slurm-client, as root).
 test-slurm: $(READY)
 	timeout 600 pytest -m slurm -rs
 
-# Something happens to a run, this many times; the same command again must end with the same tables.
+# A run with this many faults; the same command again must end with the same tables.
 FAULTS ?= 5
 faults: $(READY)
 	FAULTS=$(FAULTS) pytest -m faults -rs -s
 
-# Both of these, which then compare with one and the same undisturbed run.
+# Both of these, compared with the same undisturbed run.
 disturb: $(READY)
 	FAULTS=$(FAULTS) timeout 700 pytest -m "slurm or faults" -rs -s
 
-# libgomp's threads spin while they wait; beside any other process that makes a step several times
-# slower. stdiff sets this itself, but a script that imports torch first comes too early.
+# libgomp's threads spin while waiting, which slows a step several times beside any other process.
+# stdiff sets this itself, but too late for a script that imports torch first.
 export GOMP_SPINCOUNT ?= 1000
 
-# What each part of ST-Diff is worth, on real files: make ablation DATA=FOLDER
+# Ablation of ST-Diff's parts, on real files: make ablation DATA=FOLDER
 ablation: $(READY)
 	snakemake --cores all --configfile config/busi_cpu.yaml \
 		--config data_root=$(DATA) run=ablation -- results/ablation/autoencoder \
 		results/ablation/segment/unet_resnet18/real-100/seed0.parquet
 	python bench/ablation.py --run results/ablation
 
-# Generation against the stock pipeline of diffusers, on real files: make bench-generate DATA=FOLDER
+# Generation compared with the stock pipeline of diffusers, on real files: make bench-generate DATA=FOLDER
 bench-generate: $(READY)
 	snakemake --cores all --configfile config/busi_cpu.yaml --config data_root=$(DATA) \
 		-- results/busi_cpu/labels100/model \
 		results/busi_cpu/segment/unet_resnet18/real-100/seed0.parquet
 	python bench/generate.py --run results/busi_cpu
 
-# Side-by-side measurements; figures that are kept stand in docs/results.md.
+# Side-by-side measurements; docs/results.md has those that are kept.
 OF_A_RUN := $(addprefix bench/,ablation.py gate.py generate.py insertion.py scale.py)
 bench: $(READY)
 	for script in $(filter-out $(OF_A_RUN),$(wildcard bench/*.py)); do python $$script; done
@@ -69,7 +69,7 @@ lint: $(READY)
 	snakemake --lint --configfile config/demo.yaml
 	snakemake --lint --snakefile workflow/folds.smk --configfile config/demo.yaml --config split='{folds: 2}'
 
-# Newest versions of everything pyproject.toml asks for; run it, then the tests, then commit.
+# Newest versions of all dependencies; then run the tests and commit.
 lock: $(READY)
 	uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 \
 		--extra dev --upgrade --output-file envs/lock.txt pyproject.toml envs/tools.in

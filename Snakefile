@@ -10,7 +10,6 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from stdiff.config.run import ConfigError, check_raw_folders, parse_config, refresh_config
-from stdiff.table.label_budget import LabelBudget
 from stdiff.runtime.provenance import code_of, listing_of, source_of
 from stdiff.runtime.resources import grown_mb, grown_minutes
 from stdiff.downstream.arms import per_case_tables, real_arm
@@ -67,9 +66,12 @@ CORPUS_OF_ARM = {
 ALL_CORES = min(workflow.resource_settings.cores or 8, 16)
 
 
-# Slurm sends SIGTERM to all processes of a job: what is asked to stop is the command, which saves what it
-# has; the shell and `tee` must outlive it, or the job would be over, and the command killed, before that.
-shell.prefix("set -euo pipefail; trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; ")
+# Slurm sends SIGTERM to all processes of a job. Only the command shall stop, after saving its state; the
+# shell and `tee` must outlive it, or Slurm would end the job and kill the command too early. A command's
+# output goes to its log only; the logger plugin reads progress and errors from there.
+shell.prefix(
+    "set -euo pipefail; trap : TERM; tee() {{ trap '' TERM; command tee \"$@\" > /dev/null; }}; "
+)
 
 
 wildcard_constraints:

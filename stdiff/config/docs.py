@@ -38,31 +38,31 @@ def schema_text() -> str:
 
 
 def tables_text() -> str:
-    """The manual's tables in Markdown: one a section, with key, default and meaning."""
+    """The manual's tables in Markdown: one per section, with key, default and meaning."""
     return "\n\n".join(_section_text(model, paths) for model, paths in _sections().items())
 
 
 def manual_text(current: str) -> str:
-    """The manual with its tables brought up to date.
+    """The manual with updated tables.
 
     Args:
-        current: The manual as it is.
+        current: Text of the manual.
 
     Raises:
-        InputError: it lacks the markers between which the tables stand.
+        InputError: the markers around the tables are missing.
     """
     before, begin, rest = current.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise InputError(
             f"{MANUAL}: expected the lines {BEGIN!r} and {END!r}, in this order; put them back "
-            "where the tables shall stand"
+            "around the tables"
         )
     return f"{before}{BEGIN}\n\n{tables_text()}\n\n{END}{after}"
 
 
 def _sections() -> dict[type[BaseModel], list[str]]:
-    """Every section's model and the key paths it stands at; a section's parts follow it."""
+    """Every section's model and its key paths; its subsections follow it."""
     found: dict[type[BaseModel], list[str]] = {}
 
     def add(model: type[BaseModel], path: str) -> None:
@@ -95,7 +95,7 @@ def _default(field: FieldInfo) -> str:
         return "none"
     if isinstance(field.default, BaseModel):
         return "below"
-    # Through JSON, which turns tuples to lists and sections to mappings.
+    # JSON turns tuples into lists and sections into mappings.
     plain = json.loads(json.dumps(field.default, default=BaseModel.model_dump))
     text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=1000)
     return f"`{text.removesuffix(chr(10)).removesuffix('...').strip()}`"
@@ -109,7 +109,7 @@ def _meaning(field: FieldInfo) -> str:
 
 
 def _choices(annotation: Any) -> Iterator[str]:
-    """What a key or its names may be, where that is a fixed choice."""
+    """The fixed choice of a key's values or names, if it has one."""
     if typing.get_origin(annotation) is Literal:
         yield " or ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     elif typing.get_origin(annotation) is dict:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words, with the YAML to write instead."""
+"""Validation errors of the configuration in words, with the YAML to write instead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EXAMPLES: dict[str, Any] = {
 
 
 def explain(detail: Any, root: type[BaseModel]) -> str:
-    """One problem of pydantic's list, with the key, the value and the corrected YAML.
+    """One error of pydantic with its key, its value and the corrected YAML.
 
     Args:
         detail: An item of ``ValidationError.errors()``.
@@ -37,13 +37,13 @@ def explain(detail: Any, root: type[BaseModel]) -> str:
     location = [str(part) for part in detail["loc"] if part != "[key]"]
     key, value = ".".join(location) or "(top level)", detail["input"]
     message = detail["msg"].removeprefix("Value error, ")
-    # Checks of ours show value and mend themselves; the whole file being no section has none.
+    # Our own validators show value and YAML; a file that is no mapping has no key.
     if detail["type"] == "value_error" or not location:
         return f"- {key}: {message}"
     if detail["type"] == "extra_forbidden":
         known = list(_section_at(location[:-1], root).model_fields)
         near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+        hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(known)}"
         mend = _as_yaml([*location[:-1], near[0]], value) if near else "      (remove the line)"
         return f"- {key}: {value!r}: unknown key; {hint}\n{mend}"
     if "[key]" in detail["loc"]:  # a name outside a fixed choice
@@ -51,17 +51,17 @@ def explain(detail: Any, root: type[BaseModel]) -> str:
         near = (difflib.get_close_matches(location[-1], known, n=1) or known)[0]
         mend = _as_yaml([*location[:-1], near], _required(_section_at(location, root)))
         return f"- {key}: unknown name; expected one of {', '.join(known)}\n{mend}"
-    # A problem with one element of a list is mended by writing the whole list.
+    # An invalid element of a list: show the whole list.
     while location[-1].isdigit():
         location.pop()
     mend = _as_yaml(location, _example(location, root))
     if detail["type"] == "missing":
-        return f"- {key}: is missing; add\n{mend}"
+        return f"- {key}: missing; add\n{mend}"
     return f"- {key}: {value!r}: {message}\n{mend}"
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section (or none), or a dict of sections."""
+    """The model of a field that is a section, optional or in a dict; else None."""
     waiting = [field.annotation]
     while waiting:
         annotation = waiting.pop()
@@ -72,7 +72,7 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _section_at(location: list[str], root: type[BaseModel]) -> type[BaseModel]:
-    """The model a key path leads into (names in a dict of sections are passed over)."""
+    """The model at a key path (names in a dict of sections are skipped)."""
     model = root
     for part in location:
         if part in model.model_fields:
@@ -81,7 +81,7 @@ def _section_at(location: list[str], root: type[BaseModel]) -> type[BaseModel]:
 
 
 def _example(location: list[str], root: type[BaseModel]) -> Any:
-    """A value that would be accepted: a plausible one, or the default."""
+    """A valid value: a plausible one, or the default."""
     field = _section_at(location[:-1], root).model_fields.get(location[-1])
     if field is not None and location[-1] in _EXAMPLES:
         return _EXAMPLES[location[-1]]
@@ -91,7 +91,7 @@ def _example(location: list[str], root: type[BaseModel]) -> Any:
 
 
 def _required(section: type[BaseModel]) -> dict[str, Any]:
-    """The keys a section cannot do without, with plausible values."""
+    """The required keys of a section, with plausible values."""
     return {
         name: _EXAMPLES[name] if name in _EXAMPLES else _required(section_of(field))
         for name, field in section.model_fields.items()
@@ -100,7 +100,7 @@ def _required(section: type[BaseModel]) -> dict[str, Any]:
 
 
 def _as_yaml(location: list[str], value: Any) -> str:
-    """A value below its keys, one a line."""
+    """A value below its keys, one key per line."""
     plain = TypeAdapter(Any).dump_python(value, mode="json")
     text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=math.inf)
     keys = [f"{'  ' * depth}{part}:" for depth, part in enumerate(location)]

@@ -1,8 +1,8 @@
-"""Zip archives from strangers, unpacked whole or not at all.
+"""Unpack untrusted zip archives atomically.
 
-The archive's directory is judged before a byte is written: no entry may lead out of the target
-folder, be a link or a device, stand twice, be encrypted, or unpack to more than the limits. What
-is then written goes to a folder beside the target that is renamed at the end.
+All entries are checked before a byte is written: none may lead out of the target folder, be a link
+or a device, occur twice, be encrypted, or exceed the limits. The files are then written to a
+temporary folder, which is renamed at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stdiff.runtime.files import CLUTTER, InputError
 GIB = 2**30
 _CHUNK_BYTES = 2**20
 _ENCRYPTED_FLAGS = 0x1 | 0x40 | 0x2000
-# What zipfile and its decompressors raise for damaged, future-versioned or encrypted entries.
+# zipfile and its decompressors raise these for damaged, future-versioned or encrypted entries.
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -40,11 +40,11 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may unpack to.
+    """Limits on the contents of an archive.
 
     Attributes:
-        density: unpacked over packed bytes, of a file and of the archive, where more than
-            ``dense_from_bytes`` come out; images hardly shrink at all, tables less than 50-fold.
+        density: unpacked / packed bytes of a file or of the archive, checked above
+            ``dense_from_bytes`` unpacked bytes; images hardly shrink, tables less than 50-fold.
     """
 
     entries: int = 200_000
@@ -54,7 +54,7 @@ class Limits:
     dense_from_bytes: int = 2**20
 
     def too_dense(self, size_bytes: int, packed_bytes: int) -> bool:
-        """Whether so much out of so little can only be a compression bomb."""
+        """Whether the compression ratio is that of a compression bomb."""
         return size_bytes > self.dense_from_bytes and size_bytes > self.density * packed_bytes
 
 
@@ -63,7 +63,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What was written, and the entries that lie outside the collection's folder."""
+    """What was written, and the entries outside the collection's folder."""
 
     file_count: int
     size_bytes: int
@@ -71,22 +71,22 @@ class Unpacked:
 
 
 def unpack(archive: Path, folder: Path, holds: Sequence[str], limits: Limits = LIMITS) -> Unpacked:
-    """Unpack the part of ``archive`` that holds ``holds`` to ``folder``, which must not exist.
+    """Unpack the folder of ``archive`` that contains ``holds`` to ``folder``, which must not exist.
 
-    The archive may have one top folder, several above one another, or none. Permissions and
-    times of the entries are not taken over.
+    The archive may have one top folder, nested ones, or none. Permissions and times of the entries
+    are not kept.
 
     Raises:
-        InputError: no whole zip archive, an entry that is unsafe or damaged (named), more than
-            the limits or than the free space, or no place in it that holds all of ``holds``.
+        InputError: not a complete zip archive, an unsafe or damaged entry (named), a limit or the
+            free disk space is exceeded, or no folder in it contains all of ``holds``.
     """
     if folder.exists():
-        raise InputError(f"{folder}: exists already; move it away or name another folder")
+        raise InputError(f"{folder}: exists already; move it away or choose another folder")
     try:
         opened = zipfile.ZipFile(archive)
     except (*_UNREADABLE, OSError) as error:
         raise InputError(
-            f"{archive}: not a whole zip archive ({error}); it may be cut short: fetch it again"
+            f"{archive}: not a complete zip archive ({error}); download it again"
         ) from error
     with opened:
         files = safe_entries(opened.infolist(), archive, limits)
@@ -94,7 +94,7 @@ def unpack(archive: Path, folder: Path, holds: Sequence[str], limits: Limits = L
         inside = {path: info for path, info in files.items() if path.is_relative_to(top)}
         size_bytes = sum(info.file_size for info in inside.values())
         require_space(folder.parent, size_bytes, f"unpack {archive.name}")
-        # One name for good, so that what a killed run left behind is found and cleared away.
+        # A fixed name, so that the next run removes what a killed one left.
         temporary = folder.with_name(f".{folder.name}.unpacking")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -111,10 +111,10 @@ def unpack(archive: Path, folder: Path, holds: Sequence[str], limits: Limits = L
 def safe_entries(
     infos: Iterable[zipfile.ZipInfo], archive: Path, limits: Limits = LIMITS
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The files of an archive by clean relative path, clutter and folders left out.
+    """The files of an archive by relative path, without folders and file managers' files.
 
     Raises:
-        InputError: the first entry that is unsafe, by name, or the limit that is passed.
+        InputError: an entry is unsafe (named), or a limit is exceeded.
     """
     infos = list(infos)
     if len(infos) > limits.entries:
@@ -136,15 +136,15 @@ def safe_entries(
                 f"{info.compress_size} bytes would unpack to {info.file_size}, as in a "
                 "compression bomb",
             )
-        # Mac and Windows disks hold names that differ in case or accent coding for one.
+        # Mac and Windows file systems ignore case and the coding of accents.
         key = unicodedata.normalize("NFC", str(path)).casefold()
         if key in seen:
-            raise _refused(archive, info, f"stands twice, also as {seen[key]!r}")
+            raise _refused(archive, info, f"occurs twice, also as {seen[key]!r}")
         seen[key] = info.orig_filename
         files[path] = info
     for path, info in files.items():
         if blocked := next((p for p in path.parents if p in files), None):
-            raise _refused(archive, info, f"lies in {str(blocked)!r}, which is itself a file")
+            raise _refused(archive, info, f"is below {str(blocked)!r}, which is a file")
     total = sum(info.file_size for info in files.values())
     if total > limits.total_bytes or limits.too_dense(total, archive.stat().st_size):
         raise InputError(
@@ -155,16 +155,16 @@ def safe_entries(
 
 
 def require_space(folder: Path, needed_bytes: int, purpose: str) -> None:
-    """Refuse early what would fill the disk.
+    """Check the free disk space before writing.
 
     Raises:
-        InputError: less than ``needed_bytes`` free where ``folder`` lies.
+        InputError: the disk of ``folder`` has less than ``needed_bytes`` free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise InputError(
             f"{folder}: to {purpose} takes {needed_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
-            "free; make room or name a folder on another disk"
+            "free; free disk space or choose a folder on another disk"
         )
 
 
@@ -203,7 +203,7 @@ def _is_clutter(path: PurePosixPath) -> bool:
 def _top_folder(
     files: Iterable[PurePosixPath], holds: Sequence[str], archive: Path
 ) -> PurePosixPath:
-    """The folder in the archive, as near its root as can be, in which all of ``holds`` lie."""
+    """The folder nearest to the archive's root that contains all of ``holds``."""
     files = set(files)
     folders = {parent for path in files for parent in path.parents}
     there = files | folders
@@ -213,19 +213,19 @@ def _top_folder(
     if not nearest:
         top = ", ".join(sorted({path.parts[0] for path in files})[:8]) or "nothing"
         raise InputError(
-            f"{archive}: no folder in it holds {', '.join(holds)}; found {top} at its top. Is it "
+            f"{archive}: no folder contains {', '.join(holds)}; found {top} at its top. Is it "
             "the archive of this collection?"
         )
     if len(nearest) > 1:
         raise InputError(
-            f"{archive}: {', '.join(nearest)} all hold {', '.join(holds)}; unpack the one you "
-            "mean by hand"
+            f"{archive}: {', '.join(nearest)} all contain {', '.join(holds)}; unpack the right one "
+            "by hand"
         )
     return PurePosixPath(nearest[0])
 
 
 def _write(opened: zipfile.ZipFile, files: dict[Path, zipfile.ZipInfo], size_bytes: int) -> None:
-    """Write each file, its length and CRC checked by zipfile against the directory."""
+    """Write each file; zipfile checks its CRC."""
     archive = Path(opened.filename or "")
     with tqdm(
         total=size_bytes, desc=f"unpack {archive.name}", unit="B", unit_scale=True, disable=None

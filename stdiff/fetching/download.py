@@ -1,7 +1,8 @@
-"""One file over http(s): goes on where it broke off, verified, whole or not there at all.
+"""Download one file over http(s), resuming a broken-off transfer, and verify it.
 
-The bytes gather in ``NAME.part``; ``NAME.part.json`` says of which version of the file they are
-(its ETag or date), so that the beginning of one version never gets the end of another.
+The project's own, since pooch restarts a broken-off download and some collections have gigabytes.
+Bytes are appended to ``NAME.part``; ``NAME.part.json`` records the file's version (ETag or date),
+so that parts of two versions are never joined.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Verified:
-    """A file that is what its host publishes, as far as that is known."""
+    """A file that passed all known checks, and its SHA-256."""
 
     path: Path
     sha256: str
 
 
 class TransferError(InputError):
-    """A server that gives no file, another file, or not all of it."""
+    """The server sent no file, another file, or only part of it."""
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """What the part file holds the beginning of; kept beside it."""
+    """Version of the file that the part file belongs to, as ``NAME.part.json`` records it."""
 
     address: str
     etag: str | None
@@ -51,18 +52,18 @@ class _Begun:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range takes; a weak ETag promises no equal bytes (RFC 9110, 13.1.5)."""
+        """Value for If-Range; weak ETags do not imply equal bytes (RFC 9110, 13.1.5)."""
         strong = self.etag and not self.etag.startswith("W/")
         return self.etag if strong else self.last_modified
 
     @property
     def outlook(self) -> str:
-        """What to tell the user after a break-off."""
+        """Advice to the user after a broken-off transfer."""
         if self.validator:
-            return "what came is kept, and the same command goes on from there"
+            return "the received part is kept; run the same command again to resume"
         return (
-            "the same command starts anew, as this server has no ETag and no date by which to "
-            "know that its file is still the same"
+            "run the same command again; it starts from the beginning, since this server sends "
+            "no ETag or date to confirm that its file is unchanged"
         )
 
     @classmethod
@@ -73,15 +74,15 @@ class _Begun:
 
 
 def download(file: SourceFile, folder: Path) -> Verified:
-    """Download to ``folder / file.name``, going on with ``.part`` where an earlier run broke off.
+    """Download to ``folder / file.name``, resuming from ``.part`` if an earlier run left one.
 
-    It goes on only if the server confirms (ETag or date) that its file is still the same one.
+    It resumes only if the server confirms (ETag or date) that its file is unchanged.
 
     Raises:
         TransferError: no connection, an error status, a web page or another size instead of the
-            file, or a break-off, after which the part file stays.
-        InputError: no room, or a checksum other than the published one (the file stays, with
-            ``.refused`` after its name).
+            file, or a broken-off transfer, whose part file is kept.
+        InputError: no disk space, or not the published checksum (the file is kept with the suffix
+            ``.refused``).
     """
     final = folder / file.name
     if final.is_file():
@@ -100,7 +101,7 @@ def download(file: SourceFile, folder: Path) -> Verified:
         refused = folder / f"{file.name}.refused"
         os.replace(part, refused)
         note.unlink()
-        print(f"{refused}: kept for a look")
+        print(f"{refused}: kept for inspection")
         raise
     with part.open("rb") as handle:
         os.fsync(handle.fileno())
@@ -110,7 +111,7 @@ def download(file: SourceFile, folder: Path) -> Verified:
 
 
 def _read_note(note: Path, address: str | None) -> _Begun | None:
-    """None if the beginning is of another address, or cannot be confirmed."""
+    """None if the part is from another address, or its version cannot be confirmed."""
     try:
         begun = _Begun(**json.loads(note.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -119,26 +120,26 @@ def _read_note(note: Path, address: str | None) -> _Begun | None:
 
 
 def _transfer(file: SourceFile, part: Path, note: Path, begun: _Begun | None, had: int) -> None:
-    """Fill the part file, from its end where the server goes on from there."""
+    """Complete the part file, or start it anew if the server does not resume."""
     response, start = _open(file.address or "", begun, had)
     with response:
         if had and not start:
-            print(f"{file.name}: the server does not go on from byte {had}; starting anew")
+            print(f"{file.name}: the server does not resume from byte {had}; starting anew")
         if response.status not in (200, 206) or response.headers.get_content_type() == "text/html":
             raise TransferError(
-                f"{file.name}: {file.address} answers with a web page or none (status "
-                f"{response.status}), not with the file"
+                f"{file.name}: {file.address} sent a web page or nothing (status "
+                f"{response.status}) instead of the file"
             )
         now = _Begun.of(file.address or "", response.headers, start)
         if now.size_bytes and file.size_bytes not in (None, now.size_bytes):
             raise TransferError(
                 f"{file.name}: the server offers {now.size_bytes} bytes, expected "
-                f"{file.size_bytes}: the publisher has replaced the file, or it is another one"
+                f"{file.size_bytes}; the publisher has replaced the file, or it is another one"
             )
         size_bytes = now.size_bytes or file.size_bytes
         require_space(part.parent, (size_bytes or 0) - start, f"download {file.name}")
         if not start:
-            # In this order a kill in between never leaves old bytes under a new note.
+            # This order: a kill in between must not leave old bytes under a new note.
             note.unlink(missing_ok=True)
             part.write_bytes(b"")
             write_text(note, json.dumps(asdict(now)))
@@ -173,7 +174,7 @@ def _append(
 
 
 def _open(address: str, begun: _Begun | None, had: int) -> tuple[http.client.HTTPResponse, int]:
-    """The response, and the byte it begins at: 0 where the server will not go on from ``had``."""
+    """The response and its first byte: ``had`` if the server resumes there, else 0."""
     if begun:
         try:
             headers = {"Range": f"bytes={had}-", "If-Range": begun.validator or ""}
@@ -184,14 +185,14 @@ def _open(address: str, begun: _Begun | None, had: int) -> tuple[http.client.HTT
         else:
             if response.status == 200:
                 return response, 0
-            if _goes_on(response, begun, had):
+            if _resumes(response, begun, had):
                 return response, had
             response.close()
     return _request(address, {}), 0
 
 
-def _goes_on(response: http.client.HTTPResponse, begun: _Begun, had: int) -> bool:
-    """Whether it is the rest of the same file; some servers heed Range and not If-Range."""
+def _resumes(response: http.client.HTTPResponse, begun: _Begun, had: int) -> bool:
+    """Whether it is the rest of the same file; some servers obey Range but ignore If-Range."""
     given = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given)
     if response.status != 206 or not match or int(match[1]) != had:
@@ -203,7 +204,7 @@ def _goes_on(response: http.client.HTTPResponse, begun: _Begun, had: int) -> boo
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect to a file, or from https to what anybody on the way can change."""
+    """Refuses redirects to other schemes, and from https to http."""
 
     def redirect_request(
         self,
@@ -233,14 +234,14 @@ def _request(address: str, headers: dict[str, str]) -> http.client.HTTPResponse:
 
 
 def verify_file(path: Path, file: SourceFile) -> Verified:
-    """A file that has the size and checksums its host publishes; prints what was met.
+    """Check a file's size and checksums, and print the outcome.
 
     Raises:
-        InputError: it has not.
+        InputError: size or checksum differ from those its host publishes.
     """
     way_out = (
-        "A copy packed anew differs too: if you trust it, unpack it by hand and give the folder "
-        "to `stdiff harmonize`"
+        "If it is a repacked copy that you trust, unpack it by hand and give the folder to "
+        "`stdiff harmonize`"
     )
     size_bytes = path.stat().st_size
     if file.size_bytes not in (None, size_bytes):
@@ -264,8 +265,8 @@ def verify_file(path: Path, file: SourceFile) -> Verified:
             )
     if not any(checksum.published for checksum in file.checksums):
         print(
-            f"{path.name}: its host publishes no checksum that it could be compared with; "
-            f"{size_bytes} bytes, SHA-256 {sha256} (write it down to know the file again)"
+            f"{path.name}: its host publishes no checksum to compare with; "
+            f"{size_bytes} bytes, SHA-256 {sha256} (note it down to recognise the file)"
         )
     return Verified(path, sha256)
 

@@ -1,4 +1,4 @@
-"""Getting a collection: download or take an archive, verify, unpack, say licence and citation."""
+"""Fetch a collection: download or take an archive, verify, unpack, print licence and citation."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ def fetch(collection: str, to: Path, archive: Sequence[Path] | None = None) -> P
 
     Args:
         collection: a name in ``SOURCES``.
-        to: folder that gets the collection's own folder, and its downloads beside it.
-        archive: files the user has already; then nothing is downloaded.
+        to: folder for the collection's folder and its downloads.
+        archive: files the user already has; then nothing is downloaded.
 
     Raises:
-        InputError: see :func:`fetch_source`; or no such collection.
+        InputError: see :func:`fetch_source`; or the collection is unknown.
     """
     if collection not in SOURCES:
-        raise InputError(f"{collection!r} is no collection; one of {', '.join(sorted(SOURCES))}")
+        raise InputError(
+            f"{collection!r}: unknown collection; expected one of {', '.join(sorted(SOURCES))}"
+        )
     return fetch_source(SOURCES[collection], Path(to), archive or ())
 
 
 def fetch_source(source: Source, to: Path, archives: Sequence[Path] = ()) -> Path:
-    """:func:`fetch` of a source that need not be in the table.
-
-    The same command again goes on with a download that was cut off, and says so once all is there.
+    """:func:`fetch` of any source; repeated, it resumes a broken-off download.
 
     Raises:
-        InputError: a file that is missing, of another size or checksum than its host publishes,
-            unsafe or damaged; a transfer that broke off; no room; a folder in the way.
+        InputError: a file is missing, unsafe, damaged, or not of the published size or checksum;
+            a transfer broke off; there is no disk space; the folder already exists.
     """
     folder = to / source.folder
     record = to / f".{source.folder}.source.json"
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--to {to}: cannot be made a folder ({error})") from error
+        raise InputError(f"--to {to}: cannot create this folder ({error})") from error
     with _alone(to / f".{source.folder}.lock"):
         if folder.exists() and record.is_file():
-            print(f"{folder}: is there already; to fetch it anew, move it away")
+            print(f"{folder}: already fetched; to fetch it again, move it away")
         elif folder.exists():
             raise InputError(
-                f"{folder}: exists already, and not from a finished `stdiff fetch`; move it away "
-                "or name another folder with --to"
+                f"{folder}: exists already, but no finished `stdiff fetch` made it; move it away "
+                "or choose another folder with --to"
             )
         else:
             files = _given(source, archives, to) if archives else _downloaded(source, to)
@@ -66,16 +66,16 @@ def fetch_source(source: Source, to: Path, archives: Sequence[Path] = ()) -> Pat
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Two runs at once would write into one part file."""
+    """Lock out a second run, which would write into the same part file."""
     with lock.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{lock.parent}: another `stdiff fetch` is at work here; wait for it to end"
+                f"{lock.parent}: another `stdiff fetch` is running here; wait until it has ended"
             ) from error
         except OSError:
-            pass  # a disk without locks, as some clusters have; then nobody is kept out
+            pass  # some clusters' file systems have no locks
         try:
             yield
         finally:
@@ -92,9 +92,9 @@ def _unpack_beside(source: Source, files: dict[SourceFile, Verified], folder: Pa
     print(f"{folder}: {unpacked.file_count} files, {unpacked.size_bytes / 1e6:.1f} MB")
     if unpacked.left_out:
         shown = ", ".join(unpacked.left_out[:5])
-        print(f"left out, not of {source.folder}/: {len(unpacked.left_out)} file(s): {shown}")
+        print(f"left out, not in {source.folder}/: {len(unpacked.left_out)} file(s): {shown}")
     if archive.parent == folder.parent:
-        print(f"{archive}: is no longer needed")
+        print(f"{archive}: no longer needed")
 
 
 def _put_beside(path: Path, target: Path) -> None:
@@ -107,13 +107,13 @@ def _put_beside(path: Path, target: Path) -> None:
 
 
 def _given(source: Source, archives: Sequence[Path], to: Path) -> dict[SourceFile, Verified]:
-    """The user's files, told apart by their suffix; one left out may lie in ``to`` already."""
+    """The user's files, matched by suffix; a file not given may already be in ``to``."""
     by_suffix = {file.suffix: file for file in source.files}
     paths: dict[SourceFile, Path] = {}
     for path in map(Path, archives):
         if path.is_dir():
             raise InputError(
-                f"--archive {path}: is a folder; an unpacked collection needs no fetching: "
+                f"--archive {path}: is a folder; an unpacked collection need not be fetched: "
                 f"stdiff harmonize {source.collection} {path} --out {source.collection}.parquet"
             )
         if not path.is_file():
@@ -121,12 +121,12 @@ def _given(source: Source, archives: Sequence[Path], to: Path) -> dict[SourceFil
         file = by_suffix.get(path.suffix.lower())
         if file is None or file in paths:
             expected = " and ".join(f"one {suffix}" for suffix in by_suffix)
-            raise InputError(f"--archive {path}: {source.collection} takes {expected} file")
+            raise InputError(f"--archive {path}: expected {expected} file for {source.collection}")
         paths[file] = path
     for file in source.files:
         if file not in paths and not (to / file.name).is_file():
             raise InputError(
-                f"{file.name} is missing: give it with a further --archive, or put it in {to}. "
+                f"{file.name}: missing; give it with another --archive, or put it in {to}. "
                 f"It is at {source.landing_page}"
             )
     return {file: verify_file(paths.get(file, to / file.name), file) for file in source.files}
@@ -141,8 +141,8 @@ def _downloaded(source: Source, to: Path) -> dict[SourceFile, Verified]:
     missing = [f.name for f in source.files if not f.address and not (to / f.name).is_file()]
     if missing:
         raise InputError(
-            f"{', '.join(missing)}: no address is known from which it can be downloaded without "
-            f"you. {by_hand}. Licence: {source.licence}. Cite: {source.citation}"
+            f"{', '.join(missing)}: no known address allows an automatic download. {by_hand}. "
+            f"Licence: {source.licence}. Cite: {source.citation}"
         )
     try:
         return {file: download(file, to) for file in source.files}

@@ -1,4 +1,4 @@
-"""The rim of a frame: bars without echo, and the depth scale."""
+"""Find black bars and the depth scale at the rim of a frame."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 # ---- bars
 # A scanner's black is not always 0, and JPEG smears it.
-_BLACK_GREY, _FAINT_GREY = 10, 3  # the second where tissue may be nearly as dark
-_STRAY_SHARE = 0.02  # of a line that may be brighter, so that a speck does not hide a bar
+_BLACK_GREY, _FAINT_GREY = 10, 3  # the second where tissue is nearly as dark
+_STRAY_SHARE = 0.02  # of a line may be brighter, so that a speck does not hide a bar
 _STEP_PX, _STEP_SHARE = 4, 0.15  # echoes begin within so many lines, on this share of a line
-_LEAST_SHARE = 0.02  # of the side, below which a bar is no border
+_LEAST_SHARE = 0.02  # of the side; narrower bars are no border
 _LINE, _LETTER = np.ones((1, 41), np.uint8), np.ones((9, 9), np.uint8)
 
 # ---- depth scale
@@ -21,25 +21,25 @@ _TICK_GREY = 25
 _TICK_PX = 14
 _LEAST_TICKS = 5
 _LEAST_REACH = 0.4  # of the height, from the first tick to the last
-_MOST_SPECKS = 200  # in more than these any pattern can be found
+_MOST_SPECKS = 200  # among more specks any pattern can be found
 _LEAST_STEP_PX = 10
 _SLACK_PX = 1.2
-_PEAK_SLACK = 0.35  # of its contrast, by which a tick may differ from another
-_FILLED_SHARE, _ON_PACE_SHARE = 0.8, 0.7  # of the places, and of the specks alike
+_PEAK_SLACK = 0.35  # of its contrast; equal ticks differ by less
+_FILLED_SHARE, _ON_PACE_SHARE = 0.8, 0.7  # of the positions, and of the equal specks
 
 
 def black_bars_px(
     grey_HW: np.ndarray, marks_HW: Callable[[], np.ndarray]
 ) -> tuple[int, int, int, int]:
-    """Lines without echo at the (left, top, right, bottom) rim, in pixels.
+    """Widths in pixels of the bars without echo at the (left, top, right, bottom) rim.
 
-    At the bottom, where echoes fade with depth, a bar must end in a step to count: darkness that
-    comes by and by is tissue. A frame that is black throughout has no bars.
+    At the bottom, where echoes fade with depth, a bar must end in a step: gradual darkening is
+    tissue. An entirely black frame has no bars.
 
     Args:
         grey_HW: (height, width) uint8.
-        marks_HW: gives the boolean map of what was drawn on it, which counts as dark; asked for
-            only where the rim is dark.
+        marks_HW: returns the (height, width) boolean map of marks, which count as dark; called
+            only if the rim is dark.
     """
     rim = (grey_HW[0], grey_HW[-1], grey_HW[:, 0], grey_HW[:, -1])
     if all(np.mean(line > _BLACK_GREY) > _STRAY_SHARE for line in rim):
@@ -54,10 +54,10 @@ def black_bars_px(
 def _lit_shares(
     grey_HW: np.ndarray, marks_HW: np.ndarray, black_grey: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share of each column and of each row that is brighter than black and not drawn."""
+    """Share of each column and row that is brighter than black and not a mark."""
     lit_HW = cv2.threshold(grey_HW, black_grey, 1, cv2.THRESH_BINARY)[1]
     if marks_HW.any():
-        # The letters of a line that were not found stand between those that were.
+        # Closing adds the undetected letters between detected ones.
         line_HW = cv2.morphologyEx(marks_HW.astype(np.uint8), cv2.MORPH_CLOSE, _LINE)
         lit_HW = cv2.subtract(lit_HW, cv2.dilate(line_HW, _LETTER))
     height, width = grey_HW.shape
@@ -67,7 +67,7 @@ def _lit_shares(
 
 
 def has_black_border(grey_HW: np.ndarray, marks_HW: Callable[[], np.ndarray]) -> bool:
-    """Whether bars take at least 2 % of the height or of the width on some side."""
+    """Whether a bar takes at least 2 % of the height or width."""
     height, width = grey_HW.shape
     sides_px = (width, height, width, height)
     return any(
@@ -77,23 +77,22 @@ def has_black_border(grey_HW: np.ndarray, marks_HW: Callable[[], np.ndarray]) ->
 
 
 def _bar_px(lit_shares: np.ndarray) -> int:
-    """How many lines from the first on are dark; 0 if all are."""
+    """Number of dark lines from the first on; 0 if all are dark."""
     return int((lit_shares > _STRAY_SHARE).argmax())
 
 
 def has_ruler(thin_HW: np.ndarray) -> bool:
-    """Whether equal ticks stand at equal distances along the left or the right side.
+    """Whether there are equal, equally spaced ticks along the left or right side.
 
     Args:
-        thin_HW: by how much each pixel outshines both sides of it, see
-            :meth:`stdiff.overlays.callipers.Thin.any_HW`.
+        thin_HW: see :meth:`stdiff.overlays.callipers.Thin.any_HW`.
     """
     strip_px = int(_STRIP_SHARE * thin_HW.shape[1])
     return any(_regular_ticks(strip) for strip in (thin_HW[:, :strip_px], thin_HW[:, -strip_px:]))
 
 
 def _regular_ticks(strip_HW: np.ndarray) -> bool:
-    # In a noisy frame specks are many, and some of many stand at equal distances.
+    # Noisy frames have so many specks that some are equally spaced by chance.
     least_grey = _TICK_GREY + 3 * cv2.mean(strip_HW)[0]
     lit_HW = cv2.threshold(strip_HW, least_grey, 1, cv2.THRESH_BINARY)[1]
     outlines, _ = cv2.findContours(lit_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -105,7 +104,7 @@ def _regular_ticks(strip_HW: np.ndarray) -> bool:
     if len(boxes_N4) < _LEAST_TICKS:
         return False
     x, y, width, height = boxes_N4.T
-    # The middle may move by half a pixel, the sides may differ by one.
+    # Centres may differ by half a pixel, sides by one pixel.
     alike_NN = np.ones((len(x), len(x)), bool)
     for form_N, slack in ((2 * x + width, 1), (width, 1), (height, 1)):
         form_N = form_N.astype(np.int16)

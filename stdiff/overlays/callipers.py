@@ -1,8 +1,8 @@
-"""Measuring crosses that a sonographer left on the echoes.
+"""Find measuring crosses (callipers) burnt into a frame.
 
-Two tests, either of which suffices. A drawn plus keeps one grey along four arms that all outshine
-what lies beside them: tissue shows that nowhere, whatever the size of the plus. Where a frame was
-resampled or is noisy, the place is compared with the shapes that scanners draw.
+Two tests, either of which suffices. A drawn plus has one grey along four arms, all brighter than
+their surroundings; tissue never shows that, at any size. In resampled or noisy frames, the
+surroundings of a candidate are correlated with the shapes that scanners draw.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# A line is at most this wide, so that its neighbours at this distance are background.
+# Lines are at most this wide: pixels at this distance from one are background.
 REACH_PX = 3
 _PAD_PX = 4
-_ARM_PX = np.array([-3, -2, 2, 3])  # the middle is left out: there each arm is beside the other
+_ARM_PX = np.array([-3, -2, 2, 3])  # without the middle, where the arms cross
 _FLAT_GREY = 9
 _LONGEST_ARM_PX = 24
-_TIP_PX = 4  # all shapes below have their arms there
+_TIP_PX = 4  # at this distance all shapes below have arms
 _TIP_GREY = 24
-_ALIKE = 0.75  # correlation; tissue of 120 real frames stays below 0.68
+_ALIKE = 0.75  # correlation; the tissue of 120 real frames reaches at most 0.68
 _NEAR_GREY = np.ones((3, 3), np.uint8)
 
-# Each is met with its quarter turn too, which for most of them is the same.
+# Upper halves with the middle row; the lower halves mirror them. Quarter turns are matched too.
 _UPRIGHT = {
     "plus": """
         ...........
@@ -31,48 +31,28 @@ _UPRIGHT = {
         .....#.....
         .....#.....
         .....#.....
-        .#########.
-        .....#.....
-        .....#.....
-        .....#.....
-        .....#.....
-        ...........""",
+        .#########.""",
     "long plus": """
         .....#.....
         .....#.....
         .....#.....
         .....#.....
         .....#.....
-        ###########
-        .....#.....
-        .....#.....
-        .....#.....
-        .....#.....
-        .....#.....""",
+        ###########""",
     "plus with serifs": """
         ....###....
         .....#.....
         .....#.....
         .....#.....
         #....#....#
-        ###########
-        #....#....#
-        .....#.....
-        .....#.....
-        .....#.....
-        ....###....""",
+        ###########""",
     "four wedges": """
         ....###....
         ....###....
         .....#.....
         .....#.....
         ##.......##
-        ####...####
-        ##.......##
-        .....#.....
-        .....#.....
-        ....###....
-        ....###....""",
+        ####...####""",
 }
 _SLANTING = {
     "cross": """
@@ -81,44 +61,29 @@ _SLANTING = {
         ..#.....#..
         ...#...#...
         ....#.#....
-        .....#.....
-        ....#.#....
-        ...#...#...
-        ..#.....#..
-        .#.......#.
-        ...........""",
+        .....#.....""",
     "long cross": """
         #.........#
         .#.......#.
         ..#.....#..
         ...#...#...
         ....#.#....
-        .....#.....
-        ....#.#....
-        ...#...#...
-        ..#.....#..
-        .#.......#.
-        #.........#""",
+        .....#.....""",
     "asterisk": """
         #....#....#
         .#...#...#.
         .##.###.##.
         ..#.###.#..
         ...#####...
-        ....###....
-        ...#####...
-        ..#.###.#..
-        .##.###.##.
-        .#...#...#.
-        #....#....#""",
+        ....###....""",
 }
 
 
 @dataclass(frozen=True)
 class Thin:
-    """By how many grey levels each pixel outshines what lies on both sides of it.
+    """By how many grey levels each pixel is brighter than the pixels on both sides of a line.
 
-    Four (height, width) uint8 maps: of lines that run upright, level, and along either diagonal.
+    Four (height, width) uint8 maps, for vertical and horizontal lines and both diagonals.
     """
 
     upright_HW: np.ndarray
@@ -142,7 +107,7 @@ class Calliper:
 
 
 def thin_lines(grey_HW: np.ndarray) -> Thin:
-    """The maps of a uint8 picture of at least 5 x 5 pixels."""
+    """The maps of a uint8 image of at least 5 x 5 pixels."""
     padded = cv2.copyMakeBorder(grey_HW, *[_PAD_PX] * 4, cv2.BORDER_REFLECT_101)
     height, width = grey_HW.shape
 
@@ -157,7 +122,7 @@ def thin_lines(grey_HW: np.ndarray) -> Thin:
 
 
 def find_callipers(grey_HW: np.ndarray, thin: Thin) -> list[Calliper]:
-    """Measuring crosses of a uint8 picture, from top to bottom; `thin` is of the same picture."""
+    """Measuring crosses of a uint8 image from top to bottom; `thin`: its :func:`thin_lines`."""
     found = [*_flat_pluses(grey_HW, thin), *_known_shapes(grey_HW, thin)]
     kept: list[Calliper] = []
     for one in found:
@@ -183,7 +148,7 @@ def _flat_pluses(grey_HW: np.ndarray, thin: Thin) -> list[Calliper]:
 
 
 def _plus_at(grey_HW: np.ndarray, y: int, x: int, contrast_grey: int) -> Calliper | None:
-    """The plus around a pixel, unless its arms differ in length, as those of a `t` do."""
+    """The plus around a pixel; None if its arms differ in length, like those of a `t`."""
     arms = np.concatenate([grey_HW[y + _ARM_PX, x], grey_HW[y, x + _ARM_PX]])
     least = int(arms.min()) - contrast_grey // 2
     runs = (grey_HW[y::-1, x], grey_HW[y:, x], grey_HW[y, x::-1], grey_HW[y, x:])
@@ -199,7 +164,7 @@ def _plus_at(grey_HW: np.ndarray, y: int, x: int, contrast_grey: int) -> Callipe
 
 
 def _run_px(line: np.ndarray, least_grey: int) -> int:
-    """Steps from the first pixel to the last one in a row that is as bright as `least_grey`."""
+    """Number of further pixels, in a row from the first, of at least `least_grey`."""
     dark = np.flatnonzero(line < least_grey)
     return (int(dark[0]) if len(dark) else len(line)) - 1
 
@@ -238,8 +203,8 @@ def _tips(dy: int, dx: int) -> np.ndarray:
 
 
 def _points(score_HW: np.ndarray, least: int, margin_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """(y, x) of the pixels of at least a score that lie deeper than a margin."""
-    # Few rows hold any: looking for those first is ten times faster than asking every pixel.
+    """(y, x) of pixels with a score of at least `least`, at least `margin_px` from all sides."""
+    # Few rows have any; finding those first is ten times faster.
     rows = np.flatnonzero(score_HW.max(axis=1) >= least)
     row, x = np.nonzero(score_HW[rows] >= least)
     y = rows[row]
@@ -265,8 +230,9 @@ def _within(pixels_N2: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _drawn(pictures: dict[str, str]) -> np.ndarray:
-    """The shapes and their quarter turns, as soft as a scanner draws them, mean 0 and length 1."""
-    rows = [[[mark == "#" for mark in line] for line in art.split()] for art in pictures.values()]
+    """(shapes, 11, 11) float32 templates with their quarter turns, blurred, mean 0 and norm 1."""
+    halves = [art.split() for art in pictures.values()]
+    rows = [[[mark == "#" for mark in line] for line in half + half[-2::-1]] for half in halves]
     shapes = [np.array(one, np.float32) for one in rows]
     soft = [cv2.GaussianBlur(turned, (3, 3), 0.6) for one in shapes for turned in (one, one.T)]
     centred = [one - one.mean() for one in soft]

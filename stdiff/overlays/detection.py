@@ -1,4 +1,4 @@
-"""What was drawn over the echoes of a frame, and which pixels it covers."""
+"""Find marks burnt into a frame (callipers, text, rulers, colour, borders) and their pixels."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from stdiff.overlays.glyphs import Strokes, find_strokes, words
 
 FLAGS = ("black_border", "burnt_in_text", "callipers", "colour", "ruler")
 
-_SMALLEST_PX = 24  # no mark can be told from speckle in a smaller picture
-# JPEG and resampling part the channels of a grey picture by a level or two.
+_SMALLEST_PX = 24  # in smaller images marks cannot be distinguished from speckle
+# JPEG and resampling make the channels of a grey image differ by a level or two.
 _GREY_SPREAD = 2
 _COLOURED_SHARE = 1e-4
 _COLOURED_GREY = 40
-_DOPPLER_PX = ((5, 5), (1, 17), (17, 1))  # (height, width) of what is no letter and no calliper
-_LABEL_PX = 20  # how far from a calliper its number stands
+_DOPPLER_PX = ((5, 5), (1, 17), (17, 1))  # (height, width) too large for a letter or calliper
+_LABEL_PX = 20  # distance of a calliper's number
 # A cross has no more than one number; letters have many neighbours.
 _OWN_PX, _LINE_PX, _CLEAR_GREY, _LEAST_LETTERS = 6, 40, 24, 3
 _RIM_SHARE = 0.06
 _GLYPH_MARGIN_PX = 4
-# Measuring lines are dotted, at one pace.
+# Measuring lines are dotted at a constant pace.
 _DOT_GREY = 20
 _LEAST_DOTS = 4
 _LONGEST_PACE_PX = 10
@@ -36,11 +36,11 @@ _EVEN_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Marks:
-    """What stands on a frame that is not echo.
+    """Marks on a frame.
 
     Attributes:
-        flags: those of :data:`FLAGS` that hold, sorted.
-        lines_HW: (height, width) uint8, by how much each pixel outshines both sides of it.
+        flags: those of :data:`FLAGS` that apply, sorted.
+        lines_HW: (height, width) uint8, :meth:`stdiff.overlays.callipers.Thin.any_HW`.
         writing: runs of letter strokes.
         callipers: measuring crosses.
     """
@@ -57,7 +57,7 @@ class Marks:
 
 
 def is_coloured(rgb_HWC: np.ndarray) -> bool:
-    """Whether a uint8 RGB picture holds colour: over 2 levels between channels, on 0.01 % of it."""
+    """Whether 0.01 % of a uint8 RGB image have channels that differ by more than 2 levels."""
     spread_HW = _spread(rgb_HWC)
     coloured = cv2.countNonZero(cv2.threshold(spread_HW, _GREY_SPREAD, 1, cv2.THRESH_BINARY)[1])
     return coloured > _COLOURED_SHARE * spread_HW.size
@@ -69,7 +69,7 @@ def _spread(rgb_HWC: np.ndarray) -> np.ndarray:
 
 
 def _without_doppler(rgb_HWC: np.ndarray) -> np.ndarray:
-    """The brightest channel; coloured blobs and the long lines of a Doppler box are black."""
+    """The brightest channel, with coloured blobs and the long lines of Doppler boxes set to 0."""
     coloured_HW = cv2.threshold(_spread(rgb_HWC), _COLOURED_GREY, 255, cv2.THRESH_BINARY)[1]
     black_HW = np.zeros_like(coloured_HW)
     for height, width in _DOPPLER_PX:
@@ -80,18 +80,18 @@ def _without_doppler(rgb_HWC: np.ndarray) -> np.ndarray:
 
 
 def find_marks(grey_HW: np.ndarray, rgb_HWC: np.ndarray | None = None) -> Marks:
-    """Flags and pixels of what was drawn over a frame.
+    """Flags and pixels of the marks on a frame.
 
-    ``callipers``: a measuring cross (plus, cross, asterisk) of one grey and with equal arms, or of
-    a shape that scanners draw. ``burnt_in_text``: upright strokes of one grey, several in a row, or
-    one brighter than tissue can be beside black. ``black_border``: bars without echo on 2 % of a
-    side or more. ``ruler``: five or more equal ticks at equal distances along the
-    left or right side. ``colour``: see :func:`is_coloured`.
+    ``callipers``: a measuring cross of one grey with equal arms, or of a shape that scanners draw.
+    ``burnt_in_text``: upright strokes of one grey, several in a row, or one brighter beside black
+    than tissue can be. ``black_border``: bars without echo, 2 % of a side or wider. ``ruler``: at
+    least five equal, equally spaced ticks along the left or right side. ``colour``: see
+    :func:`is_coloured`.
 
     Args:
         grey_HW: (height, width) uint8.
-        rgb_HWC: (height, width, 3) uint8 of the same picture, if it has colours. Coloured marks
-            are then as bright as their brightest channel.
+        rgb_HWC: (height, width, 3) uint8 of the same image, if it has colours; a coloured mark
+            then counts with its brightest channel.
     """
     flags = set()
     bright_HW = np.ascontiguousarray(grey_HW)
@@ -132,7 +132,7 @@ def _drawn_pixels(
 
 
 def _is_letter(one: Calliper, strokes: Strokes) -> bool:
-    """Whether clear strokes stand on one line with a cross: it is a T, a t or an X then."""
+    """Whether a cross is a T, t or X: at least three clear strokes are on the same line."""
     left, top, width, height = strokes.boxes_N4.T
     level = (top <= one.y_px + _GLYPH_MARGIN_PX) & (top + height > one.y_px - _GLYPH_MARGIN_PX)
     away = np.maximum(left - one.x_px, one.x_px - (left + width - 1))
@@ -141,7 +141,7 @@ def _is_letter(one: Calliper, strokes: Strokes) -> bool:
 
 
 def _not_alone_at_rim(callipers: list[Calliper], width_px: int) -> list[Calliper]:
-    """All of them, unless there is but one and that at the side: a tick of a scale."""
+    """All callipers; none if the only one is at the rim, since it is then a tick of a scale."""
     if len(callipers) == 1:
         x = callipers[0].x_px
         if min(x, width_px - 1 - x) < _RIM_SHARE * width_px:
@@ -181,13 +181,13 @@ def _mark_measuring_lines(
 
 
 def _dots_between(lines_HW: np.ndarray, one: Calliper, other: Calliper) -> np.ndarray:
-    """(y, x) rows of the dots of a measuring line; none if no line is there."""
+    """(y, x) rows of the dots of a measuring line; empty if there is no line."""
     dy, dx = other.y_px - one.y_px, other.x_px - one.x_px
     length = max(abs(dy), abs(dx))
     steps = np.arange(length + 1)
     y = one.y_px + np.rint(steps * dy / max(1, length)).astype(int)
     x = one.x_px + np.rint(steps * dx / max(1, length)).astype(int)
-    # Across the line, which may run a pixel beside the middles of its crosses.
+    # Across the line, which may be a pixel off the centres of its crosses.
     side_y, side_x = (0, 1) if abs(dy) > abs(dx) else (1, 0)
     across = np.array([-1, 0, 1])
     band_y = np.clip(y[:, None] + side_y * across, 0, lines_HW.shape[0] - 1)

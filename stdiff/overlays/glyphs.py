@@ -1,8 +1,8 @@
-"""Burnt-in text, found by its upright strokes.
+"""Find burnt-in text by its upright strokes.
 
-Speckle and fasciae are smeared across the beam, so a thin bright structure in tissue runs level
-and changes its grey along the way. Letters do neither: their upright strokes outshine both sides
-and keep one grey. A single such stroke is rare in tissue; several in a row are writing.
+Speckle and fasciae are smeared across the beam, so thin bright structures in tissue are horizontal
+and vary in grey. The upright strokes of letters are brighter than both sides and of one grey. A
+single such stroke is rare in tissue; several in a row are text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-_STROKE_PX = 4  # shorter upright runs are met in speckle
+_STROKE_PX = 4  # speckle has shorter upright runs
 _GLYPH_PX = 32  # longer ones are frames and scales
 _WEAK_GREY, _STRONG_GREY, _GLARING_GREY = 16, 60, 120
 _NOISE_FACTOR = 3
@@ -20,7 +20,7 @@ _ROW_GREY = 100  # scores of three strokes or more together
 _LETTER_GAP_PX, _WORD_GAP_PX = 24, 48
 _SAME_LINE_PX = 3
 _COLUMN = np.ones((_STROKE_PX, 1), np.uint8)
-_TOP, _BOTTOM = (0, 0), (0, _STROKE_PX - 1)  # which pixel of the column an operation writes to
+_TOP, _BOTTOM = (0, 0), (0, _STROKE_PX - 1)  # the pixel of the column that an operation writes to
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,19 @@ class Strokes:
 
 
 def find_strokes(grey_HW: np.ndarray, upright_HW: np.ndarray) -> Strokes:
-    """Upright strokes of a uint8 picture, from left to right.
+    """Upright strokes of a uint8 image, from left to right.
 
     Args:
-        grey_HW: the picture.
-        upright_HW: by how much each pixel outshines both neighbours across, see
-            :class:`stdiff.overlays.callipers.Thin`.
+        grey_HW: (height, width) uint8.
+        upright_HW: see :class:`stdiff.overlays.callipers.Thin`.
     """
     along = {"kernel": _COLUMN, "anchor": _TOP}
     change_HW = cv2.subtract(cv2.dilate(grey_HW, **along), cv2.erode(grey_HW, **along))
     score_HW = cv2.subtract(cv2.erode(upright_HW, **along), change_HW >> 1)
-    # The noisier a frame, the more often its speckle stands upright by chance.
+    # The noisier a frame, the more of its speckle is upright by chance.
     weak_grey = int(_WEAK_GREY + _NOISE_FACTOR * cv2.mean(upright_HW)[0])
     found_HW = cv2.threshold(score_HW, weak_grey - 1, 1, cv2.THRESH_BINARY)[1]
-    # Contours rather than labels: an image of labels costs ten times as much as all the rest.
+    # Contours, since connected-component labels took ten times as long as all the rest.
     outlines, _ = cv2.findContours(
         cv2.dilate(found_HW, _COLUMN, anchor=_BOTTOM), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
@@ -77,8 +76,8 @@ def find_strokes(grey_HW: np.ndarray, upright_HW: np.ndarray) -> Strokes:
 def words(strokes: Strokes) -> list[Strokes]:
     """The strokes of each line of writing.
 
-    Writing is evident where several strokes stand side by side, or one that no tissue shows. Its
-    line is then followed over wider gaps, since letters such as A and O have no upright stroke.
+    Several strokes side by side are text, or one brighter than tissue ever shows. Its line is then
+    followed over wider gaps, since letters such as A and O have no upright stroke.
     """
     evident_N = np.zeros(len(strokes.scores_N), bool)
     for members_N in _runs(strokes, _LETTER_GAP_PX):
@@ -97,7 +96,7 @@ def _runs(strokes: Strokes, gap_px: int) -> list[np.ndarray]:
     shared_NN = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
     joined_NN = ((gap_NN <= gap_px) & (shared_NN >= _SAME_LINE_PX)).astype(np.float32)
     np.fill_diagonal(joined_NN, 1)
-    while True:  # each round doubles how far along a run a stroke sees
+    while True:  # each round doubles the reach of a stroke along its run
         further_NN = (joined_NN @ joined_NN > 0).astype(np.float32)
         if (further_NN == joined_NN).all():
             break

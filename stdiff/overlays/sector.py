@@ -1,4 +1,4 @@
-"""The part of a screen that holds the echo image."""
+"""Find the echo image on a screen."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ import numpy as np
 from stdiff.overlays.borders import black_bars_px
 from stdiff.overlays.detection import find_marks
 
-_LEAST_SHARE = 0.25  # of a side, below which what is left is no frame
+_LEAST_SHARE = 0.25  # of a side; a smaller rest is no frame
 
 
 def sector_box(
     grey_HW: np.ndarray, mask_HW: np.ndarray | None = None, marks_HW: np.ndarray | None = None
 ) -> tuple[int, int, int, int]:
-    """Native (left, top, right, bottom) in pixels of the echoes, right and bottom exclusive.
+    """(left, top, right, bottom) of the echo image in native pixels, right and bottom exclusive.
 
-    Only lines at the rim that hold nothing but black and text are left out, so a line with tissue
-    never is. At the bottom they must end in a step, for tissue may fade to black. A frame without
-    a surround is given back whole, and so is one of which too little would be left.
+    Only lines at the rim with nothing but black and text are cut off, never one with tissue. At
+    the bottom they must end in a step, since tissue may fade to black. The whole frame is returned
+    if it has no surround or if less than a quarter of a side would be left.
 
     Args:
         grey_HW: (height, width) uint8.
-        mask_HW: the lesion, boolean or 0 and 255; the box holds all of it.
-        marks_HW: what was drawn, see :class:`stdiff.overlays.detection.Marks`; it is
-            sought if None.
+        mask_HW: the lesion, boolean or 0 and 255; the box contains all of it.
+        marks_HW: see :class:`stdiff.overlays.detection.Marks`; computed if None.
     """
     height, width = grey_HW.shape
     whole = (0, 0, width, height)

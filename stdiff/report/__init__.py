@@ -1,1 +1,1 @@
-"""One page that tells a whole run."""
+"""The report: one self-contained HTML page of a run, its figures and summaries."""

@@ -1,4 +1,4 @@
-"""Pictures of what a collection holds: distributions, near-duplicates, files left out."""
+"""Figures of a collection: distributions, near-duplicates, files left out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def distributions(cases: pd.DataFrame, out: Path) -> None:
     _bars(grid[3], "BI-RADS", {name: [birads[name]] for name in BIRADS if name in birads})
     devices = cases["device"].value_counts().head(6)
     _bars(grid[4], "device", {name: [count] for name, count in devices.items()})
-    # Without what stands behind a colon: the value that a flag is about.
+    # Without the value after a flag's colon.
     flags = Counter(flag.partition(":")[0] for row in cases["flags"].dropna() for flag in row)
     _bars(grid[5], "flags", {name: [count] for name, count in flags.most_common(8)})
     for axes, name in zip(grid[6:], _DESCRIPTORS, strict=True):
@@ -64,11 +64,11 @@ def distributions(cases: pd.DataFrame, out: Path) -> None:
 def _bars(
     axes: Axes, title: str, counts: dict[str, list[int]], colours: Sequence[str] = ()
 ) -> None:
-    """Horizontal bars, one a name; several counts of a name are stacked."""
+    """One horizontal bar per name; several counts are stacked."""
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=7)
     if not counts:
-        axes.text(0.5, 0.5, "not known", ha="center", va="center", fontsize=8, color="#555")
+        axes.text(0.5, 0.5, "unknown", ha="center", va="center", fontsize=8, color="#555")
         axes.set_axis_off()
         return
     names = [textwrap.shorten(name, 28, placeholder="…") for name in counts]
@@ -87,7 +87,7 @@ def _bars(
 
 
 def _by_origin(cases: pd.DataFrame, name: str) -> dict[str, list[int]]:
-    """Images by term: how many a person annotated, and for how many it was derived."""
+    """Number of images by term: annotated by a person, and derived."""
     exploded = cases[["annotated", name]].explode(name).dropna(subset=[name])
     by_person = [terms is not None and name in terms for terms in exploded["annotated"]]
     annotated = np.array(by_person, dtype=bool)
@@ -129,11 +129,11 @@ def pair_montage(pairs: pd.DataFrame, tables: Sequence[Path], out: Path) -> int:
 
     Args:
         pairs: columns of :data:`stdiff.near_duplicates.leaks.PAIR_SCHEMA`.
-        tables: case tables that hold both of each pair.
+        tables: case tables that contain both cases of each pair.
         out: PNG to write.
 
     Returns:
-        How many pairs are shown.
+        Number of pairs shown.
     """
     shown = _pairs_to_show(pairs, _cells(tables, pairs, "pathology"))
     pathology, pictures = _cells(tables, shown, "pathology"), _cells(tables, shown, "image")
@@ -151,15 +151,15 @@ def pair_montage(pairs: pd.DataFrame, tables: Sequence[Path], out: Path) -> int:
 
 
 def _pairs_to_show(pairs: pd.DataFrame, pathology: pd.Series) -> pd.DataFrame:
-    """A page full of pairs, with a column ``same``: no conflict of their pathologies."""
+    """The pairs to show, with a column ``same``: their pathologies do not conflict."""
     one, other = (pairs[name].map(pathology).fillna("") for name in ("case_a", "case_b"))
-    # Where either is not known there is no conflict.
+    # An unknown pathology is no conflict.
     ordered = pairs.assign(same=(one == other) | (one == "") | (other == ""))
     return ordered.sort_values(["same", "correlation", "case_a"]).head(_PAIRS_SHOWN)
 
 
 def _cells(tables: Sequence[Path], pairs: pd.DataFrame, column: str) -> pd.Series:
-    """One column of the cases that the pairs name, by case_id; no other row is read."""
+    """One column of the pairs' cases by case_id; no other row is read."""
     ids = sorted({*pairs["case_a"], *pairs["case_b"]})
     rows = [
         pq.read_table(table, columns=["case_id", column], filters=[("case_id", "in", ids)])
@@ -169,15 +169,15 @@ def _cells(tables: Sequence[Path], pairs: pd.DataFrame, column: str) -> pd.Serie
 
 
 def quarantine_montage(quarantine: pd.DataFrame, root: Path, out: Path) -> int:
-    """Files that were left out, with the reason; a grey tile where there is no picture to show.
+    """Files that were left out, with the reason; a grey tile if the file is no picture.
 
     Args:
         quarantine: ``source_path`` and ``reason``.
-        root: folder that the paths are relative to.
+        root: folder of the paths.
         out: PNG to write.
 
     Returns:
-        How many files are shown; evenly spaced if there are too many.
+        Number of files shown, evenly spaced if not all.
     """
     rows = quarantine.iloc[evenly_spread(len(quarantine), _FILES_SHOWN)]
     tiles, titles = [], []

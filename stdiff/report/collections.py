@@ -1,10 +1,13 @@
-"""A collection as found, for a page: counts, distributions, near-duplicates, files left out."""
+"""Page of a collection: counts, distributions, near-duplicates, files left out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from stdiff.datasets.integrity import Integrity
 from stdiff.report.canvas import embedded
@@ -24,11 +27,11 @@ def write_integrity_page(found: Integrity, table: Path, root: Path, out: Path) -
     Args:
         found: what was found.
         table: its case table, for pictures.
-        root: folder that the quarantine's paths are relative to.
-        out: folder to write, whole or not at all; an earlier page is replaced.
+        root: folder of the quarantine's paths.
+        out: folder to write atomically; an earlier page is replaced.
 
     Raises:
-        InputError: ``out`` holds other things than such a page.
+        InputError: ``out`` contains anything but such a page.
     """
     refuse_other_folder(out)
     with atomic_write(out) as temporary:
@@ -48,32 +51,26 @@ def collection_contents(
 
     Args:
         found: what was found.
-        tables: case tables that hold its cases and those that they share a scene with.
-        root: folder that the quarantine's paths are relative to.
+        tables: case tables of its cases and of their near-duplicates.
+        root: folder of the quarantine's paths.
         folder: where the figures go.
     """
     stem = Path(found.name).stem
-    contents: dict[str, Any] = {
+
+    def figure(kind: str, rows: pd.DataFrame, draw: Callable[[Path], int | None]) -> Any:
+        if rows.empty:
+            return None
+        path = folder / f"{kind}_{stem}.png"
+        shown = draw(path)
+        return {"shown": shown, "all": len(rows), "figure": embedded(path)}
+
+    drawn = figure("distributions", found.cases, partial(distributions, found.cases))
+    return {
         "name": stem,
-        "counts": [(what, how_many) for what, how_many in found.counts() if how_many],
-        "distributions": None,
-        "pairs": None,
-        "quarantine": None,
+        "counts": [(name, count) for name, count in found.counts() if count],
+        "distributions": drawn and drawn["figure"],
+        "pairs": figure("duplicates", found.pairs, partial(pair_montage, found.pairs, tables)),
+        "quarantine": figure(
+            "quarantine", found.quarantine, partial(quarantine_montage, found.quarantine, root)
+        ),
     }
-    if len(found.cases):
-        path = folder / f"distributions_{stem}.png"
-        distributions(found.cases, path)
-        contents["distributions"] = embedded(path)
-    if len(found.pairs):
-        path = folder / f"duplicates_{stem}.png"
-        shown = pair_montage(found.pairs, tables, path)
-        contents["pairs"] = {"shown": shown, "all": len(found.pairs), "figure": embedded(path)}
-    if len(found.quarantine):
-        path = folder / f"quarantine_{stem}.png"
-        shown = quarantine_montage(found.quarantine, root, path)
-        contents["quarantine"] = {
-            "shown": shown,
-            "all": len(found.quarantine),
-            "figure": embedded(path),
-        }
-    return contents

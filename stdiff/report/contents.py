@@ -1,6 +1,6 @@
-"""What the page shows, read from a run's folder: text, tables and pictures.
+"""Contents of the page, read from a run's folder: text, tables and figures.
 
-What the run has not made (yet) is None; the page says so.
+Contents that the run does not have (yet) are None; the page says so.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
 from stdiff.report.filter_summary import gate_contents
 from stdiff.report.gain_figures import forest_plot, learning_curves
+from stdiff.report.headlines import headlines
 from stdiff.report.tables import (
     Table,
     cases_table,
     nested_tables,
-    number_text,
     quarantine_table,
     records_table,
     steps_table,
@@ -45,7 +45,7 @@ _PACKAGES = (
 
 
 def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
-    """The template's variables.
+    """The variables of the template.
 
     Args:
         run: Run folder.
@@ -70,7 +70,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
         "about": _about(),
         "packages": [(name, importlib.metadata.version(name)) for name in _PACKAGES],
         "config": (run / "config.yaml").read_text(encoding="utf-8"),
-        "gain": _gain(run / "gain.json", folder),
+        "gain": _gain(run / "gain.json", config, folder),
         "auc": _auc(run / "auc.json"),
         "cases": None if roles is None else cases_table(cases, roles),
         "conflicts": 0 if roles is None else int(roles["label_conflict"].sum()),
@@ -100,15 +100,15 @@ def _collection(
     quarantine: pd.DataFrame | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """What one collection of the run holds."""
+    """Contents of one collection."""
     table, pairs = run / "cases" / f"{name}.parquet", run / "duplicates.parquet"
     known = pd.read_parquet(pairs) if pairs.is_file() else None
     found = found_in_run(name, table, known, quarantine)
     return collection_contents(found, tables, config.raw_folder(name), folder)
 
 
-def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
-    """Dice by arm and gains; collections one after the other, all of them pooled first."""
+def _gain(path: Path, config: Config, folder: Path) -> dict[str, Any] | None:
+    """Dice by arm and gains; pooled over collections first, then each collection."""
     if not path.is_file():
         return None
     result = read_json(path)
@@ -124,13 +124,12 @@ def _gain(path: Path, folder: Path) -> dict[str, Any] | None:
         ordered = sorted(records, key=place)
         return records_table([{key: record[key] for key in first} | record for record in ordered])
 
-    pooled = [record for record in result["gains"] if record["collection"] == "pooled"]
     figure, forest = folder / "dice_by_arm.png", folder / "gains.png"
     curve = folder / "learning_curve.png"
     figures.dice_by_arm(path, figure)
     return {
         "baseline": baseline,
-        "headlines": [_headline(record, baseline) for record in sorted(pooled, key=place)],
+        "headlines": headlines(result, config),
         "by_arm": table(result["by_arm"]),
         "gains": table(result["gains"]) if result["gains"] else None,
         "forest": embedded(forest) if forest_plot(path, forest) else None,
@@ -167,21 +166,6 @@ def _auc(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _headline(record: dict[str, Any], baseline: str) -> str:
-    """One gain in words; a difference counts as shown if interval and test both say so."""
-    shown = records_table([{key: record[key] for key in record if key.startswith("gain")}])
-    low, high, p = record["gain_low"], record["gain_high"], record["holm_p"]
-    if low is None or low <= 0 <= high or p >= 0.05:
-        verdict = "no difference is shown"
-    else:
-        verdict = f"{record['arm']} is {'better' if low > 0 else 'worse'}"
-    return (
-        f"{record['labels']} of the labels, {record['segmenter']}: Dice of "
-        f"{record['arm']} minus {baseline} {shown.rows[0][0]}, p (Holm) "
-        f"{number_text('holm_p', p)}: {verdict}."
-    )
-
-
 def _corpus(
     run: Path,
     config: Config,
@@ -189,9 +173,9 @@ def _corpus(
     real: tuple[list[Path], pd.DataFrame] | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """What was measured on one corpus, and its pictures; None in place of what is missing."""
+    """Measurements and figures of one corpus; None for missing ones."""
     home = run / f"labels{labels.slug}"
-    # Shards of an earlier, larger corpus may still lie there; they are no part of this one.
+    # Shards of an earlier, larger corpus may still exist; they are not part of this one.
     named = [home / "corpus" / f"{part}.parquet" for part in config.corpus.parts]
     shards = [path for path in named if path.is_file()]
     contents: dict[str, Any] = {
@@ -225,7 +209,7 @@ def _corpus(
 
 
 def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[str, Any] | None:
-    """The clinical prior of the largest label budget, and how real its masks are."""
+    """The mask prior of the largest label budget, and the realism of its masks."""
     home = run / f"labels{max(config.segmentation.budgets).slug}"
     if not (home / "mask_prior.json").is_file():
         return None
@@ -274,7 +258,7 @@ def _curves(run: Path, config: Config, folder: Path) -> str | None:
 
 
 def _about() -> list[tuple[str, str]]:
-    """When, with which code and on what machine this page was written."""
+    """Date, code and machine of this page."""
     now = datetime.datetime.now(datetime.UTC)
     return [
         ("page written", f"{now:%Y-%m-%d %H:%M} UTC"),
@@ -285,7 +269,7 @@ def _about() -> list[tuple[str, str]]:
 
 
 def _commit() -> str:
-    """The commit of the code, and whether it was changed since."""
+    """The commit of the code, and whether there are uncommitted changes."""
     package = Path(stdiff.__file__).parent
 
     def git(*arguments: str) -> str:
@@ -294,9 +278,9 @@ def _commit() -> str:
         ).stdout.strip()
 
     try:
-        # An installed package may lie below a repository that is not its own.
+        # An installed package may be below another repository.
         git("ls-files", "--error-unmatch", "__init__.py")
         changed = " with uncommitted changes" if git("status", "--porcelain", ".") else ""
         return git("rev-parse", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
-        return "not known (the code is no git checkout)"
+        return "unknown (the code is not a git checkout)"

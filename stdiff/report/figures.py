@@ -1,7 +1,7 @@
-"""The report's pictures, each written as one PNG, whole or not at all.
+"""Figures of a run: training curves, Dice by arm, samples. Each is one PNG, written atomically.
 
-Images are never picked by eye: corpora are shown from their first row on, real cases evenly spaced
-over their sorted ids.
+Images are not selected: corpora are shown from their first row on, real cases evenly spaced over
+their sorted ids.
 """
 
 from __future__ import annotations
@@ -12,14 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stdiff.filtering.nearest import nearest_training
-from stdiff.report.canvas import COLOURS, MARKERS, write_figure
+from stdiff.report.canvas import (
+    COLOURS,
+    MARKERS,
+    arms_in_order,
+    draw_arm,
+    legend_below,
+    show_grey,
+    tiled,
+    write_figure,
+)
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.table.cases import images_of, read_cases
 from stdiff.table.cohort import Cohort
@@ -32,15 +40,15 @@ _PANELS_IN_A_ROW = 3
 
 
 def training_curves(logs: dict[str, Path], watched: dict[str, Path], out: Path) -> None:
-    """Loss against images seen, one panel a training, and what was seen of those watched.
+    """Loss and validation scores against images seen, one panel a training.
 
     Args:
-        logs: Title of each panel and the JSONL log of :func:`stdiff.training.loop.train`.
-        watched: Title of each further panel and the log of :mod:`stdiff.training.validation`.
+        logs: Panel title -> JSONL log of :func:`stdiff.training.loop.train`.
+        watched: Panel title -> log of :mod:`stdiff.training.validation`.
         out: PNG to write.
 
     Raises:
-        InputError: a log holds no entry.
+        InputError: a log has no entry.
     """
     figure, panels = _panels(len(logs) + len(watched))
     for axes, (title, log) in zip(panels[len(logs) :], watched.items(), strict=True):
@@ -48,7 +56,7 @@ def training_curves(logs: dict[str, Path], watched: dict[str, Path], out: Path) 
     for axes, (title, log) in zip(panels[: len(logs)], logs.items(), strict=True):
         entries = _entries(log)
         images, losses = ([entry[key] for entry in entries] for key in ("images", "loss"))
-        # A short training has few entries; without markers a single one is not seen.
+        # Without markers, the single entry of a short training would be invisible.
         axes.plot(images, losses, color=COLOURS[0], marker="o" if len(images) < 30 else None, ms=3)
         axes.set_title(f"{title}: {losses[-1]:.3g} at the end", fontsize=9)
         axes.set_xlim(left=0)
@@ -62,12 +70,12 @@ def training_curves(logs: dict[str, Path], watched: dict[str, Path], out: Path) 
 def _entries(log: Path) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     if not entries:
-        raise InputError(f"{log}: holds no entry; train again")
+        raise InputError(f"{log}: has no entry; rerun the training")
     return entries
 
 
 def _draw_watched(axes: Axes, title: str, entries: list[dict[str, Any]]) -> None:
-    """KID (left axis) and mask Dice (right axis) on validation masks, the weights used marked."""
+    """KID (left axis) and mask Dice (right axis) on validation masks; a line at the best."""
     images = [entry["images"] for entry in entries]
     chosen = best_of(entries, better_generator)["images"]
     right = axes.twinx()
@@ -86,8 +94,7 @@ def _draw_watched(axes: Axes, title: str, entries: list[dict[str, Any]]) -> None
 
 
 def dice_by_arm(gain_json: Path, out: Path) -> None:
-    """Mean Dice with its 95 % interval by label budget and arm; one panel a segmenter and
-    collection.
+    """Mean Dice with its 95 % interval by budget and arm; a panel per segmenter and collection.
 
     Args:
         gain_json: As :func:`stdiff.evaluation.gain.evaluate_gain` writes it.
@@ -95,13 +102,17 @@ def dice_by_arm(gain_json: Path, out: Path) -> None:
     """
     result = json.loads(gain_json.read_text(encoding="utf-8"))
     table = pd.DataFrame(result["by_arm"])
-    arms = sorted(set(table["arm"]), key=lambda arm: (arm != result["baseline_arm"], arm))
+    arms = arms_in_order(result, table)
     budgets = sorted(set(table["labels"]), key=LabelBudget.parse)
     panels_of = list(table.groupby(["segmenter", "collection"], sort=False))
     figure, panels = _panels(len(panels_of), sharey=True)
     for axes, ((segmenter, collection), rows) in zip(panels, panels_of, strict=True):
         for number, arm in enumerate(arms):
-            _draw_arm(axes, rows[rows["arm"] == arm], budgets, number, len(arms))
+            of_arm = rows[rows["arm"] == arm]
+            # Shifted sideways so that arms do not cover each other.
+            shift = 0.16 * (number - (len(arms) - 1) / 2)
+            x = [budgets.index(labels) + shift for labels in of_arm["labels"]]
+            draw_arm(axes, x, of_arm, number)
         counts = rows.iloc[0]
         axes.set_title(
             f"{collection}, {segmenter}\n{counts['cases']} cases, {counts['groups']} groups",
@@ -112,31 +123,8 @@ def dice_by_arm(gain_json: Path, out: Path) -> None:
         axes.set_xlabel("labels", fontsize=9)
         axes.set_ylabel("Dice", fontsize=9)
         axes.tick_params(labelleft=True)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=len(arms), frameon=False, fontsize=9
-    )
+    legend_below(figure, panels[0], len(arms))
     write_figure(figure, out)
-
-
-def _draw_arm(axes: Axes, rows: pd.DataFrame, budgets: list[str], number: int, arms: int) -> None:
-    """One arm's points, moved sideways so that arms do not cover each other."""
-    mean = rows["dice_mean"].to_numpy(dtype=float)
-    # Nothing to draw an interval of where it is unknown (a single group).
-    low, high = (
-        rows[name].to_numpy(dtype=float, na_value=np.nan) for name in ("dice_low", "dice_high")
-    )
-    shift = 0.16 * (number - (arms - 1) / 2)
-    axes.errorbar(
-        [budgets.index(labels) + shift for labels in rows["labels"]],
-        mean,
-        yerr=[np.nan_to_num(mean - low), np.nan_to_num(high - mean)],
-        fmt=MARKERS[number % len(MARKERS)],
-        color=COLOURS[number % len(COLOURS)],
-        capsize=3,
-        ms=6,
-        label=rows["arm"].iloc[0] if len(rows) else None,
-    )
 
 
 def sample_grid(
@@ -147,18 +135,18 @@ def sample_grid(
     Args:
         shards: Of one corpus, in order.
         cases: Case tables of the real images.
-        splits: The table that says which of them are for training.
+        roles: Rows of :func:`stdiff.table.roles.read_splits`.
         out: PNG to write.
         rows: Number of generated images.
 
     Raises:
-        InputError: the corpus or the training set holds no image, or a table cannot be read.
+        InputError: the corpus or the training set has no image, or a table cannot be read.
     """
     made = _first_rows(shards, rows)
     training = Cohort(read_cases(cases, ["case_id", "image"]), roles).training()
     training = training[training["image"].notna()].reset_index(drop=True)
     if training.empty:
-        raise InputError("no training case has an image; split again")
+        raise InputError("no training case has an image; rerun `stdiff split`")
     generated_NHW, training_NHW = images_of(made["image"]), images_of(training["image"])
     nearest, correlation = nearest_training(generated_NHW, training_NHW)
 
@@ -168,9 +156,9 @@ def sample_grid(
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
     for i, row in enumerate(made.to_dict("records")):
-        _show(grid[i, 0], decode_png(row["mask"]["bytes"]))
-        _show(grid[i, 1], generated_NHW[i])
-        _show(grid[i, 2], training_NHW[nearest[i]])
+        show_grey(grid[i, 0], decode_png(row["mask"]["bytes"]))
+        show_grey(grid[i, 1], generated_NHW[i])
+        show_grey(grid[i, 2], training_NHW[nearest[i]])
         grid[i, 3].axis("off")
         grid[i, 3].text(0, 0.5, _caption(row, training, nearest[i], correlation[i]), **_TEXT)
     write_figure(figure, out)
@@ -195,12 +183,12 @@ def real_and_generated(
     Args:
         shards: Of one corpus, in order.
         cases: Case tables of the real images.
-        splits: The table that says which of them are for testing.
+        roles: Rows of :func:`stdiff.table.roles.read_splits`.
         out: PNG to write.
         side: Images in a row and in a column.
 
     Raises:
-        InputError: no test lesion, an empty corpus, or a table that cannot be read.
+        InputError: there is no test lesion, the corpus is empty, or a table cannot be read.
     """
     columns = ["case_id", "image", "mask", "lesion_count"]
     test = Cohort(read_cases(cases, columns), roles).lesions()
@@ -214,36 +202,21 @@ def real_and_generated(
         (images_of(test["image"].iloc[spaced]), images_of(made["image"])),
         strict=True,
     ):
-        _show(axes, _tiled(images_NHW, side))
+        show_grey(axes, tiled(images_NHW, side))
         axes.set_title(title, fontsize=10)
     write_figure(figure, out)
 
 
 def _first_rows(shards: Sequence[Path], rows: int) -> pd.DataFrame:
-    """The first rows of a corpus, reading no more shards than that takes."""
+    """The first rows of a corpus; further shards are not read."""
     parts: list[pd.DataFrame] = []
     for shard in shards:
         parts.append(read_cases(shard, ["case_id", "image", "mask", "caption"]))
         if sum(map(len, parts)) >= rows:
             break
     if not sum(map(len, parts)):
-        raise InputError("the corpus holds no image; name the shards that `stdiff generate` wrote")
+        raise InputError("the corpus has no image; give the shards that `stdiff generate` wrote")
     return pd.concat(parts, ignore_index=True).head(rows)
-
-
-def _tiled(images_NHW: np.ndarray, side: int) -> np.ndarray:
-    """(H', W') white sheet of up to side x side images, row by row, 2 px apart."""
-    _, height, width = images_NHW.shape
-    sheet = np.full((side * (height + 2) - 2, side * (width + 2) - 2), 255, dtype=np.uint8)
-    for i, image in enumerate(images_NHW):
-        top, left = i // side * (height + 2), i % side * (width + 2)
-        sheet[top : top + height, left : left + width] = image
-    return sheet
-
-
-def _show(axes: Axes, image_HW: np.ndarray) -> None:
-    axes.imshow(image_HW, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.axis("off")
 
 
 def _panels(count: int, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:

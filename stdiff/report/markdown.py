@@ -1,4 +1,4 @@
-"""All figures of a run as Markdown, for docs/results.md."""
+"""All tables of a run as Markdown, for docs/results.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stdiff.runtime.files import read_json
 
 
 def results_markdown(run: Path) -> str:
-    """Dice by arm, gains, what was measured on each corpus, seconds and memory of a finished run.
+    """Dice by arm, gains, evaluation of each corpus, seconds and memory of a finished run.
 
     Raises:
         InputError: ``run`` is not a finished run.
@@ -37,7 +37,7 @@ def results_markdown(run: Path) -> str:
         parts.append((f"Fidelity, {corpus} (features: {measured['encoder']})", fidelity))
         titles = {
             "control": "Mask Dice",
-            "adherence": "Terms asked for and found",
+            "adherence": "Caption terms found",
             "memorisation": "Memorisation",
         }
         for name, title in titles.items():
@@ -50,6 +50,6 @@ def results_markdown(run: Path) -> str:
 
 
 def markdown_table(table: Table) -> str:
-    """A table in Markdown; columns of numbers are set flush right."""
+    """A table in Markdown; columns of numbers are right-aligned."""
     rule = ["---:" if numeric else "---" for numeric in table.numeric]
     return "\n".join(f"| {' | '.join(row)} |" for row in [table.columns, rule, *table.rows])

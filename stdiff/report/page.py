@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stdiff.config.run import Config, load_config
 from stdiff.evaluation.gain import gain_table_text
+from stdiff.report.headlines import headlines
 from stdiff.report.pages import FIGURES, PAGE, refuse_other_folder, render_page
 from stdiff.runtime.files import InputError, atomic_write, read_json, write_text
 
@@ -15,13 +16,13 @@ def write_report(run: Path, out: Path) -> None:
 
     Args:
         run: Run folder, ``results/<run>``.
-        out: Folder to write, whole or not at all; an earlier report is replaced.
+        out: Folder to write atomically; an earlier report is replaced.
 
     Raises:
-        InputError: ``run`` is no run folder, ``out`` holds other things than a report, or a file
+        InputError: ``run`` is not a run folder, ``out`` holds anything but a report, or a file
             of the run cannot be read.
     """
-    # Figures need torch; the summary, which a person waits for, does not.
+    # Imported here: it needs torch, for which `stdiff summary` would make a person wait.
     from stdiff.report.contents import read_contents
 
     run, out = Path(run), Path(out)
@@ -34,24 +35,26 @@ def write_report(run: Path, out: Path) -> None:
 
 
 def summary_text(run: Path) -> str:
-    """Dice by arm with intervals and gains as plain text, and where the report lies.
+    """Dice by arm and gains as a table, then the findings in words and the path of the report.
 
     Raises:
         InputError: the run has no gains yet.
     """
-    gain, page = Path(run) / "gain.json", Path(run) / "report" / PAGE
+    run = Path(run)
+    gain, page = run / "gain.json", run / "report" / PAGE
     if not gain.is_file():
         raise InputError(f"{gain}: no such file; make it with `snakemake` or `stdiff gain`")
-    where = f"report: {page}"
+    result = read_json(gain)
+    where = f"Report: {page}"
     if not page.is_file():
-        where = f"no report yet; make it with `stdiff report {run} --out {page.parent}`"
-    return f"{gain_table_text(read_json(gain))}\n\n{where}"
+        where = f"No report yet; make it with `stdiff report {run} --out {page.parent}`"
+    return "\n".join([gain_table_text(result), "", *headlines(result, _run_config(run)), where])
 
 
 def _run_config(run: Path) -> Config:
     if not (run / "config.yaml").is_file():
         raise InputError(
-            f"{run}: not a run folder (no config.yaml); give one that `snakemake` made, "
+            f"{run}: not a run folder (no config.yaml); expected one that `snakemake` made, "
             "e.g. results/demo"
         )
     return load_config(run / "config.yaml")

@@ -1,4 +1,4 @@
-"""Pages: one folder with ``index.html`` and its figures, self-contained and replaceable."""
+"""Pages: self-contained folders of ``index.html`` and its figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIGURES = "figures"
 
 
 def render_page(template: str, contents: dict[str, Any]) -> str:
-    """The page's HTML; everything put in is escaped."""
+    """The page's HTML; all values are escaped."""
     environment = Environment(
         loader=PackageLoader("stdiff", "report"),
         autoescape=True,
@@ -26,14 +26,14 @@ def render_page(template: str, contents: dict[str, Any]) -> str:
 
 
 def refuse_other_folder(out: Path) -> None:
-    """An existing folder is replaced, so it must be an earlier page.
+    """Check that an existing folder, which will be replaced, is an earlier page.
 
     Raises:
-        InputError: it holds other things.
+        InputError: it contains other files.
     """
     others = {path.name for path in out.iterdir()} - {PAGE, FIGURES} if out.is_dir() else set()
     if others or out.is_file():
         raise InputError(
-            f"{out}: holds {', '.join(sorted(others)[:3]) or 'a file'}, which is no earlier report "
-            "and would be deleted; name a folder that does not exist"
+            f"{out}: contains {', '.join(sorted(others)[:3]) or 'a file'}, not an earlier report, "
+            "and would be replaced; choose a folder that does not exist"
         )

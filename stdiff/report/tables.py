@@ -1,4 +1,4 @@
-"""Records of numbers as tables of text, with units and honest roundings."""
+"""Records of numbers as tables of text, with units and rounding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 
 NOT_KNOWN = "–"
 
-# Where taking the name apart (see :func:`column_label`) does not give what the field says.
+# Labels that :func:`column_label` cannot derive from the key.
 _LABELS = {
     "dice": "Dice",
     "iou": "IoU",
@@ -32,7 +32,6 @@ _LABELS = {
     "auc": "AUC",
     "auc seed sd": "SD of the seeds' AUC",
     "effect size": "effect size (d)",
-    "smallest shown": "smallest gain that would have shown",
     "validation dice": "validation Dice",
     "training real": "real labelled cases",
     "worth": "worth [real cases]",
@@ -48,28 +47,28 @@ _LABELS = {
     "p99": "99th percentile",
 }
 _UNITS = {"px": "px", "mm": "mm", "s": "s", "mb": "MB"}
-# What stands in brackets behind a mean. KID's percentiles are of subsets, no confidence interval.
+# Unit of the brackets after a mean, if not a 95 % interval: KID has percentiles of subsets.
 _BRACKETS = {"kid": "2.5 to 97.5 % of subsets"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells below their headings."""
+    """Text cells with column headings."""
 
     columns: list[str]
     rows: list[list[str]]
-    numeric: list[bool]  # columns of numbers; they are set flush right
+    numeric: list[bool]  # columns of numbers, right-aligned
 
 
 def records_table(records: Sequence[Record], leave_out: Iterable[str] = ()) -> Table:
-    """One row a record; ``X`` (or ``X_mean``) with ``X_low`` and ``X_high`` become one column.
+    """One row per record; ``X`` (or ``X_mean``) with ``X_low`` and ``X_high`` become one column.
 
     Args:
-        records: May differ in their keys; what a record lacks is shown as unknown.
-        leave_out: Keys not to show.
+        records: May have different keys; missing values are shown as unknown.
+        leave_out: Keys to omit.
     """
     names = list(dict.fromkeys(name for record in records for name in record))
-    # Columns that hold the ends of an interval → the column of its middle.
+    # Columns of interval ends → column of the mean.
     ends = {
         f"{_base(name)}_{end}": name
         for name in names
@@ -91,7 +90,7 @@ def records_table(records: Sequence[Record], leave_out: Iterable[str] = ()) -> T
 
 
 def nested_tables(measured: Record) -> list[tuple[str, Table]]:
-    """Tables, with titles, of a mapping that holds plain values, records and groups of records."""
+    """Titled tables of a mapping of plain values, records and groups of records."""
     groups = {k: v for k, v in measured.items() if isinstance(v, dict)}
     records = {k: v for k, v in groups.items() if not any(isinstance(x, dict) for x in v.values())}
     values = {k: v for k, v in measured.items() if k not in groups}
@@ -112,7 +111,7 @@ def _named_records(records: Mapping[str, Record]) -> Table:
 
 
 def column_label(name: str, interval: bool = False) -> str:
-    """A record's key in words, with its unit: ``hd95_px_mean`` → ``HD95 [px]``."""
+    """A record's key in words with its unit: ``hd95_px_mean`` → ``HD95 [px]``."""
     base, _, unit = _base(name).rpartition("_")
     words = (base if base and unit in _UNITS else _base(name)).replace("_", " ")
     label = _LABELS.get(words, words)
@@ -122,7 +121,7 @@ def column_label(name: str, interval: bool = False) -> str:
 
 
 def number_text(name: str, value: Any) -> str:
-    """A value with as many digits as its key, ``name``, deserves."""
+    """A value rounded as is usual for its key, ``name``."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOT_KNOWN
     if isinstance(value, bool):
@@ -141,7 +140,7 @@ def number_text(name: str, value: Any) -> str:
 def _interval(record: Record, name: str) -> str:
     low, high = (number_text(name, record.get(f"{_base(name)}_{end}")) for end in ("low", "high"))
     mean = number_text(name, record.get(name))
-    # A single group has a mean and nothing to resample.
+    # A single group has a mean but no interval.
     return mean if NOT_KNOWN in (low, high) else f"{mean} [{low}, {high}]"
 
 
@@ -150,7 +149,7 @@ def _base(name: str) -> str:
 
 
 def cases_table(tables: Sequence[Path], splits: pd.DataFrame) -> Table:
-    """Cases by collection, role and pathology, with the sum of each role."""
+    """Number of cases by collection, role and pathology."""
     cases = read_cases(tables, ["case_id", "collection", "pathology"])
     cases = cases.merge(splits[["case_id", "group_id", "role", "label_rank"]], on="case_id")
     cases["pathology"] = cases["pathology"].fillna("unknown")
@@ -172,14 +171,14 @@ def cases_table(tables: Sequence[Path], splits: pd.DataFrame) -> Table:
 def quarantine_table(tables: Mapping[str, pd.DataFrame]) -> Table:
     """Files left out, by collection and reason, the most frequent first.
 
-    Numbers and quotations of a reason are not told apart, so that one kind of problem is one row.
+    Reasons that differ in numbers or quotations only are one row.
     """
     rows = []
     for collection, problems in tables.items():
         kinds = problems["reason"].str.replace(r"'[^']*'|\b\d[\d.]*\b", "…", regex=True)
         for kind, of_kind in problems.groupby(kinds):
             first = of_kind.iloc[0]
-            # Where there is one reason only, its numbers are worth reading.
+            # Keep the numbers if all files have the same reason.
             reason = first["reason"] if of_kind["reason"].nunique() == 1 else kind
             rows.append(
                 {"collection": collection, "reason": reason, "files": len(of_kind)}
@@ -204,7 +203,7 @@ def steps_table(benchmarks: Path) -> Table:
     if not jobs:
         return Table([], [], [])
     table = pd.concat(jobs, ignore_index=True)
-    # Jobs too short to be measured have a dash in place of a number.
+    # Snakemake writes a dash for jobs too short to be measured.
     for column in ("s", "max_rss"):
         table[column] = pd.to_numeric(table[column], errors="coerce")
     rows = [

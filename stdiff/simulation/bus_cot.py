@@ -1,6 +1,6 @@
-"""A simulated BUS-CoT: expert cases with masks, lesion crops without, reports as JSON.
+"""Simulate BUS-CoT: expert cases with masks, lesion crops without, reports as JSON.
 
-It holds images of the simulated BUS-BRA and BUSI again, pixel for pixel, as the real one does.
+Like the real collection, it contains images of (simulated) BUS-BRA and BUSI, pixel for pixel.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _CALCIFICATIONS = {
 
 
 def write_bus_cot(folder: Path, cases: int, seed: int, size_px: int) -> list[dict[str, Any]]:
-    """Write `cases` expert cases and the crops of their lesions; rows of the truth.
+    """Write `cases` expert cases and the crops of their lesions; returns rows of the truth.
 
-    Masks align with the cropped image, or, for every fifth case of its own, with the raw one.
+    Masks align with the cropped image; for every fifth in-house case, with the raw one.
     """
     for name in ("BUS-Lesion/trainval", "BUS-Lesion/test", "BUS-Expert", "DatasetFiles"):
         (folder / name).mkdir(parents=True)
@@ -114,7 +114,7 @@ def _case(seed: int, number: int, size_px: int) -> tuple[Frame, str, str]:
 
 
 def _write_expert(folder: Path, number: int, frame: Frame, *, own: bool) -> str:
-    """Write one case's folder; the name of the image that its masks align with."""
+    """Write one case's folder; returns the name of the image that its masks align with."""
     folder.mkdir()
     key = folder.name
     frame.picture.save(folder / f"{key}@cropped.png")
@@ -134,7 +134,7 @@ def _write_expert(folder: Path, number: int, frame: Frame, *, own: bool) -> str:
 
 
 def _with_rim(box: tuple[int, int, int, int], picture: Image.Image) -> tuple[int, int, int, int]:
-    """The box with a rim of an eighth of its size, inside the picture; ends excluded."""
+    """The box widened by an eighth of its size, inside the picture; right and bottom exclusive."""
     left, top, right, bottom = box
     rim_x, rim_y = (right - left) // 8 + 1, (bottom - top) // 8 + 1
     return (
@@ -177,7 +177,7 @@ def _lesion_entry(number: int, findings: Findings, histology: str) -> dict[str, 
 
 
 def _report(number: int, findings: Findings) -> dict[str, Any]:
-    """One lesion's report: shape and orientation only in its prose, some fields null or Chinese."""
+    """One lesion's report: shape and orientation only in prose, some fields null or Chinese."""
     edge = _EDGE[findings.shape or ""]
     if edge == "Regular" and findings.margin != ("circumscribed",):
         edge = "PartiallyRegular"

@@ -1,8 +1,8 @@
-"""Simulated BUSI, BUS-BRA and BUS-CoT in the layouts and with the quirks of the real ones.
+"""Simulate BUSI, BUS-BRA and BUS-CoT with the layouts and defects of the real collections.
 
-What a reader must cope with stands here at known numbers, so that it is met in every run: several
-masks an image, masks in three modes, overlays, near-duplicates, a label conflict, metadata that
-is wrong, folds that cut patients, images that stand in two collections.
+Each defect occurs at known image numbers, so that every run tests the readers: several masks per
+image, masks in three modes, overlays, near-duplicates, a label conflict, wrong metadata, folds that
+split patients, images in two collections.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _SIDES = {"l": "left", "r": "right", "s": "single"}
 
 
 def make_phantom(out: Path, cases: int, seed: int, size_px: int = 256) -> None:
-    """Write simulated raw collections below `out`, each whole or not at all.
+    """Write simulated raw collections below `out`, each atomically.
 
     Makes ``Dataset_BUSI_with_GT/`` and ``BUSBRA/`` with `cases` images each, ``BUSCoT/`` with a
     third of that, and ``phantom_truth.csv`` with the findings of every image (columns: see
-    :data:`stdiff.simulation.frames.TRUTH_COLUMNS`). From 40 cases on every quirk occurs.
+    :data:`stdiff.simulation.frames.TRUTH_COLUMNS`). Every defect occurs from 40 cases on.
 
     Args:
         out: folder to write into; a collection of the same name in it is replaced.
@@ -54,13 +54,13 @@ def make_phantom(out: Path, cases: int, seed: int, size_px: int = 256) -> None:
         size_px: heights are 0.8-1.1 and widths 0.9-1.2 times this; at least 80.
 
     Raises:
-        InputError: too few cases, too small a size or a negative seed; all that is wrong at once.
+        InputError: too few cases, too small a size or a negative seed; all of them are named.
     """
     problems = []
     if cases < MIN_CASES:
-        problems.append(f"cases: {cases}; at least {MIN_CASES}, one of each BUSI class")
+        problems.append(f"cases: {cases}; expected at least {MIN_CASES}, one of each BUSI class")
     if 0.8 * size_px < MIN_SIZE_PX:
-        problems.append(f"size: {size_px} pixels; at least {round(MIN_SIZE_PX / 0.8)}")
+        problems.append(f"size: {size_px} pixels; expected at least {round(MIN_SIZE_PX / 0.8)}")
     if seed < 0:
         problems.append(f"seed: {seed}; expected 0 or more")
     if problems:
@@ -98,7 +98,7 @@ def _write_busi(folder: Path, cases: int, seed: int, size_px: int) -> list[dict[
 
 
 def _busi_masks(frame: Frame, *, rgba: bool) -> list[Image.Image]:
-    """One 1-bit mask a lesion, later ones RGBA where asked; an empty RGB one when there is none."""
+    """1-bit masks, the later ones RGBA if `rgba`; an empty RGB one if there is no lesion."""
     masks = [Image.fromarray(mask) for mask in frame.phantom.lesion_masks]
     if not masks:
         return [Image.new("RGB", frame.picture.size)]
@@ -130,7 +130,7 @@ def _write_bus_bra(folder: Path, cases: int, seed: int, size_px: int) -> list[di
 
 
 def _bus_bra_views(cases: int) -> list[tuple[int, str]]:
-    """(patient, side) of the first `cases` images; a pair that would be cut is a single."""
+    """(patient, side) of the first `cases` images; half a pair at the end becomes a single."""
     views: list[tuple[int, str]] = []
     patient = 0
     while len(views) < cases:
@@ -167,7 +167,7 @@ def _bus_bra_row(seed: int, patient: int, side: str, frame: Frame) -> dict[str, 
 def _cross_validation(
     seed: int, rows: Sequence[dict[str, Any]], folds: int
 ) -> list[dict[str, Any]]:
-    """kFold by patient; the inner validation by image, which cuts patients, as published."""
+    """kFold by patient; inner validation by image, which splits patients, as in the original."""
     rng = generator(seed, "phantom bus_bra folds", folds)
     patients = sorted({row["Case"] for row in rows})
     fold_of = {

@@ -1,4 +1,4 @@
-"""BI-RADS findings as benign and malignant lesions tend to have them, for simulated images."""
+"""Random BI-RADS findings for simulated benign and malignant lesions."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ _NOT_PARALLEL = {"benign": 0.08, "malignant": 0.60}
 
 
 def random_findings(rng: np.random.Generator, pathology: str) -> Findings:
-    """A plausible row: terms by their frequency in the class, a category that fits the terms.
+    """Plausible findings: terms by their frequency in the class, and a category that fits them.
 
-    Benign is 2, 3 or 4A, malignant 4B, 4C or 5, the more suspicious terms the higher; normal is
-    category 1 and has no other term. Round masses are not parallel, as in the lexicon.
+    Benign is 2, 3 or 4A, malignant 4B, 4C or 5, higher with more suspicious terms; normal is
+    category 1 without other terms. Round masses are not parallel, as in the lexicon.
 
     Raises:
-        InputError: a pathology outside the lexicon.
+        InputError: the pathology is not in the lexicon.
     """
     if pathology not in PATHOLOGIES:
         raise InputError(
-            f"pathology: {pathology!r} is not known; expected one of {', '.join(PATHOLOGIES)}"
+            f"pathology: {pathology!r} is unknown; expected one of {', '.join(PATHOLOGIES)}"
         )
     if pathology == "normal":
         return Findings(pathology="normal", birads="1")
@@ -81,14 +81,14 @@ def random_findings(rng: np.random.Generator, pathology: str) -> Findings:
         name: str(rng.choice(list(odds), p=list(odds.values()))) for name, odds in table.items()
     }
     margin = tuple(terms.pop("margin").split("+"))
-    if terms["echo_pattern"] == "anechoic":  # a simple cyst is nothing but that
+    if terms["echo_pattern"] == "anechoic":  # a simple cyst has no other features
         terms |= {"posterior_features": "enhancement", "calcifications": "none"}
         margin = ("circumscribed",)
         terms["shape"] = "oval" if terms["shape"] == "irregular" else terms["shape"]
     if (terms["echo_pattern"], terms["posterior_features"]) == (
         "complex cystic and solid",
         "shadowing",
-    ):  # fluid swallows no sound: only what is solid casts a shadow
+    ):  # fluid does not attenuate; only the solid part casts a shadow
         terms["posterior_features"] = "combined pattern"
     not_parallel = terms["shape"] == "round" or rng.random() < _NOT_PARALLEL[pathology]
     suspicious = (
@@ -114,7 +114,7 @@ def random_findings(rng: np.random.Generator, pathology: str) -> Findings:
 
 
 def histology_of(findings: Findings) -> str:
-    """The commonest histology that looks like the findings; empty for a normal image."""
+    """The most common histology with such findings; empty for a normal image."""
     if findings.pathology == "normal":
         return ""
     if findings.pathology == "malignant":

@@ -1,7 +1,7 @@
-"""Simulated frames as the collections store them: overlays burnt in, addressable by number.
+"""Simulated frames as the collections store them, with burnt-in overlays.
 
-Every frame follows from (seed, collection, number) alone, so one collection can hold another's
-image with the same pixels, and a larger collection begins with the smaller one's frames.
+A frame depends on (seed, collection, number) only: collections can share identical images, and a
+larger collection begins with the frames of a smaller one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stdiff.simulation.findings import histology_of, random_findings
 from stdiff.simulation.image import PhantomImage, simulate_image
 
 # `path` is relative to the folder of the phantom; margins are joined by "&", marks by ";".
-# `copy_of` is the file id of the image that this one repeats or was cut from.
+# `copy_of`: file id of the image that this one repeats or was cropped from.
 TRUTH_COLUMNS = (
     "collection",
     "file_id",
@@ -29,7 +29,7 @@ TRUTH_COLUMNS = (
     "marks",
     "copy_of",
 )
-# The malignant image that is a benign one under another name: a label nobody can trust.
+# A malignant image that repeats a benign one: a label conflict.
 CONFLICT = {("malignant", 5): ("benign", 10)}
 
 
@@ -38,9 +38,9 @@ class Frame:
     """One stored picture.
 
     Attributes:
-        picture: mode L, or RGB where something coloured was burnt in.
-        phantom: the same frame before anything was burnt in, and its truth.
-        marks: what is burnt in: `callipers`, `text`, `colour`.
+        picture: mode L; RGB if coloured marks were burnt in.
+        phantom: the frame without marks, and its ground truth.
+        marks: burnt-in marks: `callipers`, `text`, `colour`.
         copy_of: file id of the frame it repeats, in its own or another collection; else empty.
     """
 
@@ -51,24 +51,24 @@ class Frame:
 
     @property
     def histology(self) -> str:
-        """Of the lesion; empty when there is none."""
+        """Histology of the lesion; empty if there is none."""
         return histology_of(self.phantom.findings)
 
 
 def busi_frame(seed: int, pathology: str, number: int, size_px: int) -> Frame:
-    """BUSI image `number` (from 1) of a class, with the quirks that number has."""
+    """BUSI image `number` (from 1) of a class, with that number's defects."""
     if (pathology, number) in CONFLICT:
         other = CONFLICT[pathology, number]
         frame = busi_frame(seed, *other, size_px)
         return Frame(frame.picture, frame.phantom, frame.marks, f"{other[0]} ({other[1]})")
-    # The frame before, saved once more with (or without) the callipers.
+    # The previous frame, saved again with (or without) callipers.
     again = pathology == "benign" and number % 12 == 8
     original = number - 1 if again else number
     lesion_count = 1
     if pathology == "benign":
         lesion_count = {4: 2, 15: 3}.get(original % 20, 1)
-    purpose = f"phantom busi {pathology}"
-    phantom = _simulate(seed, purpose, original, pathology, size_px, lesion_count=lesion_count)
+    stream = f"phantom busi {pathology}"
+    phantom = _simulate(seed, stream, original, pathology, size_px, lesion_count=lesion_count)
     callipers = pathology != "normal" and (original % 7 == 3) != again
     colour = number % {"benign": 16, "malignant": 25, "normal": 30}[pathology] == 6
     text = "LEFT BREAST" if original % 6 == 2 else ""
@@ -85,15 +85,8 @@ def bus_bra_frame(seed: int, patient: int, side: str, size_px: int) -> Frame:
     """A patient's view: one breast and lesion, seen twice for `l` and `r`."""
     pathology = "malignant" if patient % 3 == 0 else "benign"
     lesion_count, view = 2 if patient % 15 == 8 else 1, int(side == "r")
-    phantom = _simulate(
-        seed,
-        "phantom bus_bra",
-        patient,
-        pathology,
-        size_px,
-        lesion_count=lesion_count,
-        view=view,
-    )
+    shown = {"lesion_count": lesion_count, "view": view}
+    phantom = _simulate(seed, "phantom bus_bra", patient, pathology, size_px, **shown)
     text = "MAMA DIREITA" if patient % 4 == 1 else ""
     picture, marks = _burn_in(phantom, callipers=patient % 5 == 2, text=text)
     return Frame(picture, phantom, marks)
@@ -104,22 +97,15 @@ def bus_cot_frame(seed: int, number: int, size_px: int) -> Frame:
     patient = number // 2
     pathology = "malignant" if patient % 2 else "benign"
     lesion_count, view = 2 if patient % 7 == 2 else 1, number % 2
-    phantom = _simulate(
-        seed,
-        "phantom bus_cot",
-        patient,
-        pathology,
-        size_px,
-        lesion_count=lesion_count,
-        view=view,
-    )
+    shown = {"lesion_count": lesion_count, "view": view}
+    phantom = _simulate(seed, "phantom bus_cot", patient, pathology, size_px, **shown)
     picture, marks = _burn_in(phantom, callipers=number % 4 == 2)
     return Frame(picture, phantom, marks)
 
 
 def _simulate(
     seed: int,
-    purpose: str,
+    stream: str,
     number: int,
     pathology: str,
     size_px: int,
@@ -127,11 +113,11 @@ def _simulate(
     lesion_count: int = 1,
     view: int = 0,
 ) -> PhantomImage:
-    """A frame with findings of its class, of about `size_px` but rarely quite."""
-    findings = random_findings(generator(seed, f"{purpose} findings", number), pathology)
-    size = generator(seed, f"{purpose} size", number, view)
+    """A frame with findings of its class and a random size around `size_px`."""
+    findings = random_findings(generator(seed, f"{stream} findings", number), pathology)
+    size = generator(seed, f"{stream} size", number, view)
     return simulate_image(
-        seed_sequence(seed, purpose, number),
+        seed_sequence(seed, stream, number),
         findings,
         round(size.uniform(0.8, 1.1) * size_px),
         width_px=round(size.uniform(0.9, 1.2) * size_px),
@@ -181,7 +167,7 @@ def box_px(mask_HW: np.ndarray) -> tuple[int, int, int, int]:
 def _burn_in(
     phantom: PhantomImage, *, callipers: bool = False, text: str = "", colour: bool = False
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """The frame with what the sonographer left on it, and the names of it."""
+    """The frame with burnt-in marks, and the marks' names."""
     picture = Image.fromarray(phantom.image_HW)
     draw = ImageDraw.Draw(picture)
     height, width = phantom.image_HW.shape

@@ -1,10 +1,10 @@
-"""Simulated breast ultrasound: the physics of one image whose every finding is known.
+"""Simulate one breast-ultrasound image with known findings.
 
 Tissue is a map of echogenicity, acoustic impedance and attenuation. Diffuse scatterers of random
 phase and specular interfaces (the axial derivative of the impedance) are convolved with a point
-spread function that widens away from the focus; the sound is attenuated on its way, the time-gain
-compensation undoes the mean of it, and the envelope is log-compressed. So speckle, shadows,
-enhancement and bright walls come out of the model instead of being drawn.
+spread function that widens away from the focus. Sound is attenuated with depth, time-gain
+compensation undoes the mean attenuation, and the envelope is log-compressed. Speckle, shadows,
+enhancement and bright walls are results of the model.
 
 Model of the scatterers: Wagner et al. 1983, doi 10.1109/T-SU.1983.31404 (speckle statistics);
 Jensen 1996, Field (the echo as scatterers convolved with a point spread function).
@@ -23,21 +23,21 @@ from stdiff.runtime.files import InputError
 from stdiff.simulation.lesion import Lesion, draw_lesion
 
 MIN_SIZE_PX = 64
-# Every length in pixels below is meant at this image height and scaled to the one asked for.
+# Lengths in pixels below are for this image height and are scaled to the actual one.
 _REFERENCE_PX = 256
-# Streams of one image's seed. Two views of one breast differ in the last two alone.
+# Random streams of one image's seed. Two views of one breast differ in the last two only.
 _ANATOMY, _LESION, _VIEW, _SPECKLE = range(4)
 
 
 @dataclass(frozen=True)
 class PhantomImage:
-    """One simulated frame with its full truth.
+    """One simulated frame with its ground truth.
 
     Attributes:
         image_HW: (height, width) uint8, log-compressed envelope.
         mask_HW: (height, width) uint8, 255 on any lesion, else 0.
-        findings: the BI-RADS terms it was made with.
-        lesion_masks: one (height, width) uint8 mask a lesion, 0 or 255; empty when normal.
+        findings: its BI-RADS terms.
+        lesion_masks: one (height, width) uint8 mask per lesion, 0 or 255; empty if normal.
     """
 
     image_HW: np.ndarray
@@ -53,11 +53,11 @@ class PhantomImage:
 
 @dataclass
 class _Medium:
-    """What the sound meets, (height, width) float32 each, lesions included."""
+    """Acoustic properties including lesions, (height, width) float32 each."""
 
     echo_db: np.ndarray  # diffuse scatterers, relative to subcutaneous fat
     impedance: np.ndarray  # arbitrary units; its axial derivative reflects
-    attenuation_db: np.ndarray  # there and back, accumulated from the probe down to each pixel
+    attenuation_db: np.ndarray  # two-way, accumulated from the probe to each pixel
     points: np.ndarray  # amplitude of single strong scatterers (calcifications)
 
 
@@ -77,25 +77,27 @@ def simulate_image(
         findings: a term that is None is drawn as the least conspicuous one (oval, parallel,
             circumscribed, hypoechoic, no posterior features, no calcifications). Pathology
             `normal` has no lesion; otherwise it sets only the lesion's size.
-        size_px: height, at least 64; the depth shown is the same whatever it is.
-        width_px: width if other than the height.
+        size_px: height, at least 64; the depth shown does not depend on it.
+        width_px: width if not equal to the height.
         lesion_count: lesions side by side, all with the same findings.
-        view: another number is another view of the same breast and the same lesion.
+        view: each number is another view of the same breast and lesion.
 
     Raises:
-        InputError: a size below 64 pixels or a count below one.
+        InputError: the size is below 64 pixels, or the count below one.
     """
     width_px = size_px if width_px is None else width_px
     if min(size_px, width_px) < MIN_SIZE_PX:
         raise InputError(
-            f"size_px: {size_px} x {width_px} pixels is too small to hold a lesion and its "
-            f"speckle; at least {MIN_SIZE_PX} each way"
+            f"size_px: {size_px} x {width_px} pixels is too small for a lesion with speckle; "
+            f"expected at least {MIN_SIZE_PX} x {MIN_SIZE_PX}"
         )
     if lesion_count < 1:
-        raise InputError(f"lesion_count: {lesion_count}; at least 1 (`normal` images have none)")
+        raise InputError(
+            f"lesion_count: {lesion_count}; expected at least 1 (`normal` images have none)"
+        )
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     scale = size_px / _REFERENCE_PX
-    # The beam at the image's edge hears what lies just outside, so simulate that too.
+    # Beams at the image's edge receive echoes from just outside, so that is simulated too.
     pad_px = round(16 * scale)
     shape = (size_px, width_px + 2 * pad_px)
     medium = _breast(_stream(seed, _ANATOMY), _stream(seed, _VIEW, view), shape, scale)
@@ -119,9 +121,9 @@ def simulate_image(
     )
 
 
-def _stream(seed: np.random.SeedSequence, *purpose: int) -> np.random.Generator:
-    """Generator of one purpose, the same however often it is asked for (unlike `spawn`)."""
-    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, *purpose))
+def _stream(seed: np.random.SeedSequence, *key: int) -> np.random.Generator:
+    """Generator of one random stream; unlike `spawn`, equal keys give equal generators."""
+    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, *key))
     return np.random.default_rng(child)
 
 
@@ -139,7 +141,7 @@ def _breast(
             anatomy.uniform(0.025, 0.045),  # skin
             anatomy.uniform(0.08, 0.26),  # subcutaneous fat
             anatomy.uniform(0.34, 0.52),  # glandular tissue
-            anatomy.uniform(0.12, 0.25),  # muscle; what is left is chest wall
+            anatomy.uniform(0.12, 0.25),  # muscle; the rest is chest wall
         ]
     )
     waviness = np.array([0.004, 0.045, 0.04, 0.02]) * anatomy.uniform(0.4, 1.3)
@@ -162,7 +164,7 @@ def _breast(
         for above, under in zip([np.float32(1), *below], [*below, np.float32(0)], strict=True)
     )
 
-    # Textures run along the layers, as ducts, septa and fibres do.
+    # Ducts, septa and fibres run along the layers.
     dips = 0.8 * (boundaries[1] - boundaries[1].mean()) * np.exp(-z / height)
     dips = dips + 0.015 * height * _smooth_curve(view, width, 22 * scale)
     rows = (z - dips).astype(np.intp)
@@ -170,7 +172,7 @@ def _breast(
         np.take_along_axis(_texture(anatomy, shape, sz * scale, sx * scale), rows % height, axis=0)
         for sz, sx in ((7, 15), (1.8, 11), (1.2, 30), (22, 30))
     )
-    # Thin bright sheets of connective tissue where one lobule meets the next, whole or broken.
+    # Thin bright sheets of connective tissue between lobules, in places interrupted.
     septa = np.exp(-((lobules / np.float32(0.10)) ** 2)) * np.clip(0.5 + 0.5 * regions, 0, 1.2)
     fatty_islands = np.clip((lobules - np.float32(anatomy.uniform(0.2, 1.2))) / 0.4, 0, 1)
     gland_db = anatomy.uniform(4, 7) + anatomy.uniform(3.5, 5.5) * fibres + 1.5 * regions
@@ -181,13 +183,13 @@ def _breast(
         + muscle * (-4 + 5 * strands + 1.5 * regions)
         + chest * (-9 + 4 * strands)
     )
-    # Fascia reflects in stretches, where it is whole.
+    # Fascia reflects in stretches.
     stretches = np.clip(0.35 + 0.7 * _smooth_curve(view, width, 12 * scale), 0, 1.5)
     impedance = (
         1.6 * below[0] * np.clip(stretches + 0.3, 0.3, 1)
         + (0.4 * below[1] + 0.9 * below[2] + 0.6 * below[3]) * stretches
     ) + 0.22 * fibres * (gland + muscle)
-    # dB there and back over the whole depth; water and fluid would be about 0.
+    # Two-way dB over the whole depth; water and fluid would be about 0.
     attenuation = (30 * skin + 18 * fat + 28 * gland + 34 * muscle + 45 * chest) / height
     # Poor contact: a few beams lose sound before they enter.
     contact = np.minimum(_smooth_curve(anatomy, width, 12 * scale) + 1.6, 0)
@@ -200,7 +202,7 @@ def _breast(
 
 
 def _insert(medium: _Medium, lesion: Lesion) -> None:
-    """Put a lesion in the place of the tissue it displaces."""
+    """Replace tissue by a lesion."""
     tissue = 1 - lesion.weight
     medium.echo_db = medium.echo_db * tissue + lesion.echo_db * lesion.weight + lesion.halo_db
     medium.impedance = medium.impedance * tissue + lesion.impedance * lesion.weight
@@ -209,7 +211,7 @@ def _insert(medium: _Medium, lesion: Lesion) -> None:
 
 
 def _smooth_curve(rng: np.random.Generator, length: int, sigma_px: float) -> np.ndarray:
-    """(length,) float32 Gaussian curve of mean 0 and unit variance (or so), smooth over sigma."""
+    """(length,) float32 Gaussian curve of mean 0 and about unit variance, smooth over sigma."""
     white = rng.standard_normal(length + 8 * round(sigma_px))
     curve = gaussian_filter1d(white, sigma_px)[4 * round(sigma_px) :][:length]
     return (curve * np.sqrt(2 * np.sqrt(np.pi) * sigma_px)).astype(np.float32)
@@ -241,27 +243,27 @@ def _scan(
     """Envelope in dB relative to fat, (height, width) float32, time-gain compensated."""
     height, width = shape = medium.echo_db.shape
     depth = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    # The slider sits about right at every depth, and often too low at the bottom.
+    # Gain is about right at every depth, and often too low at the bottom.
     gain_db = depth * scanner.uniform(22, 27) - depth**3 * scanner.uniform(-2, 10)
-    # The beam is as wide as its aperture on the way down: no shadow has a sharp side.
+    # The beam is as wide as its aperture, so shadows have no sharp sides.
     received_db = gain_db - gaussian_filter1d(medium.attenuation_db, 3 * scale, axis=1)
     received = np.exp(received_db * np.float32(np.log(10) / 20))
     amplitude = received * np.exp(medium.echo_db * np.float32(np.log(10) / 20))
-    # Gain lifts the noise of the electronics with the echoes of the deep.
+    # Gain amplifies electronic noise along with deep echoes.
     noise = 10 ** ((scanner.uniform(-58, -50) + gain_db) / 20)
-    # A mirror answers only when it lies square to the beam, and its phase is its depth.
+    # An interface reflects only if perpendicular to the beam; its phase is its depth.
     down, across = np.gradient(medium.impedance)
     facing = (down**2 / (down**2 + across**2 + np.float32(1e-9))) ** 3
     mirrors = down * facing * np.float32(scanner.uniform(3.5, 6) / scale)
     carrier = np.exp(-2j * np.pi * np.arange(height) / (4.6 * scale)).astype(np.complex64)
     specular = (mirrors + medium.points) * received * carrier[:, None]
 
-    density = scanner.uniform(0.35, 0.9)  # scatterers a pixel: few of them make coarse speckle
+    density = scanner.uniform(0.35, 0.9)  # scatterers per pixel; few make coarse speckle
     sigma_z_px = max(0.6, scanner.uniform(0.8, 1.3) * scale)
     focus = scanner.uniform(0.25, 0.6)
     blur = scanner.uniform(0.9, 1.6) * (1 + 2.2 * (depth - focus) ** 2 / 0.25)
     sigma_x_px = np.maximum(0.6, blur * scale)
-    looks = scanner.integers(2, 4)  # spatial compounding: the mean of that many envelopes
+    looks = scanner.integers(2, 4)  # spatial compounding: number of averaged envelopes
     power = np.zeros(shape, np.float32)
     for _ in range(looks):
         diffuse = _complex_normal(speckle, shape) * amplitude / np.float32(np.sqrt(density))
@@ -279,12 +281,12 @@ def _complex_normal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndar
 
 
 def _convolve(field: np.ndarray, sigma_z_px: float, sigma_x_px: np.ndarray) -> np.ndarray:
-    """Point spread function: axial pulse of one length, lateral beam of a width a row.
+    """Convolve with the point spread function: constant axial pulse, lateral beam width per row.
 
     The kernels have unit energy, so speckle keeps its mean power at every depth.
     """
     height, width = field.shape
-    # Longer than the field, or the skin's echo would come round to the bottom.
+    # Longer than the field, else the skin's echo would wrap around to the bottom.
     length = fft.next_fast_len(height + 8 + round(6 * sigma_z_px))
     spectrum = fft.fft(field, n=length, axis=0)
     spectrum *= _gaussian_transfer(length, sigma_z_px)[:, None]
@@ -296,7 +298,7 @@ def _convolve(field: np.ndarray, sigma_z_px: float, sigma_x_px: np.ndarray) -> n
 
 
 def _grey(scanner: np.random.Generator, envelope_db: np.ndarray) -> np.ndarray:
-    """Log compression of 50-60 dB to (height, width) uint8; fat comes out a middle grey."""
+    """Log compression of 50-60 dB to (height, width) uint8; fat becomes a medium grey."""
     dynamic_range_db = scanner.uniform(50, 60)
     fat_level = scanner.uniform(0.34, 0.46)
     return np.clip(255 * (fat_level + envelope_db / dynamic_range_db), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A simulated lesion: the outline and the acoustics that its BI-RADS findings ask for."""
+"""Simulate a lesion: outline and acoustics that match its BI-RADS findings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from stdiff.birads.lexicon import Findings
 
-# Echo pattern → level of the scatterers in dB relative to fat, the lexicon's own reference.
+# Echo pattern → scatterer level in dB relative to fat, the lexicon's reference.
 _ECHO_DB = {
     "anechoic": (-27, -22),
     "hypoechoic": (-14, -8),
@@ -25,10 +25,10 @@ _AREA_RANGE = (0.011, 0.29)
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion's acoustics over the whole frame, (height, width) float32 unless said."""
+    """A lesion's acoustics over the whole frame, (height, width) float32 unless noted."""
 
     inside: np.ndarray  # bool: the mask
-    weight: np.ndarray  # 0 … 1: how much of the tissue it displaces; soft where indistinct
+    weight: np.ndarray  # 0 … 1: share of tissue replaced; soft where indistinct
     echo_db: np.ndarray  # diffuse scatterers relative to fat
     halo_db: np.ndarray  # added around it: the bright rim of an infiltrating edge
     impedance: float
@@ -44,21 +44,21 @@ def draw_lesion(
     strip_px: tuple[float, float],
     image_area_px: int,
 ) -> Lesion:
-    """A lesion of these findings somewhere between the columns `strip_px` of a frame.
+    """A lesion with these findings between the columns `strip_px` of a frame.
 
     Args:
-        anatomy: what two views of the lesion share.
-        view: what they do not: a little of its place, size and outline.
-        findings: its terms; see :func:`stdiff.simulation.image.simulate_image`.
+        anatomy: random stream shared by all views of the lesion.
+        view: random stream of one view: small changes of position, size and outline.
+        findings: see :func:`stdiff.simulation.image.simulate_image`.
         shape: (height, width) of the frame.
-        strip_px: first and last column it may take, so that several lesions stay apart.
-        image_area_px: what the area fraction refers to.
+        strip_px: first and last column it may use, so that several lesions stay apart.
+        image_area_px: reference of the area fraction.
     """
     height = shape[0]
     median, spread = _AREA.get(findings.pathology or "", _AREA["benign"])
     strip_width = strip_px[1] - strip_px[0]
     fraction = np.clip(median * np.exp(spread * anatomy.standard_normal()), *_AREA_RANGE)
-    # A lesion that shares the frame has that much less of it.
+    # Lesions that share a frame are smaller.
     area_px = fraction * height * min(strip_width, image_area_px / height)
     area_px *= np.exp(0.15 * (view.random() - 0.5))
     outline = _outline(anatomy, view, findings, area_px, (0.72 * height, 0.86 * strip_width))
@@ -97,15 +97,15 @@ def _outline(
     area_px: float,
     limits_px: tuple[float, float],
 ) -> np.ndarray:
-    """(720, 2) x and z of a closed outline about the origin, star-shaped, of a given area.
+    """(720, 2) x and z of a closed, star-shaped outline around the origin with a given area.
 
-    Its bounding box has the aspect the orientation asks for; `limits_px` (height, width) win
-    over the area.
+    The orientation sets the aspect of its bounding box; `limits_px` (height, width) take
+    precedence over the area.
     """
     angle = np.linspace(-np.pi, np.pi, 720, endpoint=False)
     radius = np.ones_like(angle)
     irregular = findings.shape == "irregular"
-    # Harmonics that fall off with their order make an outline nature could have drawn.
+    # Harmonics that decrease with their order make a natural outline.
     roughness = 0.24 if irregular else 0.04 if findings.shape == "round" else 0.10
     for rng, share in ((anatomy, 1.0), (view, 0.3)):
         for order in range(2, 25):
@@ -129,7 +129,7 @@ def _outline(
         width_over_height = anatomy.uniform(1.2, 1.6) if irregular else anatomy.uniform(1.35, 2.2)
     if findings.orientation == "not parallel":
         width_over_height = 1 / min(width_over_height, 1.5)
-    # Stretched before it is measured, so that lobes and spikes cannot turn the orientation.
+    # Scaled to the aspect, so that lobes and spikes cannot change the orientation.
     outline /= np.ptp(outline, axis=0)
     outline *= np.sqrt([width_over_height, 1 / width_over_height])
     x, z = outline.T
@@ -166,7 +166,7 @@ def _inward_distance(
     z = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre_z)
     x = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre_x)
     angle, radius = np.arctan2(outline[:, 1], outline[:, 0]), np.hypot(*outline.T)
-    # A table finer than a pixel at any radius, looked up instead of searched.
+    # A lookup table finer than a pixel at any radius; faster than searching.
     table = np.interp(np.linspace(-np.pi, np.pi, 4097), angle, radius, period=2 * np.pi)
     turn = ((np.arctan2(z, x) + np.float32(np.pi)) * np.float32(4096 / (2 * np.pi))).astype(np.intp)
     return table.astype(np.float32)[turn] - np.hypot(z, x)
@@ -183,7 +183,7 @@ def _ramp(distance_px: np.ndarray, soft_px: float) -> np.ndarray:
 def _echo_db(
     rng: np.random.Generator, pattern: str, reach_px: np.ndarray, size_px: float
 ) -> np.ndarray:
-    """Level of the scatterers inside, with the patches of a mixed pattern."""
+    """Scatterer level in dB relative to fat, with patches for mixed patterns."""
     level_db = rng.uniform(*_ECHO_DB[pattern])
     grain = 0.16 if pattern in ("heterogeneous", "complex cystic and solid") else 0.1
     coarse = rng.standard_normal((96, 96), dtype=np.float32)
@@ -195,7 +195,7 @@ def _echo_db(
     if pattern == "heterogeneous":
         return level_db + 6 * patches
     if pattern == "complex cystic and solid":
-        # By chance alone the fluid could fill all of a mass, or none of it.
+        # A quantile, since with a fixed threshold fluid could fill all or none of a mass.
         fluid_above = np.quantile(patches[reach_px > 0], 1 - rng.uniform(0.3, 0.55))
         return level_db - 28 * np.clip((patches - np.float32(fluid_above)) / 0.2, 0, 1)
     return level_db + np.float32(1.2) * patches
@@ -204,7 +204,7 @@ def _echo_db(
 def _attenuation_db(
     rng: np.random.Generator, findings: Findings, inside: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
-    """Loss beyond the tissue's own: sound through the thick of the lesion loses the most."""
+    """Attenuation in addition to the tissue's, proportional to the path through the lesion."""
     shadow_db, enhancement_db = rng.uniform(13, 24), -rng.uniform(6, 11)
     path = np.cumsum(weight, axis=0)
     path /= path[-1].max()
@@ -219,7 +219,7 @@ def _attenuation_db(
     }.get(findings.posterior_features or "", 0.0)
     loss_db = strength_db * path
     if findings.margin == ("circumscribed",) and findings.shape in ("oval", "round"):
-        # Refraction at the curved sides leaves a thin shadow beneath each.
+        # Refraction at the curved sides causes a thin shadow below each.
         edges = np.exp(-((across / 0.05) ** 2)) + np.exp(-(((across - 1) / 0.05) ** 2))
         deepest = np.cumsum(inside.any(axis=1)) / max(1, inside.any(axis=1).sum())
         loss_db = loss_db + rng.uniform(0, 5) * edges * np.clip(2 * deepest - 1, 0, 1)[:, None]
@@ -229,7 +229,7 @@ def _attenuation_db(
 def _calcifications(
     rng: np.random.Generator, where: str, reach_px: np.ndarray, size_px: float
 ) -> np.ndarray:
-    """Amplitude of bright single scatterers, much stronger than any tissue's."""
+    """Amplitudes of single scatterers, much stronger than tissue."""
     points = np.zeros(reach_px.shape, np.float32)
     if where == "in a mass":
         places = np.argwhere(reach_px > 0.12 * size_px)

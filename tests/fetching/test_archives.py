@@ -152,12 +152,12 @@ def test_name_that_stands_twice_is_refused(tmp_path, name):
     archive = packed(tmp_path / "x.zip", FILES)
     with zipfile.ZipFile(archive, "a") as out:
         out.writestr(name, b"other")
-    assert f"entry {name!r} stands twice, also as 'Images/a.png'" in refusal(archive)
+    assert f"entry {name!r} occurs twice, also as 'Images/a.png'" in refusal(archive)
 
 
 def test_file_inside_a_file_is_refused(tmp_path):
     archive = packed(tmp_path / "x.zip", {**FILES, "data.csv/x": b""})
-    assert "lies in 'data.csv', which is itself a file" in refusal(archive)
+    assert "is below 'data.csv', which is a file" in refusal(archive)
 
 
 def test_control_character_is_refused(tmp_path):
@@ -168,7 +168,7 @@ def test_control_character_is_refused(tmp_path):
 def test_truncated_archive_is_refused(tmp_path):
     archive = packed(tmp_path / "x.zip", FILES)
     archive.write_bytes(archive.read_bytes()[:-40])
-    assert "not a whole zip archive" in refusal(archive)
+    assert "not a complete zip archive" in refusal(archive)
 
 
 def test_damaged_entry_is_named(tmp_path):
@@ -193,12 +193,12 @@ def test_length_that_lies_is_refused(tmp_path, size_bytes):
 
 def test_other_collection_is_refused(tmp_path):
     archive = packed(tmp_path / "x.zip", {"benign/a.png": b"", "malignant/b.png": b""})
-    assert "no folder in it holds Images, data.csv; found benign, malignant" in refusal(archive)
+    assert "no folder contains Images, data.csv; found benign, malignant" in refusal(archive)
 
 
 def test_two_candidates_are_not_guessed_between(tmp_path):
     twice = {f"{top}/{name}": data for top in "AB" for name, data in FILES.items()}
-    assert "A, B all hold Images, data.csv" in refusal(packed(tmp_path / "x.zip", twice))
+    assert "A, B all contain Images, data.csv" in refusal(packed(tmp_path / "x.zip", twice))
 
 
 def test_existing_folder_is_left_alone(tmp_path):
@@ -211,7 +211,7 @@ def test_full_disk_is_foreseen(tmp_path, monkeypatch):
     archive = packed(tmp_path / "x.zip", FILES)
     usage = type(archives.shutil.disk_usage("/"))(100, 95, 5)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
-    assert "0.00 GB are free; make room" in refusal(archive)
+    assert "0.00 GB are free; free disk space" in refusal(archive)
 
 
 @settings(

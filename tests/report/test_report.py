@@ -327,7 +327,11 @@ def test_gains_equal_the_json(finished, page):
         assert numbers(row["gain [95 %]"]) == pytest.approx(interval, abs=5.1e-5)
         assert numbers(row["p (Holm)"]) == pytest.approx([r["holm_p"]], rel=0.06)
         assert numbers(row["effect size (d)"]) == pytest.approx([r["effect_size"]], abs=1e-3)
-    assert "Dice of mixed minus real +0." in page.text
+    r = next(r for r in expected if r["collection"] == "pooled" and r["labels"] == "25 %")
+    assert (
+        f"With 25 % of the labels, synthetic images (arm mixed) changed the Dice of "
+        f"{r['segmenter']} by {r['gain_mean']:+.3f} [{r['gain_low']:+.3f}, {r['gain_high']:+.3f}]"
+    ) in page.text
     chosen = page.table("validation Dice")
     assert [row["arm"] for row in chosen] == ["mixed"] * len(PERCENTS)
     assert [row["value"] for row in page.table("subgroup")] == ["benign"] * len(PERCENTS)
@@ -437,7 +441,7 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
 
 def test_what_was_run_is_told(finished, page):
     assert (finished / "config.yaml").read_text().strip() in "".join(page.words)
-    assert re.search(r"git commit of this report\s+(not known|[0-9a-f]{40})", page.text)
+    assert re.search(r"git commit of this report\s+(unknown|[0-9a-f]{40})", page.text)
     assert re.search(r"machine\s+\d+ cores", page.text)
     assert re.search(r"torch \d", page.text)
     assert str(finished) not in page.text
@@ -535,7 +539,7 @@ def test_what_another_version_measured_is_named(run, tmp_path):
 def test_other_folders_are_never_replaced(run, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (run, run / "cases", tmp_path / "file"):
-        with pytest.raises(InputError, match="would be deleted"):
+        with pytest.raises(InputError, match="would be replaced"):
             write_report(run, out)
     assert (run / "cases" / "busi.parquet").is_file()
 
@@ -552,8 +556,11 @@ def test_the_summary_tells_dice_gains_and_where_the_page_is(finished, run):
     text = summary_text(finished)
     for record in json.loads((finished / "gain.json").read_text())["by_arm"]:
         assert f"{record['dice_mean']:.3f} [" in text and record["arm"] in text
-    assert text.endswith(f"report: {finished / 'report' / 'index.html'}")
-    assert "no report yet" in summary_text(run)
+    lines = text.splitlines()
+    assert lines[-1] == f"Report: {finished / 'report' / 'index.html'}"
+    assert lines[-2].startswith("With 100 % of the labels, synthetic images (arm mixed) changed")
+    assert lines[-2].endswith(("(better).", "(worse).", "(no difference shown)."))
+    assert "No report yet" in summary_text(run)
 
 
 def test_cases_add_up(finished, page):
@@ -674,10 +681,10 @@ def test_figures_depend_on_their_inputs_only(finished, tmp_path):
 
 def test_nothing_to_draw_is_an_error(finished, tmp_path):
     (tmp_path / "log.jsonl").write_text("")
-    with pytest.raises(InputError, match="holds no entry"):
+    with pytest.raises(InputError, match="has no entry"):
         training_curves({"empty": tmp_path / "log.jsonl"}, {}, tmp_path / "curves.png")
     write_cases([], tmp_path / "empty.parquet")
     real = [finished / "cases" / "busi.parquet"], read_splits(finished / "splits.parquet")
-    with pytest.raises(InputError, match="corpus holds no image"):
+    with pytest.raises(InputError, match="corpus has no image"):
         sample_grid([tmp_path / "empty.parquet"], *real, tmp_path / "samples.png")
     assert list(tmp_path.glob("*.png")) == []

@@ -21,9 +21,7 @@ while [ $# -gt 0 ]; do
     --out|--quarantine|--duplicates|--reference|--weights)
       case $2 in *.*) [ -e $2 ] || echo made > $2;; *) mkdir -p $2 && echo made > $2/file;; esac;;
   esac
-  [ $step = report ] && [ $1 = --out ] && for figure in dice_by_arm training_curves \\
-    samples_labels100 gate_labels100 real_and_generated_labels100; do
-      mkdir -p $2/figures; echo made > $2/figures/$figure.png; echo made > $2/index.html; done
+  [ $step = report ] && [ $1 = --out ] && echo made > $2/index.html
   shift
 done
 """
@@ -36,7 +34,7 @@ class Project:
 
     def __init__(self, folder):
         self.folder = folder
-        for name in ("stdiff", "workflow", "profiles"):
+        for name in ("stdiff", "workflow", "profiles", "snakemake_logger_plugin_stdiff"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pyc*"))
         shutil.copy(ROOT / "Snakefile", folder)
         for name in ("bin", "data/raw"):
