@@ -47,7 +47,7 @@ MOST = max(CONFIG.segmentation.budgets).slug
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{MOST}/seed0"
-# Shards and replacements as the gate has judged them; every later step reads these.
+# Shards and replacements as the filter has judged them; every later step reads these.
 SHARDS = {
     labels: expand(f"{RUN}/labels{labels}/corpus/{{part}}.parquet", part=CONFIG.corpus.parts)
     for labels in BUDGETS
@@ -109,7 +109,7 @@ rule all:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/corpus.smk"
-include: "workflow/rules/gate.smk"
+include: "workflow/rules/filter.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/classify.smk"
 include: "workflow/rules/evaluate.smk"

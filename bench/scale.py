@@ -13,7 +13,7 @@ COUNTS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("shard", type=Path, help="as the gate writes it")
+    parser.add_argument("shard", type=Path, help="as the filter writes it")
     parser.add_argument("--images-per-s", type=float, required=True, help="of one device")
     parser.add_argument("--shard-size", type=int, required=True)
     o = parser.parse_args()

@@ -8,7 +8,7 @@ from typing import get_args
 
 from stdiff.cli import options
 from stdiff.cli.arguments_corpus import add_corpus_actions, add_export_options
-from stdiff.cli.arguments_gate import add_gate_actions
+from stdiff.cli.arguments_gate import add_filter_actions
 from stdiff.cli.arguments_masks import add_mask_actions
 from stdiff.config.classification import Target
 
@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--resample",
         type=Path,
         metavar="SHARD",
-        help="only replace what the gate rejected in this shard; needs no cases, splits and count",
+        help="only replace what was rejected in this shard; needs no cases, splits and count",
     )
     options.seed(p)
     options.out(p, "plan (Parquet)")
@@ -151,8 +151,8 @@ def build_parser() -> argparse.ArgumentParser:
     options.out(p, "PNG")
     options.threads(p)
 
-    p = step("gate", "judge generated images: set thresholds by real ones, score shards")
-    add_gate_actions(p)
+    p = step("filter", "judge generated images: set thresholds by real ones, score shards")
+    add_filter_actions(p)
 
     p = step("corpus", "verify a corpus, look at it, write its data card")
     add_corpus_actions(p)

@@ -67,5 +67,5 @@ def add_export_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--splits", type=Path, help="keep test and validation cases apart")
     p.add_argument("--fold", type=int, default=0, help="of the splits")
-    p.add_argument("--rejected-too", action="store_true", help="also what the gate rejected")
+    p.add_argument("--rejected-too", action="store_true", help="also what the filter rejected")
     p.add_argument("--labelled-only", action="store_true", help="leave out cases without a mask")

@@ -1,4 +1,4 @@
-"""Options of ``stdiff gate``."""
+"""Options of ``stdiff filter``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from stdiff.cli import options
 
 
-def add_gate_actions(gate: argparse.ArgumentParser) -> None:
+def add_filter_actions(parser: argparse.ArgumentParser) -> None:
     """The actions calibrate and apply."""
-    actions = gate.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
         p = options.command(actions, name, text)
@@ -31,5 +31,5 @@ def add_gate_actions(gate: argparse.ArgumentParser) -> None:
 
     p = action("apply", "score the images of a shard; rejected ones stay, with the reasons")
     p.add_argument("images", type=Path, metavar="SHARD", help="as `stdiff generate` wrote it")
-    p.add_argument("--thresholds", type=Path, required=True, help="of `stdiff gate calibrate`")
+    p.add_argument("--thresholds", type=Path, required=True, help="of `stdiff filter calibrate`")
     options.out(p, "the same rows with scores and verdicts (Parquet)")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from stdiff.cli.arguments import build_parser
 from stdiff.cli.cli_corpus import run_corpus, run_export
-from stdiff.cli.cli_gate import plan_replacements, run_gate
+from stdiff.cli.cli_gate import plan_replacements, run_filter
 from stdiff.cli.cli_masks import run_masks
 from stdiff.runtime.files import InputError
 from stdiff.runtime.stopping import EXIT_STOPPED, Interrupted
@@ -334,7 +334,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "generate": _generate,
     "generate-one": _generate_one,
-    "gate": run_gate,
+    "filter": run_filter,
     "corpus": run_corpus,
     "export": run_export,
     "segment": _segment,

@@ -1,4 +1,4 @@
-"""The configuration's section on synthetic corpora: their size, and the gate they pass."""
+"""The configuration's section on synthetic corpora: their size, and the filter they pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stdiff.config.generator import Section
 Tail = Annotated[float, Field(gt=0, lt=0.5)]
 
 
-class QualityGateConfig(Section):
+class FilterConfig(Section):
     """Which generated images are accepted: for each score, the share of real images it may reject.
 
     Thresholds are quantiles of the scores of real held-out (validation) lesions; null = the score
@@ -70,7 +70,7 @@ class CorpusConfig(Section):
         description="`kept`: lesions are put into real lesion-free training images, which stay as "
         "they are outside `model.gate`",
     )
-    gate: QualityGateConfig = QualityGateConfig()
+    filter: FilterConfig = FilterConfig()
 
     @property
     def shards(self) -> int:
@@ -85,5 +85,5 @@ class CorpusConfig(Section):
     def parts(self) -> list[str]:
         """Names of its files: shards, then what replaces the images rejected in them, by round."""
         shards = [f"{shard:05d}" for shard in range(self.shards)]
-        rounds = range(1, self.gate.replacement_rounds + 1)
+        rounds = range(1, self.filter.replacement_rounds + 1)
         return shards + [f"{shard}r{number}" for number in rounds for shard in shards]

@@ -125,7 +125,7 @@ class ArmConfig(Section):
     )
     weighted: bool = Field(
         False,
-        description="weigh synthetic images in the loss by the mask agreement that the gate found",
+        description="weigh synthetic images in the loss by the mask agreement the filter found",
     )
 
     @property

@@ -31,7 +31,7 @@ from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
 
 # Filled in when the image is made and judged; everything else of a row is the plan's.
-MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "gate")
+MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "filter")
 PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMNS)
 
 

@@ -46,10 +46,10 @@ def planned_again(row: dict[str, Any], rounds: int) -> dict[str, Any]:
 
 
 def write_replacements(shard: Path, out: Path) -> int:
-    """Write the plan of the replacements of a gated shard's rejected rows; their number.
+    """Write the plan of the replacements of a judged shard's rejected rows; their number.
 
     Args:
-        shard: as `stdiff gate apply` writes it, of planned rows or of replacements.
+        shard: as `stdiff filter apply` writes it, of planned rows or of replacements.
         out: a plan, without rows where all were accepted.
 
     Raises:
@@ -57,14 +57,14 @@ def write_replacements(shard: Path, out: Path) -> int:
     """
     rows = read_rows(shard)
     _refuse_unjudged(rows, shard)
-    rejected = [row for row in rows if not is_accepted(row["gate"])]
+    rejected = [row for row in rows if not is_accepted(row["filter"])]
     write_cases(map(replacement, rejected), out)
     return len(rejected)
 
 
 def _refuse_unjudged(rows: Sequence[dict[str, Any]], shard: Path) -> None:
-    if bad := [r["case_id"] for r in rows if r["gate"] is None or r["sample_index"] is None]:
+    if bad := [r["case_id"] for r in rows if r["filter"] is None or r["sample_index"] is None]:
         raise InputError(
             f"{shard}: {len(bad)} of {len(rows)} rows are no judged rows of a corpus "
-            f"({', '.join(bad[:5])}); give a shard that `stdiff gate apply` wrote"
+            f"({', '.join(bad[:5])}); give a shard that `stdiff filter apply` wrote"
         )

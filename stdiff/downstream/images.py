@@ -91,7 +91,7 @@ def images_of_arm(
         arm: See :class:`stdiff.downstream.arms.Arm`.
         cohort: Real cases and their splits.
         corpus: Case tables of synthetic images, read only if the arm uses any. Of the images that
-            the gate accepted the first are taken, as many as the arm's ratio says.
+            the filter accepted the first are taken, as many as the arm's ratio says.
         size_px: Side of all images.
         target: What a classifier is to tell apart: only cases whose class is known are taken, of
             the corpus too.
@@ -200,12 +200,12 @@ def _weighted(
     images = labelled_images(rows, size_px, target)
     if not arm.config.weighted:
         return images
-    scores = [None if cell is None else cell["mask_dice"] for cell in rows["gate"]]
+    scores = [None if cell is None else cell["mask_dice"] for cell in rows["filter"]]
     agreement = np.array([np.nan if s is None else s for s in scores], np.float32)
     if np.isnan(agreement).any() or not agreement.any():
         raise InputError(
             f"arm {arm} is weighted, but {int(np.isnan(agreement).sum())} of its "
-            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff gate apply` "
+            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff filter apply` "
             "on the corpus, or leave weighted out"
         )
     return replace(images, weights_N=agreement / agreement.mean())

@@ -77,7 +77,7 @@ def segment_arm(
         arm: ``<arm>-<labels>``, e.g. ``mixed-10``.
         seed: Number of this training among its repetitions.
         cohort: Real cases and their splits.
-        corpus: Case tables of synthetic images, of which those that the gate accepted are used;
+        corpus: Case tables of synthetic images, of which those that the filter accepted are used;
             read only if the arm uses any.
         out: Parquet table to write, one row a lesion; ``role`` says of which kind.
         weights: Safetensors file to write.

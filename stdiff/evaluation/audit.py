@@ -1,6 +1,6 @@
 """Did any part of a run see what it must not? A walk over what each part says it was made from.
 
-Autoencoder, generator, mask prior, gate, segmenters and the masks and backgrounds of a corpus name
+Autoencoder, generator, mask prior, filter, segmenters and masks and backgrounds of a corpus name
 the real cases they know. No part may know an image of a test group, or be trained on a validation
 image; those of a label budget may know the labels of that budget only.
 """
@@ -106,7 +106,7 @@ def known_cases(run: Path, config: Config) -> Iterator[Known]:
         yield from _model(run, f"{home}/model", budget, "finetune_cases")
         yield from _model(run, f"{home}/distilled", budget, "distill_cases")
         yield from _prior(run, f"{home}/mask_prior.json", budget)
-        yield from _gate(run, home, budget)
+        yield from _filter(run, home, budget)
         for corpus_part in config.corpus.parts:
             yield from _shard(run, f"{home}/corpus/{corpus_part}.parquet", budget)
         for weights in sorted(run.glob(f"*/*/*-{budget.slug}/seed*.safetensors")):
@@ -148,13 +148,13 @@ def _prior(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:
         yield Known(name, budget, labels=set(_said(run / name, read_json(run / name), "fitted_on")))
 
 
-def _gate(run: Path, home: str, budget: LabelBudget) -> Iterator[Known]:
-    if (run / home / "gate.json").is_file():
-        reference = run / home / "gate_reference.safetensors"
+def _filter(run: Path, home: str, budget: LabelBudget) -> Iterator[Known]:
+    if (run / home / "filter.json").is_file():
+        reference = run / home / "filter_reference.safetensors"
         images = set(_said(reference, _about(reference), "case_ids"))
-        gate = run / home / "gate.json"
-        chosen_on = set(_said(gate, read_json(gate), "held_out_cases"))
-        yield Known(f"{home}/gate.json", budget, images, chosen_on=chosen_on)
+        thresholds = run / home / "filter.json"
+        chosen_on = set(_said(thresholds, read_json(thresholds), "held_out_cases"))
+        yield Known(f"{home}/filter.json", budget, images, chosen_on=chosen_on)
 
 
 def _shard(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:

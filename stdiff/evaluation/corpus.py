@@ -35,7 +35,7 @@ def evaluate_corpus(
     """Write the measurements of a corpus as JSON.
 
     Keys: ``encoder``, ``labels``, ``generated`` (number of images), ``accepted`` (those of
-    them that the gate accepted), ``evaluated`` (of these at most ``evaluation.images``), and of
+    them that the filter accepted), ``evaluated`` (of these at most ``evaluation.images``), and of
     these ``fidelity`` (list of records), ``control``, ``adherence``, ``memorisation``.
 
     Args:

@@ -23,7 +23,7 @@ from stdiff.masks.prior import Prior
 from stdiff.report import figures, mask_figures
 from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
-from stdiff.report.filter_summary import gate_contents
+from stdiff.report.filter_summary import filter_contents
 from stdiff.report.gain_figures import forest_plot, learning_curves
 from stdiff.report.tables import (
     Table,
@@ -197,7 +197,9 @@ def _corpus(
     contents: dict[str, Any] = {
         "labels": labels,
         "shards": (len(shards), len(named)),
-        "gate": gate_contents(home / "gate.json", shards, folder / f"gate_labels{labels.slug}.png"),
+        "filter": filter_contents(
+            home / "filter.json", shards, folder / f"filter_labels{labels.slug}.png"
+        ),
         "evaluation": None,
         "samples": None,
         "sheet": None,

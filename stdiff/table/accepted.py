@@ -1,6 +1,6 @@
-"""Which rows of a corpus downstream steps take: those that the gate accepted.
+"""Which rows of a corpus downstream steps take: those that the filter accepted.
 
-A table that was never gated (real cases, a corpus made elsewhere) is taken whole.
+A table that was never judged (real cases, a corpus made elsewhere) is taken whole.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LISTED = ["case_id", "sample_index", "pathology", "birads"]
 
 
 @dataclass(frozen=True)
-class GateCount:
-    """Images of a corpus, and what the gate made of them."""
+class FilterCount:
+    """Images of a corpus, and what the filter made of them."""
 
     made: int
     accepted: int
@@ -34,14 +34,14 @@ class GateCount:
         return f"{self.accepted} of {self.made} accepted; rejected for {reasons or 'nothing'}"
 
 
-def is_accepted(gate: dict[str, Any] | None) -> bool:
-    """Whether a row with this ``gate`` cell is used downstream."""
-    return gate is None or bool(gate["accepted"])
+def is_accepted(verdict: dict[str, Any] | None) -> bool:
+    """Whether a row with this ``filter`` cell is used downstream."""
+    return verdict is None or bool(verdict["accepted"])
 
 
-def count_gate(cells: Sequence[dict[str, Any] | None]) -> GateCount:
-    """Count the ``gate`` cells of a corpus; the most frequent reason first."""
-    return GateCount(
+def count_filtered(cells: Sequence[dict[str, Any] | None]) -> FilterCount:
+    """Count the ``filter`` cells of a corpus; the most frequent reason first."""
+    return FilterCount(
         made=len(cells),
         accepted=sum(map(is_accepted, cells)),
         rejected_for=_most_frequent_first(_reasons(cells)),
@@ -53,7 +53,7 @@ class Accepted:
     """The accepted images of a corpus; their pixels are read only when they are asked for."""
 
     listed: pd.DataFrame  # columns LISTED, and where the row stands: number of its shard, and in it
-    count: GateCount
+    count: FilterCount
     shards: tuple[Path, ...]
 
     def rows(self, listed: pd.DataFrame) -> pd.DataFrame:
@@ -74,25 +74,25 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
     _refuse_missing(corpus)
     made, reasons, parts = 0, Counter(), []
     for number, path in enumerate(corpus):
-        rows = read_cases(path, [*LISTED, "gate"])
-        made, accepted = made + len(rows), rows["gate"].map(is_accepted).astype(bool)
-        reasons.update(_reasons(rows["gate"]))
+        rows = read_cases(path, [*LISTED, "filter"])
+        made, accepted = made + len(rows), rows["filter"].map(is_accepted).astype(bool)
+        reasons.update(_reasons(rows["filter"]))
         parts.append(
             rows[LISTED].assign(shard=number, row=range(len(rows))).loc[accepted.to_numpy()]
         )
     if not made:
         raise InputError(
             f"the corpus ({len(corpus)} files) holds no image; name the shards that `stdiff "
-            "generate` or `stdiff gate apply` wrote"
+            "generate` or `stdiff filter apply` wrote"
         )
     listed = pd.concat(parts, ignore_index=True)
-    count = GateCount(made, len(listed), _most_frequent_first(reasons))
+    count = FilterCount(made, len(listed), _most_frequent_first(reasons))
     if listed.empty:
         raise InputError(
-            f"the gate accepted none of the corpus' {made} images (rejected for "
+            f"the filter accepted none of the corpus' {made} images (rejected for "
             + ", ".join(f"{reason}: {n}" for reason, n in count.rejected_for.items())
             + "); train the generator for longer, or turn the scores off that reject them, e.g. "
-            f"corpus: {{gate: {{{next(iter(count.rejected_for))}: null}}}}"
+            f"corpus: {{filter: {{{next(iter(count.rejected_for))}: null}}}}"
         )
     return Accepted(listed, count, tuple(corpus))
 

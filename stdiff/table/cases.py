@@ -108,7 +108,7 @@ SCHEMA = pa.schema(
         ("plan_sha256", pa.string()),
         # Null of a real row, and of an image not judged yet; see stdiff.filtering.scores.
         (
-            "gate",
+            "filter",
             pa.struct(
                 [
                     ("mask_dice", pa.float32()),

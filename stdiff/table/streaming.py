@@ -91,5 +91,5 @@ def is_synthetic(row: dict[str, Any]) -> bool:
 
 
 def is_rejected(row: dict[str, Any]) -> bool:
-    """Whether the gate turned the row away; one that it has not seen is not rejected."""
-    return not is_accepted(row["gate"])
+    """Whether the filter turned the row away; one that it has not seen is not rejected."""
+    return not is_accepted(row["filter"])

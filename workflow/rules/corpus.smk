@@ -1,5 +1,5 @@
 # One synthetic corpus for each label budget: first the prior of its masks, then its shards.
-# gate.smk judges them.
+# filter.smk judges them.
 
 
 rule mask_prior:

@@ -11,7 +11,7 @@ rule report:
         splits=f"{RUN}/splits.parquet",
         duplicates=f"{RUN}/duplicates.parquet",
         models=expand(f"{RUN}/labels{{labels}}/model", labels=BUDGETS),
-        gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
+        filters=expand(f"{RUN}/labels{{labels}}/filter.json", labels=BUDGETS),
         corpora=expand(CORPUS, labels=BUDGETS),
         evaluations=expand(f"{RUN}/labels{{labels}}/evaluation.json", labels=BUDGETS),
         gain=f"{RUN}/gain.json",
@@ -48,12 +48,12 @@ rule report:
             )
             for labels in BUDGETS
         ],
-        gates=[
+        filters=[
             report(
-                f"{RUN}/report/figures/gate_labels{labels}.png",
-                caption="../report/gate.rst",
+                f"{RUN}/report/figures/filter_labels{labels}.png",
+                caption="../report/filter.rst",
                 category="Corpora",
-                labels={"figure": "scores of the gate", "labels": str(LabelBudget.parse(labels))},
+                labels={"figure": "scores of the filter", "labels": str(LabelBudget.parse(labels))},
             )
             for labels in BUDGETS
         ],

@@ -1,22 +1,22 @@
 # What is accepted of a corpus: images/ are as they were generated, corpus/ are the same rows with the
-# gate's verdict. Another threshold makes no image again, but for those that replace rejected ones.
-GATE_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
+# filter's verdict. Another threshold makes no image again, but for those that replace rejected ones.
+FILTER_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
 
 
-rule gate_thresholds:
+rule filter_thresholds:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         # Of the same label budget, trained on real images.
-        weights=GATE_SEGMENTER,
+        weights=FILTER_SEGMENTER,
     output:
-        thresholds=f"{RUN}/labels{{labels}}/gate.json",
-        reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
+        thresholds=f"{RUN}/labels{{labels}}/filter.json",
+        reference=f"{RUN}/labels{{labels}}/filter_reference.safetensors",
     log:
-        f"{RUN}/logs/gate_thresholds/labels{{labels}}.log",
+        f"{RUN}/logs/filter_thresholds/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/gate_thresholds/labels{{labels}}.tsv"
+        f"{RUN}/benchmarks/filter_thresholds/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
@@ -26,29 +26,29 @@ rule gate_thresholds:
         code=code_of("stdiff.filtering.filter"),
         fold=CONFIG.split.fold,
         # A function, or the braces of a template would be read as wildcards.
-        tails=lambda _: CONFIG.corpus.gate.tails,
+        tails=lambda _: CONFIG.corpus.filter.tails,
         decoupling=CONFIG.model.gate.model_dump_json(),
         segmenter=SEGMENTERS[0],
     shell:
-        "stdiff gate calibrate --config {input.config} --cases {input.tables}"
+        "stdiff filter calibrate --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --segmenter {params.segmenter} --weights {input.weights}"
         " --out {output.thresholds} --reference {output.reference} --threads {threads}"
         " 2>&1 | tee -i {log}"
 
 
-rule gate:
+rule filter:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         images=f"{RUN}/labels{{labels}}/images/{{part}}.parquet",
-        thresholds=f"{RUN}/labels{{labels}}/gate.json",
-        reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
-        weights=GATE_SEGMENTER,
+        thresholds=f"{RUN}/labels{{labels}}/filter.json",
+        reference=f"{RUN}/labels{{labels}}/filter_reference.safetensors",
+        weights=FILTER_SEGMENTER,
     output:
         f"{RUN}/labels{{labels}}/corpus/{{part}}.parquet",
     log:
-        f"{RUN}/logs/gate/labels{{labels}}-{{part}}.log",
+        f"{RUN}/logs/filter/labels{{labels}}-{{part}}.log",
     benchmark:
-        f"{RUN}/benchmarks/gate/labels{{labels}}-{{part}}.tsv"
+        f"{RUN}/benchmarks/filter/labels{{labels}}-{{part}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
@@ -58,12 +58,12 @@ rule gate:
         code=code_of("stdiff.filtering.filter"),
         segmenter=SEGMENTERS[0],
     shell:
-        "stdiff gate apply {input.images} --config {input.config} --thresholds {input.thresholds}"
+        "stdiff filter apply {input.images} --config {input.config} --thresholds {input.thresholds}"
         " --reference {input.reference} --segmenter {params.segmenter} --weights {input.weights}"
         " --out {output} --threads {threads} 2>&1 | tee -i {log}"
 
 
-if CONFIG.corpus.gate.replacement_rounds:
+if CONFIG.corpus.filter.replacement_rounds:
 
     rule replacements:
         input:
