@@ -32,4 +32,4 @@ def add_filter_actions(parser: argparse.ArgumentParser) -> None:
     p = action("apply", "score the images of a shard; rejected ones stay, with the reasons")
     p.add_argument("images", type=Path, metavar="SHARD", help="as `stdiff generate` wrote it")
     p.add_argument("--thresholds", type=Path, required=True, help="of `stdiff filter calibrate`")
-    options.out(p, "the same rows with scores and verdicts (Parquet)")
+    options.out(p, "scores and verdicts; SHARD with the suffix .filter.json")

@@ -6,8 +6,6 @@ however that ends.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from stdiff.corpus.plan import count_plan, read_plan
 from stdiff.corpus.shards import ImageGenerator, verify_shard
 from stdiff.corpus.unfinished import write_shard
 from stdiff.runtime.files import InputError
+from stdiff.runtime.locks import file_lock
 
 
 @dataclass
@@ -99,30 +98,10 @@ def _why_not_whole(path: Path, plan: Path, count: int, made: dict[str, str]) -> 
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[bool]:
-    """Whether the shard is this worker's; the system ends the claim with the process."""
+    """Whether this worker may make the shard; temporary files of a killed worker are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.stem}.lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        # Another worker may have removed the file between its opening and the lock.
-        if not _is_same_file(handle.fileno(), lock):
-            yield False
-            return
-        # What a killed worker was writing.
-        for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-            left.unlink()
-        try:
-            yield True
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+    with file_lock(path.with_name(f".{path.stem}.lock"), remove=True) as mine:
+        if mine:
+            for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+                left.unlink()
+        yield mine

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -24,11 +24,12 @@ from stdiff.masks.fitting import fit_prior
 from stdiff.masks.prior import Prior
 from stdiff.masks.sampling import MaskSource
 from stdiff.masks.sources import mask_source
-from stdiff.runtime.files import InputError, sha256_bytes, unreadable_table
+from stdiff.runtime.files import InputError, sha256_bytes
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cases import SCHEMA, case_row, png_cell, write_cases
 from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
+from stdiff.table.parquet import open_parquet
 
 # Filled in when the image is made and judged; everything else of a row is the plan's.
 MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "filter")
@@ -241,17 +242,5 @@ def row_sha256(row: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(planned, sort_keys=True).encode()).hexdigest()
 
 
-def _open(plan: Path) -> pq.ParquetFile:
-    plan = Path(plan)
-    if not plan.is_file():
-        raise InputError(f"{plan}: no such plan; make it with `stdiff plan`")
-    try:
-        file = pq.ParquetFile(plan, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable_table(plan, error) from error
-    if not file.schema_arrow.equals(SCHEMA):
-        raise InputError(
-            f"{plan}: not a plan: found columns {', '.join(file.schema_arrow.names)}; "
-            "make it with `stdiff plan`"
-        )
-    return file
+def _open(plan: Path) -> AbstractContextManager[pq.ParquetFile]:
+    return open_parquet(plan, kind="plan", hint="make it with `stdiff plan`", schema=SCHEMA)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
 from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import PLANNED_COLUMNS, count_plan, read_plan, row_sha256
 from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError, UnusableFile, decode_png
 from stdiff.table.cases import SCHEMA, images_of, png_cell
+from stdiff.table.parquet import open_parquet
+from stdiff.table.verdicts import read_verdicts
 
 SYNTHETIC_FLAG = "synthetic"
 # What an image depends on besides its row of the plan.
@@ -195,12 +195,12 @@ def damaged_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Problems of a shard, and its rows as far as they can be read."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema, rows = file.schema_arrow, file.read().to_pylist()
-    except (ValueError, OSError, pa.ArrowException) as error:
-        return [f"{path}: cannot be read ({error}); make it again"], []
-    if not schema.equals(SCHEMA):
-        return [f"{path}: not a shard: found columns {', '.join(schema.names)}"], []
+        # As it is stored: a shard is what was generated, whatever the filter says of it.
+        with open_parquet(path, kind="shard", schema=SCHEMA) as file:
+            rows = file.read().to_pylist()
+        read_verdicts(path)
+    except UnusableFile as error:
+        return [str(error)], []
     if not rows:
         return [], []
     if rows[0]["sample_index"] is None:

@@ -8,16 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import row_sha256
 from stdiff.corpus.shards import ImageGenerator, make_shard
-from stdiff.runtime.files import sha256_bytes
+from stdiff.runtime.files import UnusableFile, sha256_bytes
 from stdiff.runtime.stopping import Interrupted, stop_requests
 from stdiff.table.cases import write_cases
+from stdiff.table.parquet import open_parquet
 
 SAVE_EVERY_S = 60.0
 
@@ -86,8 +85,8 @@ def _read_part(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             return file.read().to_pylist()
-    except (ValueError, OSError, pa.ArrowException) as error:
-        print(f"{path}: damaged ({error}); made again")
+    except UnusableFile as error:
+        print(f"{error}; its images are made again")
         return []

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from stdiff.config.run import Config
 from stdiff.runtime.files import InputError, read_json, write_text
 from stdiff.runtime.tensor_files import Damaged, about_tensors
+from stdiff.table.cases import read_cases
 from stdiff.table.cohort import Cohort, CohortFiles
 from stdiff.table.label_budget import LabelBudget
 
@@ -161,7 +160,7 @@ def _shard(run: Path, name: str, budget: LabelBudget) -> Iterator[Known]:
     """The real masks and backgrounds that synthetic images were made with."""
     if not (run / name).is_file():
         return
-    rows = pd.read_parquet(run / name, columns=["mask_origin", "background"])
+    rows = read_cases(run / name, ["mask_origin", "background"])
     origins = rows["mask_origin"].str.removeprefix("bank:").str.partition(";")[0]
     masks = set(origins[rows["mask_origin"].str.startswith("bank:")])
     backgrounds = {cell["path"].removesuffix(".png") for cell in rows["background"].dropna()}

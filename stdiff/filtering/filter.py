@@ -19,8 +19,10 @@ from stdiff.filtering.scores import REJECTED, Measures, Threshold, calibrate, ju
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError, sha256_file, write_text
 from stdiff.table.accepted import count_filtered
-from stdiff.table.cases import images_of, read_rows, write_cases
+from stdiff.table.cases import images_of
 from stdiff.table.cohort import CohortFiles
+from stdiff.table.streaming import open_table
+from stdiff.table.verdicts import verdicts_path, write_verdicts
 
 
 def calibrate_filter(
@@ -87,7 +89,7 @@ def calibrate_filter(
 
 def apply_filter(
     config: Config,
-    images: Path,
+    shard: Path,
     *,
     thresholds: Path,
     reference: Path,
@@ -95,20 +97,18 @@ def apply_filter(
     weights: Path,
     out: Path,
 ) -> str:
-    """Write the rows of a shard with their ``filter``: scores, verdict and reasons.
+    """Write the verdicts of a shard beside it: scores, verdict and reasons of each row.
 
-    No row is left out, and none is judged by another: the verdicts of a shard are those of its
-    rows in any order and company.
+    Each row is judged on its own: a verdict does not depend on the other rows of the shard.
 
     Args:
         config: the run.
-        images: a shard as `stdiff generate` writes it, possibly empty; a ``filter`` that it has
-            already is replaced.
+        shard: as `stdiff generate` writes it, possibly empty; earlier verdicts are replaced.
         thresholds: as :func:`calibrate_filter` writes them.
         reference: written with them.
         segmenter: a name in ``segmentation.segmenters``.
         weights: the same weights that the thresholds were set with.
-        out: case table to write, whole or not at all.
+        out: the file to write, :func:`stdiff.table.verdicts.verdicts_path` of the shard.
 
     Returns:
         How many images were accepted, and why others were not.
@@ -116,23 +116,28 @@ def apply_filter(
     Raises:
         InputError: a row without image or mask, or damaged; other weights, unreadable files.
     """
-    rows = read_rows(images)
+    if out != verdicts_path(shard):
+        raise InputError(
+            f"--out {out}: expected {verdicts_path(shard)}; verdicts are stored beside their shard"
+        )
+    with open_table(shard) as file:
+        rows = file.read().to_pylist()
     if lacking := [r["case_id"] for r in rows if r["image"] is None or r["mask"] is None]:
         raise InputError(
-            f"{images}: {len(lacking)} of {len(rows)} rows have no image or no mask "
+            f"{shard}: {len(lacking)} of {len(rows)} rows have no image or no mask "
             f"({', '.join(lacking[:5])}); give a shard that `stdiff generate` wrote"
         )
     if damaged := damaged_rows(rows):
         raise InputError(
-            f"{images}: {len(damaged)} row(s) are damaged; remove the file and make it again:\n"
+            f"{shard}: {len(damaged)} row(s) are damaged; remove the file and make it again:\n"
             + "\n".join(damaged[:10])
         )
     limits = read_thresholds(thresholds, weights)
     network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())
     scores = scores_of(rows, _measures(config, network, FilterReference.load(reference)))
     cells = [judged(row, limits) for row in scores]
-    write_cases(({**row, "filter": cell} for row, cell in zip(rows, cells, strict=True)), out)
-    return f"{images.name}: {count_filtered(cells)}"
+    write_verdicts(shard, cells)
+    return f"{shard.name}: {count_filtered(cells)}"
 
 
 def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:

@@ -37,6 +37,7 @@ from stdiff.report.tables import (
 from stdiff.runtime.files import read_json
 from stdiff.table.cohort import read_splits
 from stdiff.table.label_budget import LabelBudget
+from stdiff.table.parquet import read_parquet
 
 _PACKAGES = (
     *("stdiff", "torch", "diffusers", "transformers", "segmentation-models-pytorch", "monai"),
@@ -61,7 +62,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
     have_cases = splits.is_file() and all(path.is_file() for path in cases)
     roles = read_splits(splits, config.split.fold) if have_cases else None
     quarantined = {
-        name: pd.read_parquet(path) for name, path in quarantine.items() if path.is_file()
+        name: read_parquet(path).to_pandas() for name, path in quarantine.items() if path.is_file()
     }
     steps = steps_table(run / "benchmarks")
     return {
@@ -102,7 +103,7 @@ def _collection(
 ) -> dict[str, Any]:
     """What one collection of the run holds."""
     table, pairs = run / "cases" / f"{name}.parquet", run / "duplicates.parquet"
-    known = pd.read_parquet(pairs) if pairs.is_file() else None
+    known = read_parquet(pairs).to_pandas() if pairs.is_file() else None
     found = found_in_run(name, table, known, quarantine)
     return collection_contents(found, tables, config.raw_folder(name), folder)
 

@@ -16,6 +16,7 @@ import pandas as pd
 from stdiff.runtime.files import InputError, UnusableFile
 from stdiff.table.cases import read_cases
 from stdiff.table.shard_list import SHARD_LIST
+from stdiff.table.verdicts import lacks_verdicts
 
 # What downstream steps choose rows by.
 LISTED = ["case_id", "sample_index", "pathology", "birads"]
@@ -99,14 +100,17 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
 
 def _refuse_missing(corpus: Sequence[Path]) -> None:
     """Say how to have shards made again: a workflow looks for them once their list is gone."""
-    absent = [Path(shard) for shard in corpus if not Path(shard).is_file()]
+    absent = [Path(s) for s in corpus if not Path(s).is_file() or lacks_verdicts(s)]
     if not absent:
         return
-    found = f"{len(absent)} shard(s) that are not there, e.g. {absent[0].name}"
+    found = f"{len(absent)} shard(s) that are not there or not filtered, e.g. {absent[0].name}"
     shards = absent[0].parent / SHARD_LIST
     if shards.is_file():
         raise UnusableFile(f"{shards}: names {found}; delete it and run what makes it again")
-    raise UnusableFile(f"{absent[0].parent}: asked for {found}; make them with `stdiff generate`")
+    raise UnusableFile(
+        f"{absent[0].parent}: has {found}; make them with `stdiff generate`, then `stdiff filter "
+        "apply`"
+    )
 
 
 def _reasons(cells: Iterable[dict[str, Any] | None]) -> Counter[str]:

@@ -18,18 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.birads.lexicon import CaptionError, Findings, render
-from stdiff.runtime.files import (
-    InputError,
-    UnusableFile,
-    atomic_write,
-    decode_png,
-    encode_png,
-    unreadable_table,
-)
+from stdiff.runtime.files import InputError, atomic_write, decode_png, encode_png
+from stdiff.table.parquet import read_parquet
+from stdiff.table.verdicts import VERDICT, fill_verdicts, read_verdicts
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TERMS = pa.list_(pa.string())
 _ROW_GROUP = 1000
+# What messages call such a file, and how to make one.
+KIND, HINT = "case table", "make it with `stdiff harmonize` or `stdiff generate`"
 # Columns that hold pictures.
 PIXELS = ("image", "mask", "background")
 # With check sums a flipped bit is found when the data are read.
@@ -107,24 +104,7 @@ SCHEMA = pa.schema(
         ("sampler", pa.string()),
         ("plan_sha256", pa.string()),
         # Null of a real row, and of an image not judged yet; see stdiff.filtering.scores.
-        (
-            "filter",
-            pa.struct(
-                [
-                    ("mask_dice", pa.float32()),
-                    ("terms_met", pa.float32()),
-                    ("embedding_distance", pa.float32()),
-                    ("correlation", pa.float32()),
-                    ("saturated_fraction", pa.float32()),
-                    ("contrast_grey", pa.float32()),
-                    ("seam", pa.float32()),
-                    ("nearest_by_embedding", pa.string()),
-                    ("nearest_by_correlation", pa.string()),
-                    ("accepted", pa.bool_()),
-                    ("reasons", _TERMS),
-                ]
-            ),
-        ),
+        ("filter", VERDICT),
     ],
     metadata={"stdiff": "case table, version 1", "huggingface": json.dumps(_HUGGING_FACE)},
 )
@@ -179,32 +159,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    if not path.exists():
-        raise UnusableFile(f"{path}: no such case table; make it with `stdiff harmonize`")
-    try:
-        found = pq.read_schema(path).names
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise unreadable_table(path, error) from error
-    missing = [name for name in columns or SCHEMA.names if name not in found]
-    if missing:
-        raise UnusableFile(
-            f"{path}: not a case table: column(s) {', '.join(missing)} missing, "
-            f"found {', '.join(found)}"
-        )
-    wanted = list(columns or SCHEMA.names)
-    schema = pa.schema([SCHEMA.field(name) for name in wanted])
-    try:
-        table = (
-            pq.read_table(path, columns=wanted, page_checksum_verification=True)
-            .select(wanted)
-            .cast(schema)
-        )
-        table.validate(full=True)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise UnusableFile(
-            f"{path}: damaged, or a column is not of the case table's type ({error}); make it again"
-        ) from error
-    return table
+    table = read_parquet(path, columns, types=SCHEMA, kind=KIND, hint=HINT)
+    if "filter" not in table.column_names:
+        return table
+    return fill_verdicts(table, read_verdicts(path))
 
 
 def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:

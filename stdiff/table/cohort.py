@@ -16,12 +16,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from stdiff.runtime.files import InputError, UnusableFile, unreadable_table
+from stdiff.runtime.files import InputError
 from stdiff.table.cases import read_cases
 from stdiff.table.label_budget import LabelBudget
+from stdiff.table.parquet import open_parquet
 
 _COLUMNS = ("case_id", "fold", "role", "label_rank")
 _LISTED = 5
@@ -34,19 +33,9 @@ def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
     Raises:
         InputError: missing, not Parquet, without its columns, or without this fold.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UnusableFile(f"{path}: no such file; make it with `stdiff split`")
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        splits = table.to_pandas(ignore_metadata=True)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise unreadable_table(path, error) from error
-    if missing := [name for name in _COLUMNS if name not in splits]:
-        raise UnusableFile(
-            f"{path}: column(s) {', '.join(missing)} missing, found {', '.join(splits.columns)}; "
-            "make it with `stdiff split`"
-        )
+    hint = "make it with `stdiff split`"
+    with open_parquet(path, hint=hint, columns=_COLUMNS) as file:
+        splits = file.read().to_pandas(ignore_metadata=True)
     of_fold = splits[splits["fold"] == fold].reset_index(drop=True)
     if of_fold.empty:
         raise InputError(

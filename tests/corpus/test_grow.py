@@ -49,8 +49,8 @@ def test_a_corpus_is_made_once_and_a_longer_plan_adds_to_it(tmp_path, plan):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda data: data[: len(data) // 2], "cannot be read"),
-        (lambda data: b"", "cannot be read"),
+        (lambda data: data[: len(data) // 2], "not a readable"),
+        (lambda data: b"", "not a readable"),
         (lambda data: data[:400] + bytes([data[400] ^ 4]) + data[401:], ""),
     ],
 )

@@ -135,7 +135,7 @@ def test_missing_repeated_and_mixed_shards_are_found(plan, tmp_path):
     assert "made with 2 values of model_sha256" in "\n".join(
         verify_corpus([first, second, third], plan)
     )
-    assert "cannot be read" in "\n".join(verify_corpus([first, tmp_path / "none.parquet"], plan))
+    assert "no such shard" in "\n".join(verify_corpus([first, tmp_path / "none.parquet"], plan))
 
 
 def _without_image(rows):

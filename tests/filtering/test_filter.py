@@ -22,6 +22,7 @@ from stdiff.filtering.scores import REJECTED
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
 from stdiff.table.cohort import CohortFiles
+from stdiff.table.verdicts import verdicts_path
 
 SIZE = 32
 TRAINING, HELD_OUT = 60, 300
@@ -102,16 +103,17 @@ def calibrate(folder, out=None, **changes):
 
 
 def filtered(folder, tmp_path, rows, **changes):
-    write_cases(rows, tmp_path / "images.parquet")
+    shard = tmp_path / "shard.parquet"
+    write_cases(rows, shard)
     options = {
         "thresholds": folder / "filter.json",
         "reference": folder / "reference.safetensors",
-        "out": tmp_path / "corpus.parquet",
+        "out": verdicts_path(shard),
         **judge(folder),
     } | changes
     config = load_config(folder / "config.yaml")
-    apply_filter(config, tmp_path / "images.parquet", **options)
-    return read_rows(options["out"])
+    apply_filter(config, shard, **options)
+    return read_rows(shard)
 
 
 def verdicts(folder, tmp_path, rows):
@@ -173,9 +175,9 @@ def test_rejected_rows_stay_and_nothing_else_of_a_row_changes(run, tmp_path):
     written = filtered(run, tmp_path, rows)
     assert [{**r, "filter": None} for r in written] == rows
     assert not any(r["filter"]["accepted"] for r in written)
-    first = (tmp_path / "corpus.parquet").read_bytes()
+    first = (tmp_path / "shard.filter.json").read_bytes()
     assert filtered(run, tmp_path, rows) == written
-    assert (tmp_path / "corpus.parquet").read_bytes() == first
+    assert (tmp_path / "shard.filter.json").read_bytes() == first
     # A shard that has been judged already is judged anew.
     assert filtered(
         run, tmp_path, [{**r, "filter": r["filter"] | {"seam": 9.0}} for r in written]
@@ -248,12 +250,12 @@ def test_damaged_rows_never_enter_a_corpus(run, tmp_path):
     options = {
         "thresholds": run / "filter.json",
         "reference": run / "reference.safetensors",
-        "out": tmp_path / "out.parquet",
+        "out": tmp_path / "images.filter.json",
         **judge(run),
     }
     config = load_config(run / "config.yaml")
     apply_filter(config, tmp_path / "images.parquet", **options)
-    (tmp_path / "out.parquet").unlink()
+    (tmp_path / "images.filter.json").unlink()
     write_cases([whole, broken, other_mask], tmp_path / "images.parquet")
     with pytest.raises(InputError, match="2 row.s. are damaged") as refused:
         apply_filter(config, tmp_path / "images.parquet", **options)
@@ -266,7 +268,7 @@ def test_damaged_rows_never_enter_a_corpus(run, tmp_path):
     (tmp_path / "images.parquet").write_bytes(bytes(data))
     with pytest.raises(InputError, match="damaged"):
         apply_filter(config, tmp_path / "images.parquet", **options)
-    assert not (tmp_path / "out.parquet").exists()
+    assert not (tmp_path / "images.filter.json").exists()
 
 
 def test_what_does_not_fit_is_refused(run, tmp_path):
@@ -283,7 +285,9 @@ def test_what_does_not_fit_is_refused(run, tmp_path):
             filtered(run, tmp_path, rows, reference=reference)
     with pytest.raises(InputError, match=r"1 of 2 rows have no image or no mask \(made/00004\)"):
         filtered(run, tmp_path, [*rows, row(4, name="made") | {"image": None}])
-    assert not (tmp_path / "corpus.parquet").exists()
+    with pytest.raises(InputError, match=r"--out .*other\.json: expected .*shard\.filter\.json"):
+        filtered(run, tmp_path, rows, out=tmp_path / "other.json")
+    assert not (tmp_path / "shard.filter.json").exists()
 
 
 def test_through_the_command_line_with_a_network(run_files, tmp_path, capsys):
@@ -296,14 +300,14 @@ def test_through_the_command_line_with_a_network(run_files, tmp_path, capsys):
     assert f"{HELD_OUT} held-out and {TRAINING} training images" in capsys.readouterr().out
     write_cases([row(5), row(900)], tmp_path / "images.parquet")
     applying = ["apply", tmp_path / "images.parquet", "--thresholds", tmp_path / "filter.json"]
-    applying += ["--out", tmp_path / "c.parquet"]
+    applying += ["--out", tmp_path / "images.filter.json"]
     assert main([str(a) for a in ("filter", *applying, *common)]) == 0
     assert "images.parquet: 1 of 2 accepted" in capsys.readouterr().out
-    copy, _ = read_rows(tmp_path / "c.parquet")
+    copy, _ = read_rows(tmp_path / "images.parquet")
     assert {"embedding_distance", "correlation"} <= set(copy["filter"]["reasons"])
 
     plan = [str(a) for a in ("plan", "--config", run / "config.yaml", "--out", tmp_path / "p")]
     assert main(plan) == 2
     assert "`plan` needs --cases, --splits, --count, or --resample" in capsys.readouterr().err
-    assert main([*plan, "--resample", str(tmp_path / "c.parquet")]) == 1
+    assert main([*plan, "--resample", str(tmp_path / "images.parquet")]) == 1
     assert "2 of 2 rows are no judged rows of a corpus" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def _replace(column, values, kind):
     "change, message",
     [
         (lambda t: t.drop_columns(["mask", "margin"]), r"column\(s\) mask, margin missing, found"),
-        (_replace("height_px", ["tall"], pa.string()), "not of the case table's type"),
+        (_replace("height_px", ["tall"], pa.string()), "not of the type of a case table"),
         (_replace("case_id", [None], pa.string()), "case_id"),
     ],
 )

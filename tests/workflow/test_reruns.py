@@ -187,7 +187,7 @@ def test_a_replaced_raw_file_makes_all_again(project):
 def test_a_larger_corpus_makes_only_the_missing_shards(project):
     def images(**changes):
         said = project.snakemake("-n", **changes)
-        return set(re.findall(r"output: .*/images/(\d+)\.parquet", said))
+        return set(re.findall(r"output: .*/corpus/(\d+)\.parquet", said))
 
     assert images(corpus={"count": 500}) == {"00002", "00003", "00004"}
     assert images(corpus={"count": 250}) == {"00002"}

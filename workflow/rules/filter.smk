@@ -1,5 +1,5 @@
-# What is accepted of a corpus: images/ are as they were generated, corpus/ are the same rows with the
-# filter's verdict. Another threshold makes no image again, but for those that replace rejected ones.
+# Which images of a corpus are accepted: corpus/*.parquet are as generated, *.filter.json beside them
+# the filter's verdicts. Changed thresholds regenerate no image except replacements of rejected ones.
 FILTER_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
 
 
@@ -39,12 +39,12 @@ rule filter_thresholds:
 rule filter:
     input:
         config=ancient(f"{RUN}/config.yaml"),
-        images=f"{RUN}/labels{{labels}}/images/{{part}}.parquet",
+        shard=f"{RUN}/labels{{labels}}/corpus/{{part}}.parquet",
         thresholds=f"{RUN}/labels{{labels}}/filter.json",
         reference=f"{RUN}/labels{{labels}}/filter_reference.safetensors",
         weights=FILTER_SEGMENTER,
     output:
-        f"{RUN}/labels{{labels}}/corpus/{{part}}.parquet",
+        f"{RUN}/labels{{labels}}/corpus/{{part}}.filter.json",
     log:
         f"{RUN}/logs/filter/labels{{labels}}-{{part}}.log",
     benchmark:
@@ -58,22 +58,23 @@ rule filter:
         code=code_of("stdiff.filtering.filter"),
         segmenter=SEGMENTERS[0],
     shell:
-        "stdiff filter apply {input.images} --config {input.config} --thresholds {input.thresholds}"
+        "stdiff filter apply {input.shard} --config {input.config} --thresholds {input.thresholds}"
         " --reference {input.reference} --segmenter {params.segmenter} --weights {input.weights}"
         " --out {output} --threads {threads} 2>&1 | tee -i {log}"
 
 
 if CONFIG.corpus.filter.replacement_rounds:
 
+    def round_before(w):
+        earlier = int(w.number) - 1
+        return f"{RUN}/labels{w.labels}/corpus/{w.shard}" + (f"r{earlier}" if earlier else "")
+
     rule replacements:
         input:
             config=ancient(f"{RUN}/config.yaml"),
-            # What was rejected in the round before; the shard itself is round 0.
-            shard=lambda w: (
-                f"{RUN}/labels{w.labels}/corpus/{w.shard}"
-                + (f"r{int(w.number) - 1}" if int(w.number) > 1 else "")
-                + ".parquet"
-            ),
+            # The round before; the shard itself is round 0.
+            shard=lambda w: round_before(w) + ".parquet",
+            verdicts=lambda w: round_before(w) + ".filter.json",
         output:
             f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
         log:
@@ -96,7 +97,7 @@ if CONFIG.corpus.filter.replacement_rounds:
             plan=f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
             model=f"{RUN}/labels{{labels}}/{GENERATOR}",
         output:
-            f"{RUN}/labels{{labels}}/images/{{shard}}r{{number}}.parquet",
+            f"{RUN}/labels{{labels}}/corpus/{{shard}}r{{number}}.parquet",
         log:
             f"{RUN}/logs/replacement_shard/labels{{labels}}-{{shard}}r{{number}}.log",
         benchmark:
