@@ -19,13 +19,13 @@ def main():
     o = parser.parse_args()
     bytes_an_image = o.shard.stat().st_size / pq.ParquetFile(o.shard).metadata.num_rows
     print(f"{bytes_an_image / 1000:.1f} kB an image; {o.images_per_s:g} images/s a device\n")
-    print("| images | device hours | disk (GB), images/ and corpus/ | shards | minutes a shard |")
+    print("| images | device hours | disk (GB) | shards | minutes a shard |")
     print("|---|---|---|---|---|")
     for count in COUNTS:
         hours = count / o.images_per_s / 3600
         shards = -(-count // o.shard_size)
         minutes = min(count, o.shard_size) / o.images_per_s / 60
-        cells = (hours, 2 * count * bytes_an_image / 1e9)
+        cells = (hours, count * bytes_an_image / 1e9)
         numbers = " | ".join(f"{cell:.3g}" for cell in cells)
         print(f"| {count:,} | {numbers} | {shards:,} | {minutes:.1f} |")
 
