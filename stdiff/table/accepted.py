@@ -1,6 +1,6 @@
-"""Which rows of a corpus downstream steps take: those that the filter accepted.
+"""The rows of a corpus that downstream steps use: those the filter accepted.
 
-A table that was never judged (real cases, a corpus made elsewhere) is taken whole.
+All rows of a table that was never filtered (real cases, a corpus from elsewhere) are used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from stdiff.table.cases import read_cases
 from stdiff.table.shard_list import SHARD_LIST
 from stdiff.table.verdicts import lacks_verdicts
 
-# What downstream steps choose rows by.
+# Columns that downstream steps select rows by.
 LISTED = ["case_id", "sample_index", "pathology", "birads"]
 
 
 @dataclass(frozen=True)
 class FilterCount:
-    """Images of a corpus, and what the filter made of them."""
+    """Numbers of generated, accepted and rejected images of a corpus."""
 
     made: int
     accepted: int
@@ -51,14 +51,14 @@ def count_filtered(cells: Sequence[dict[str, Any] | None]) -> FilterCount:
 
 @dataclass(frozen=True)
 class Accepted:
-    """The accepted images of a corpus; their pixels are read only when they are asked for."""
+    """The accepted images of a corpus; pixels are read by :meth:`rows` only."""
 
-    listed: pd.DataFrame  # columns LISTED, and where the row stands: number of its shard, and in it
+    listed: pd.DataFrame  # columns LISTED, number of the shard and row in it
     count: FilterCount
     shards: tuple[Path, ...]
 
     def rows(self, listed: pd.DataFrame) -> pd.DataFrame:
-        """Whole case rows of these listed ones, in their order; one shard is held at a time."""
+        """All columns of these listed rows, in their order; one shard is in memory at a time."""
         parts = []
         for shard, of_shard in listed.groupby("shard"):
             whole = read_cases(self.shards[shard])
@@ -70,7 +70,7 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
     """The accepted images of a corpus, in the order of its shards.
 
     Raises:
-        InputError: a table that cannot be read, no row at all, or none that was accepted.
+        InputError: a table cannot be read, or there is no accepted row.
     """
     _refuse_missing(corpus)
     made, reasons, parts = 0, Counter(), []
@@ -92,14 +92,14 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
         raise InputError(
             f"the filter accepted none of the corpus' {made} images (rejected for "
             + ", ".join(f"{reason}: {n}" for reason, n in count.rejected_for.items())
-            + "); train the generator for longer, or turn the scores off that reject them, e.g. "
+            + "); train the generator for longer, or switch off the scores that reject, e.g. "
             f"corpus: {{filter: {{{next(iter(count.rejected_for))}: null}}}}"
         )
     return Accepted(listed, count, tuple(corpus))
 
 
 def _refuse_missing(corpus: Sequence[Path]) -> None:
-    """Say how to have shards made again: a workflow looks for them once their list is gone."""
+    """Refuse missing files, and name the list to delete: the workflow then makes them again."""
     absent = [Path(s) for s in corpus if not Path(s).is_file() or lacks_verdicts(s)]
     if not absent:
         return

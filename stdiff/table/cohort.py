@@ -1,9 +1,9 @@
 """Which cases a training step may see: by role, and by the label budget.
 
-``splits.parquet`` holds one row a case and fold: its role, and for training cases a
-``label_rank`` in [0, 1): with a share f of the labels the cases with rank < f are labelled, so
-10 % of the labels are a part of 25 %, and those of 100 %. A budget of 40 cases takes the lowest
-ranks that hold 40 annotated lesion cases; all images of a group share a rank, so they may be more.
+``splits.parquet`` holds one row per case and fold: its role, and for training cases a
+``label_rank`` in [0, 1). A budget of a share f labels the cases with rank < f, so smaller budgets
+are subsets of larger ones. A budget of 40 cases takes the lowest ranks that hold 40 annotated
+lesion cases; images of a group share a rank, so there may be a few more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Role = Literal["train", "validation", "test"]
 
 
 def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
-    """One fold of the table that `stdiff split` wrote; a hold-out is fold 0.
+    """One fold of a table of `stdiff split`; a single hold-out is fold 0.
 
     Raises:
         InputError: missing, not Parquet, without its columns, or without this fold.
@@ -39,7 +39,7 @@ def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
     of_fold = splits[splits["fold"] == fold].reset_index(drop=True)
     if of_fold.empty:
         raise InputError(
-            f"{path}: has no fold {fold}, only {', '.join(map(str, sorted(set(splits['fold']))))}; "
+            f"{path}: has no fold {fold}, found {', '.join(map(str, sorted(set(splits['fold']))))}; "
             "correct split.fold, or make the splits again with more folds"
         )
     return of_fold
@@ -87,7 +87,7 @@ class Cohort:
     def lesion_free_training(self, labels: LabelBudget) -> pd.DataFrame:
         """Training rows within the label budget known to show no lesion, sorted by case_id.
 
-        That an image has no lesion is a label too.
+        Knowing that an image shows no lesion is a label, too.
 
         Raises:
             InputError: no such row, or a case without a split.
@@ -118,7 +118,7 @@ class Cohort:
         return rows.assign(group_id=self.groups_of(rows["case_id"])).reset_index(drop=True)
 
     def groups_of(self, case_ids: pd.Series) -> np.ndarray:
-        """The group of each case, which no split cuts."""
+        """The group of each case; all cases of a group have one role."""
         return self.splits.set_index("case_id")["group_id"].loc[case_ids].to_numpy()
 
     def _within_budget(self, labels: LabelBudget) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reading case tables and shards of any size, a few rows in memory at a time."""
+"""Reading case tables and shards of any size, at most 256 rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
 
     Args:
         path: the table.
-        columns: their names; ``image.path`` reads no more of ``image`` than its path, which is
-            enough to tell an image from none.
+        columns: their names; ``image.path`` reads the path of ``image`` without its pixels, enough
+            to see whether there is one.
     """
     with open_table(path) as file:
         judged = columns is None or "filter" in columns
@@ -46,7 +46,7 @@ def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
 
 
 def count_rows(paths: Sequence[Path]) -> list[int]:
-    """Rows of each table; nothing but its footer is read."""
+    """Number of rows of each table; reads the footers only."""
     counts = []
     for path in paths:
         with open_table(path) as file:
@@ -59,7 +59,7 @@ def spread_rows(
 ) -> Iterator[dict[str, Any]]:
     """At most ``count`` rows, evenly spread over all tables, from the first row to the last.
 
-    Of the tables that hold none of them nothing but the footer is read.
+    Tables that hold none of them are not read beyond their footer.
     """
     counts = count_rows(paths)
     total = sum(counts)
@@ -84,5 +84,5 @@ def is_synthetic(row: dict[str, Any]) -> bool:
 
 
 def is_rejected(row: dict[str, Any]) -> bool:
-    """Whether the filter turned the row away; one that it has not seen is not rejected."""
+    """Whether the filter rejected the row; an unfiltered row is not rejected."""
     return not is_accepted(row["filter"])

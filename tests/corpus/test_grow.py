@@ -140,5 +140,5 @@ def test_a_full_disk_leaves_what_was_whole(tmp_path, plan):
 
 
 def test_an_empty_plan_is_refused(tmp_path):
-    with pytest.raises(InputError, match="a plan of no rows"):
+    with pytest.raises(InputError, match="the plan has no rows"):
         grow(tmp_path / "corpus", plan_of(tmp_path / "none.parquet", 0))

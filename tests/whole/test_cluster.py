@@ -146,7 +146,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(cluster, undisturbed, tmp_pa
         run.master.kill()
     for rule in ("pretrain", "finetune/labels100", "shard/labels100-00000", JUDGE):
         log = (folder / f"{MADE}/logs/{rule}.log").read_text()
-        assert re.search(r"goes on at image [1-9]", log), log
+        assert re.search(r"resuming at image [1-9]", log), log
     ended = (Path(cluster["CLUSTER"]) / "log/ended.txt").read_text()
     states = re.findall("JobState=([A-Z]+)", ended)
     assert states.count("CANCELLED") == 2 and states.count("TIMEOUT") == 1
