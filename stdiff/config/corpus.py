@@ -35,7 +35,7 @@ class FilterConfig(Section):
     )
     saturated_fraction: Tail | None = Field(0.01, description="share of white pixels")
     contrast_grey: Tail | None = Field(0.01, description="standard deviation of the grey levels")
-    seam: Tail | None = Field(0.01, description="strength of a visible edge where `model.gate` ends")
+    seam: Tail | None = Field(0.01, description="visible edge where `model.gate` ends")
     replacement_rounds: int = Field(
         0,
         ge=0,

@@ -39,7 +39,7 @@ def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
     of_fold = splits[splits["fold"] == fold].reset_index(drop=True)
     if of_fold.empty:
         raise InputError(
-            f"{path}: has no fold {fold}, found {', '.join(map(str, sorted(set(splits['fold']))))}; "
+            f"{path}: has no fold {fold}, only {', '.join(map(str, sorted(set(splits['fold']))))}; "
             "correct split.fold, or make the splits again with more folds"
         )
     return of_fold
