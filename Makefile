@@ -58,7 +58,7 @@ bench-generate: $(READY)
 	python bench/generate.py --run results/busi_cpu
 
 # Side-by-side measurements; docs/results.md has those that are kept.
-OF_A_RUN := $(addprefix bench/,ablation.py gate.py generate.py insertion.py scale.py)
+OF_A_RUN := $(addprefix bench/,ablation.py filter.py generate.py insertion.py scale.py)
 bench: $(READY)
 	for script in $(filter-out $(OF_A_RUN),$(wildcard bench/*.py)); do python $$script; done
 

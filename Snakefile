@@ -46,11 +46,14 @@ MOST = max(CONFIG.segmentation.budgets).slug
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
 # The segmenter that judges synthetic images has seen real ones only, and as many as there are.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{MOST}/seed0"
-# Shards and replacements as the gate has judged them; every later step reads these.
-SHARDS = {
-    labels: expand(f"{RUN}/labels{labels}/corpus/{{part}}.parquet", part=CONFIG.corpus.parts)
-    for labels in BUDGETS
-}
+# Shards and replacements, and the filter's verdicts beside them; every later step reads both.
+SHARDS, VERDICTS = (
+    {
+        labels: expand(f"{RUN}/labels{labels}/corpus/{{part}}{kind}", part=CONFIG.corpus.parts)
+        for labels in BUDGETS
+    }
+    for kind in (".parquet", ".filter.json")
+)
 # What makes the corpus: the fine-tuned model, or what was distilled from it.
 GENERATOR = "distilled" if CONFIG.training.distill else "model"
 # Kinds of mask that the report compares with real ones, where the configuration asks for it.
@@ -111,7 +114,7 @@ rule all:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/corpus.smk"
-include: "workflow/rules/gate.smk"
+include: "workflow/rules/filter.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/classify.smk"
 include: "workflow/rules/evaluate.smk"

@@ -1,4 +1,4 @@
-"""Small case tables to export: real and synthetic, labelled and not, gated and not."""
+"""Small case tables to export: real and synthetic, labelled and not, judged and not."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from stdiff.runtime.files import decode_png
 from stdiff.table.cases import SCHEMA, case_row, png_cell
 
 SIZE = 16
-_GATE = pa.struct([("accepted", pa.bool_()), ("reasons", pa.list_(pa.string()))])
+_FILTER = pa.struct([("accepted", pa.bool_()), ("reasons", pa.list_(pa.string()))])
 
 
 def rows(count=6, collection="syn", *, synthetic=True, first_unlabelled=False):
@@ -38,16 +38,16 @@ def rows(count=6, collection="syn", *, synthetic=True, first_unlabelled=False):
     return made
 
 
-def gated(row, *reasons):
-    """A row that the gate has seen; accepted without a reason against it."""
-    return {**row, "gate": {"accepted": not reasons, "reasons": list(reasons)}}
+def judged(row, *reasons):
+    """A row that the filter has seen; accepted without a reason against it."""
+    return {**row, "filter": {"accepted": not reasons, "reasons": list(reasons)}}
 
 
 def write(table, path):
-    """Write rows as a case table, with or without the gate's column."""
+    """Write rows as a case table, with or without the filter's column."""
     schema = SCHEMA
-    if "gate" not in schema.names and any("gate" in row for row in table):
-        schema = schema.append(pa.field("gate", _GATE))
+    if "filter" not in schema.names and any("filter" in row for row in table):
+        schema = schema.append(pa.field("filter", _FILTER))
     pq.write_table(pa.Table.from_pylist(table, schema=schema), path, row_group_size=4)
     return path
 

@@ -156,11 +156,11 @@ def calibrate(
     threads: Threads = None,
 ) -> None:
     """Set the thresholds on real validation lesions."""
-    from stdiff.filtering.filter import calibrate_gate
+    from stdiff.filtering.filter import calibrate_filter
 
     config, cohort = read_run(config_file, cases, splits)
     files = {"weights": weights, "out": out, "reference": reference}
-    print(calibrate_gate(config, cohort=cohort, segmenter=segmenter, **files))
+    print(calibrate_filter(config, cohort=cohort, segmenter=segmenter, **files))
 
 
 @register(
@@ -182,7 +182,7 @@ def apply(
 ) -> None:
     """Score the images of a shard; rejected ones stay in it, with the reasons."""
     from stdiff.config.run import load_config
-    from stdiff.filtering.filter import apply_gate
+    from stdiff.filtering.filter import apply_filter
 
     files = {"thresholds": thresholds, "reference": reference, "weights": weights, "out": out}
-    print(apply_gate(load_config(config_file), images, segmenter=segmenter, **files))
+    print(apply_filter(load_config(config_file), images, segmenter=segmenter, **files))

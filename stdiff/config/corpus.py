@@ -1,4 +1,4 @@
-"""The configuration's section on synthetic corpora: their size, and the gate they pass."""
+"""Configuration of synthetic corpora: their size and their quality filter."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from stdiff.config.generator import Section
 Tail = Annotated[float, Field(gt=0, lt=0.5)]
 
 
-class QualityGateConfig(Section):
-    """Which generated images are accepted: for each score, the share of real images it may reject.
+class FilterConfig(Section):
+    """Quality filter of generated images: for each score, the share of real images it may reject.
 
-    Thresholds are quantiles of the scores of real held-out (validation) lesions; null = the score
-    is measured and rejects nothing.
+    Thresholds are quantiles of the scores of real validation lesions; null = the score is measured
+    and rejects nothing.
     """
 
     mask_dice: Tail | None = Field(
         0.1,
         description="Dice of a segmenter, trained on real images, with the image's mask (a small "
-        "tail is where it misses real lesions entirely, which asks nothing of a generated one)",
+        "share sets the threshold where it misses real lesions entirely, which rejects nothing)",
     )
     terms_met: Tail | None = Field(
         None,
-        description="share of the echo pattern and posterior features asked for that are seen",
+        description="share of the caption's echo pattern and posterior features that are seen",
     )
     embedding_distance: Tail | None = Field(
         0.01, description="distance to the nearest training image, in a segmenter's features"
@@ -35,12 +35,12 @@ class QualityGateConfig(Section):
     )
     saturated_fraction: Tail | None = Field(0.01, description="share of white pixels")
     contrast_grey: Tail | None = Field(0.01, description="standard deviation of the grey levels")
-    seam: Tail | None = Field(0.01, description="a visible edge where `model.gate` ends")
+    seam: Tail | None = Field(0.01, description="visible edge where `model.gate` ends")
     replacement_rounds: int = Field(
         0,
         ge=0,
         le=9,
-        description="times that rejected images are replaced by others of the same mask and terms",
+        description="how often rejected images are replaced by new ones of the same mask and terms",
     )
 
     @property
@@ -57,20 +57,20 @@ class CorpusConfig(Section):
     shard_minutes: float | None = Field(
         None,
         gt=0,
-        description="minutes that one shard is to take; with `images_per_s` it gives `shard_size`. "
+        description="target minutes per shard; together with `images_per_s` it sets `shard_size`. "
         "10 to 60 on a cluster",
     )
     images_per_s: float | None = Field(
         None,
         gt=0,
-        description="as `stdiff corpus speed results/<run>` measures it for your machines",
+        description="measured by `stdiff corpus speed results/<run>` on your machines",
     )
     backgrounds: Literal["generated", "kept"] = Field(
         "generated",
-        description="`kept`: lesions are put into real lesion-free training images, which stay as "
-        "they are outside `model.gate`",
+        description="`kept`: lesions are put into real lesion-free training images, which are "
+        "unchanged outside `model.gate`",
     )
-    gate: QualityGateConfig = QualityGateConfig()
+    filter: FilterConfig = FilterConfig()
 
     @property
     def shards(self) -> int:
@@ -83,7 +83,7 @@ class CorpusConfig(Section):
 
     @property
     def parts(self) -> list[str]:
-        """Names of its files: shards, then what replaces the images rejected in them, by round."""
+        """Names of its files: shards, then replacements of their rejected images, by round."""
         shards = [f"{shard:05d}" for shard in range(self.shards)]
-        rounds = range(1, self.gate.replacement_rounds + 1)
+        rounds = range(1, self.filter.replacement_rounds + 1)
         return shards + [f"{shard}r{number}" for number in rounds for shard in shards]

@@ -23,29 +23,29 @@ from stdiff.table.cases import write_cases
 def generate_shard(
     plan: Path, model: Path, shard: int, out: Path, *, shard_size: int, sampler: SamplerConfig
 ) -> None:
-    """Make shard number ``shard`` of a corpus: the plan's rows from shard * shard_size on.
+    """Generate shard number ``shard`` of a corpus: the plan's rows from shard * shard_size on.
 
     Args:
         plan: as `stdiff plan` writes it.
         model: model folder.
         shard: from 0.
-        out: the shard's case table, written whole or not at all.
+        out: case table to write.
         shard_size: rows of a shard; the last one may be shorter.
-        sampler: how images are sampled; its batch is part of the corpus' identity.
+        sampler: how images are sampled; its batch size affects the images.
 
     Raises:
         InputError: the plan ends before this shard, or does not fit the model.
-        Interrupted: on SIGTERM or SIGINT, with the images that were made kept beside ``out``.
+        Interrupted: on SIGTERM or SIGINT; finished images are saved beside ``out``.
     """
     if shard < 0 or shard_size < 1:
         raise InputError(f"shard {shard}, shard size {shard_size}: expected >= 0 and >= 1")
     rows = read_plan(plan, shard * shard_size, (shard + 1) * shard_size)
     count = count_plan(plan)
-    # Nothing to replace in a shard is a plan of no rows, and that is a shard of none.
+    # A plan of replacements has no rows if nothing was rejected; its shard is empty, too.
     if not rows and (count or shard):
         raise InputError(
-            f"{plan}: shard {shard} is empty: the plan has {count} rows, at {shard_size} a shard "
-            f"that makes {-(-count // shard_size)} shard(s), counted from 0"
+            f"{plan}: shard {shard} is empty: {count} rows at {shard_size} a shard make "
+            f"{-(-count // shard_size)} shard(s), counted from 0"
         )
     with tqdm(total=len(rows), unit="image", mininterval=1) as progress:
         if rows:
@@ -57,16 +57,15 @@ def generate_shard(
 def generate_one(
     model: Path, mask_png: Path, text: str, out: Path, seed: int, sampler: SamplerConfig
 ) -> None:
-    """One image of a mask and a free-text caption, as a PNG at the generator's size.
+    """Generate one image from a mask and a free-text caption, as a PNG of the generator's size.
 
-    The PNG's text chunks say that it is synthetic, and from which caption, seed, model and
-    sampler settings.
+    The PNG's text chunks name it synthetic and give caption, seed, model and sampler settings.
 
     Args:
         model: model folder.
-        mask_png: any size; above half of full scale = lesion.
+        mask_png: any size; grey levels above 127 are lesion.
         text: BI-RADS terms in any order and common spelling; may be empty.
-        out: the PNG, written whole or not at all.
+        out: PNG to write.
         seed: >= 0.
         sampler: how the image is sampled.
 
@@ -75,7 +74,7 @@ def generate_one(
     """
     if seed < 0:
         raise InputError(f"seed {seed}: expected >= 0")
-    # What costs nothing is checked before the model is loaded.
+    # Cheap checks come before loading the model.
     caption = render(parse(text))
     mask = Image.fromarray(read_mask(mask_png))
     draw_one(Generator.load(model), mask, caption, out, seed, sampler, name=str(mask_png))
@@ -101,11 +100,11 @@ def draw_one(
             "lesion in white (above 127) on black"
         )
     image_HW = generator.generate(mask_HW[None], [caption], [seed], sampler)[0]
-    says = PngInfo()
-    says.add_text(SYNTHETIC_FLAG, "yes: generated image, not for diagnosis")
-    says.add_text("caption", caption)
-    says.add_text("seed", str(seed))
-    says.add_text("model_sha256", generator.sha256)
-    says.add_text("sampler", sampler.model_dump_json())
+    chunks = PngInfo()
+    chunks.add_text(SYNTHETIC_FLAG, "yes: generated image, not for diagnosis")
+    chunks.add_text("caption", caption)
+    chunks.add_text("seed", str(seed))
+    chunks.add_text("model_sha256", generator.sha256)
+    chunks.add_text("sampler", sampler.model_dump_json())
     with atomic_write(out) as temporary:
-        Image.fromarray(image_HW).save(temporary, format="PNG", pnginfo=says)
+        Image.fromarray(image_HW).save(temporary, format="PNG", pnginfo=chunks)

@@ -1,13 +1,11 @@
-"""A whole corpus in one folder: what is whole is kept, what is missing or damaged is made.
+"""A whole corpus in one folder: complete shards are kept, missing or damaged ones generated.
 
-Several workers may grow one corpus: each claims a shard by a lock that ends with its process,
-however that ends.
+Several workers may grow one corpus: each locks the shard it generates. The lock ends with its
+process.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,23 +18,24 @@ from stdiff.corpus.plan import count_plan, read_plan
 from stdiff.corpus.shards import ImageGenerator, verify_shard
 from stdiff.corpus.unfinished import write_shard
 from stdiff.runtime.files import InputError
+from stdiff.runtime.locks import file_lock
 
 
 @dataclass
 class Grown:
-    """What became of the shards of a corpus."""
+    """How many shards were kept, generated, or left to another worker."""
 
     kept: int = 0
     made: int = 0
-    elsewhere: list[str] = field(default_factory=list)  # in the hands of another worker
+    elsewhere: list[str] = field(default_factory=list)  # locked by another worker
 
     def __str__(self) -> str:
         said = f"{self.kept} shard(s) kept, {self.made} made"
         if self.elsewhere:
             names = ", ".join(self.elsewhere[:5]) + (", ..." if len(self.elsewhere) > 5 else "")
             said += (
-                f"; {len(self.elsewhere)} being made by another worker ({names}): the same command "
-                "tells when all are there"
+                f"; {len(self.elsewhere)} being made by another worker ({names}); run the same "
+                "command again to check that all are there"
             )
         return said
 
@@ -44,26 +43,26 @@ class Grown:
 def grow_corpus(
     folder: Path, plan: Path, generator: ImageGenerator, *, shard_size: int, sampler: SamplerConfig
 ) -> Grown:
-    """Make every shard ``00000.parquet`` … of a plan that is not there, or not whole.
+    """Generate every shard ``00000.parquet`` … of a plan that is missing or not complete.
 
-    A shard is whole if it can be read, holds its rows of the plan with images that decode, and was
-    made by this very model and sampler. Any other is made again, and the log says why. Rows of a
-    shard are those of the plan from shard * shard_size on.
+    A shard is complete if it can be read, holds its rows of the plan with images that decode, and
+    was made by this model and sampler. Any other is made again, and the log says why. Shard i
+    holds the rows of the plan from i * shard_size on.
 
     Args:
-        folder: of the shards; made if it is missing.
-        plan: a plan, or a folder of its parts; a longer one than last time makes the corpus grow.
+        folder: of the shards; created if missing.
+        plan: a plan, or a folder of its parts; a longer plan than last time adds shards.
         generator: the model.
         shard_size: rows of a shard; the last one may be shorter.
         sampler: how images are sampled.
 
     Raises:
-        InputError: no plan, or one whose masks do not fit the model.
-        Interrupted: on SIGTERM or SIGINT, with what was made of the shard at hand kept.
+        InputError: no plan, or masks of another size than the model's.
+        Interrupted: on SIGTERM or SIGINT; finished batches of the current shard are saved.
     """
     count = count_plan(plan)
     if not count:
-        raise InputError(f"{plan}: a plan of no rows; make one with `stdiff plan --count N`")
+        raise InputError(f"{plan}: the plan has no rows; make one with `stdiff plan --count N`")
     grown = Grown()
     made = {"model_sha256": generator.sha256, "sampler": sampler.model_dump_json()}
     with tqdm(total=count, unit="image", mininterval=1, desc=Path(folder).name) as progress:
@@ -77,7 +76,7 @@ def grow_corpus(
                 problem = _why_not_whole(path, plan, len(rows), made)
                 if problem is None:
                     grown.kept += 1
-                    # What was there already says nothing of the time that is left.
+                    # Kept shards must not distort the estimate of the remaining time.
                     progress.total -= len(rows)
                     progress.refresh()
                     continue
@@ -89,7 +88,7 @@ def grow_corpus(
 
 
 def _why_not_whole(path: Path, plan: Path, count: int, made: dict[str, str]) -> str | None:
-    """The first reason to make a shard; None where it is whole."""
+    """The first reason to make a shard; None if it is complete."""
     if not path.exists():
         return f"{path}: missing"
     if problems := verify_shard(path, plan, count=count, made=made):
@@ -99,30 +98,10 @@ def _why_not_whole(path: Path, plan: Path, count: int, made: dict[str, str]) -> 
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[bool]:
-    """Whether the shard is this worker's; the system ends the claim with the process."""
+    """Whether this worker may make the shard; temporary files of a killed worker are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.stem}.lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        # Another worker may have removed the file between its opening and the lock.
-        if not _is_same_file(handle.fileno(), lock):
-            yield False
-            return
-        # What a killed worker was writing.
-        for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-            left.unlink()
-        try:
-            yield True
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+    with file_lock(path.with_name(f".{path.stem}.lock"), remove=True) as mine:
+        if mine:
+            for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+                left.unlink()
+        yield mine

@@ -1,7 +1,7 @@
-"""The plan of a corpus: mask, findings, caption and seed of every image, before any is made.
+"""The plan of a corpus: mask, findings, caption and seed of every image to generate.
 
-A plan is a case table whose images are null. Row i is drawn from (corpus seed, i) and the mask
-source alone, so a plan of N rows is the beginning of every larger one.
+A plan is a case table whose images are null. Row i depends only on the corpus seed, i and the
+mask source, so a plan of N rows is the beginning of every larger one.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -24,14 +24,15 @@ from stdiff.masks.fitting import fit_prior
 from stdiff.masks.prior import Prior
 from stdiff.masks.sampling import MaskSource
 from stdiff.masks.sources import mask_source
-from stdiff.runtime.files import InputError, sha256_bytes, unreadable_table
+from stdiff.runtime.files import InputError, sha256_bytes
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cases import SCHEMA, case_row, png_cell, write_cases
 from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
+from stdiff.table.parquet import open_parquet
 
-# Filled in when the image is made and judged; everything else of a row is the plan's.
-MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "gate")
+# Filled in when the image is generated and filtered; the plan holds all other columns.
+MADE_COLUMNS = ("image", "flags", "model_sha256", "sampler", "plan_sha256", "filter")
 PLANNED_COLUMNS = tuple(name for name in SCHEMA.names if name not in MADE_COLUMNS)
 
 
@@ -44,7 +45,7 @@ def make_plan(
     first: int = 0,
     backgrounds: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Rows first … first + count - 1 of a plan, one by one.
+    """Yield rows first … first + count - 1 of a plan.
 
     Args:
         source: where masks and findings come from.
@@ -52,7 +53,7 @@ def make_plan(
         count: number of images.
         seed: the corpus seed, >= 0.
         first: index of the first row.
-        backgrounds: cells of lesion-free images to put the lesions into, if they are not made too.
+        backgrounds: cells of lesion-free images to put lesions into; none = generated ones.
     """
     for index in range(first, first + count):
         row = plan_row(source, corpus, seed, index)
@@ -101,21 +102,20 @@ def write_plan(
 
     Args:
         cohort: real cases and their splits.
-        out: the plan, written whole or not at all.
+        out: plan to write.
         corpus: name of the corpus.
         weights: kind of mask → weight, see :func:`stdiff.masks.sources.mask_source`.
         labels: the label budget of the arm.
         count: number of images, >= 1.
         seed: corpus seed, >= 0.
-        first: index of the first row, >= 0: a part of a plan is planned by itself.
-        prior: fitted to the same cases; without it, it is fitted here where it is needed.
+        first: index of the first row, >= 0; > 0 writes a later part of the plan.
+        prior: fitted to the same cases; None = fit it here if needed.
         where: query, see :func:`stdiff.birads.query.parse_query`.
         balance: see :func:`stdiff.masks.findings.balanced_probabilities`.
-        kept_backgrounds: put the lesions into real lesion-free training images.
+        kept_backgrounds: put lesions into real lesion-free training images.
 
     Raises:
-        InputError: no labelled lesion to draw from, masks that cannot be used or had, or bad
-            numbers.
+        InputError: no labelled lesion to sample, unusable masks, or numbers out of range.
     """
     bank = training_bank(cohort, labels)
     known = Prior.load(prior) if prior else None
@@ -138,7 +138,7 @@ def write_plan(
 
 
 def lesion_free_cells(cohort: CohortFiles, labels: LabelBudget) -> list[dict[str, Any]]:
-    """Pictures of the training images known to be lesion-free, each named by its case.
+    """Image cells of the training images known to be lesion-free, named by their case.
 
     Raises:
         InputError: there is none.
@@ -166,7 +166,7 @@ def write_masks(
     first: int = 0,
     backgrounds: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write rows first … first + count - 1 of a plan as they are drawn, whole or not at all.
+    """Write rows first … first + count - 1 of a plan, streaming.
 
     Raises:
         InputError: a count below 1, or a seed or first row below 0.
@@ -201,7 +201,7 @@ def read_plan(plan: Path, start: int, stop: int) -> list[dict[str, Any]]:
     """Rows start … stop - 1 of a plan (fewer at its end), reading only the row groups needed.
 
     Args:
-        plan: a file, or a folder of the parts of one plan, which follow one another by name.
+        plan: a file, or a folder with the parts of one plan, ordered by name.
         start: position of the first row, from 0.
         stop: position after the last row.
 
@@ -231,27 +231,12 @@ def _parts(plan: Path) -> list[Path]:
 
 
 def row_sha256(row: dict[str, Any]) -> str:
-    """Hex SHA-256 of what the plan says of one image (``plan_sha256`` of the case table).
-
-    It covers the row and nothing else of the plan: the same when the plan grows.
-    """
+    """Hex SHA-256 of one row of a plan (column ``plan_sha256``); it does not change as plans grow."""
     planned = {name: row[name] for name in PLANNED_COLUMNS}
     for name in ("mask", "background"):
         planned[name] = row[name] and sha256_bytes(row[name]["bytes"])
     return hashlib.sha256(json.dumps(planned, sort_keys=True).encode()).hexdigest()
 
 
-def _open(plan: Path) -> pq.ParquetFile:
-    plan = Path(plan)
-    if not plan.is_file():
-        raise InputError(f"{plan}: no such plan; make it with `stdiff plan`")
-    try:
-        file = pq.ParquetFile(plan, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable_table(plan, error) from error
-    if not file.schema_arrow.equals(SCHEMA):
-        raise InputError(
-            f"{plan}: not a plan: found columns {', '.join(file.schema_arrow.names)}; "
-            "make it with `stdiff plan`"
-        )
-    return file
+def _open(plan: Path) -> AbstractContextManager[pq.ParquetFile]:
+    return open_parquet(plan, kind="plan", hint="make it with `stdiff plan`", schema=SCHEMA)

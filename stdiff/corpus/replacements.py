@@ -1,7 +1,7 @@
-"""Replacements of rejected images: the same masks and terms once more, with other noise.
+"""Replacements of rejected images: the same masks and terms, generated again from another seed.
 
-A replacement has an index, id and seed of its own, drawn from the row it replaces alone: whatever
-else is in the corpus, and however large it grows, it is the same image.
+Index, id and seed of a replacement depend only on the row it replaces, so it is the same image
+whatever else is in the corpus, and however large the corpus grows.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from stdiff.runtime.randomness import integer_seed
 from stdiff.table.accepted import is_accepted
 from stdiff.table.cases import read_rows, write_cases
 
-# Row i of a plan is replaced by row i + this, that one by row i + twice this, and so on: no plan
-# reaches it.
+# Row i is replaced by row i + ROUND, which is replaced by row i + 2 ROUND, and so on. Plans are
+# shorter than ROUND.
 ROUND = 10**9
 
 
 def plan_row_of(index: int) -> tuple[int, int]:
-    """The plan's row that a row of a corpus is made of, and how often it was replaced."""
+    """(row of the plan, number of replacements) of a row of a corpus."""
     return index % ROUND, index // ROUND
 
 
@@ -39,32 +39,32 @@ def replacement(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def planned_again(row: dict[str, Any], rounds: int) -> dict[str, Any]:
-    """The plan's row after so many replacements."""
+    """A row of the plan after this many replacements."""
     for _ in range(rounds):
         row = replacement(row)
     return row
 
 
 def write_replacements(shard: Path, out: Path) -> int:
-    """Write the plan of the replacements of a gated shard's rejected rows; their number.
+    """Plan a replacement for each rejected row of a filtered shard; return their number.
 
     Args:
-        shard: as `stdiff filter apply` writes it, of planned rows or of replacements.
-        out: a plan, without rows where all were accepted.
+        shard: a shard of planned rows or of replacements, with its verdicts.
+        out: plan to write; it has no rows if all images were accepted.
 
     Raises:
-        InputError: no case table, or rows that were not judged or not planned.
+        InputError: no case table, or rows without a verdict or without an index in the plan.
     """
     rows = read_rows(shard)
     _refuse_unjudged(rows, shard)
-    rejected = [row for row in rows if not is_accepted(row["gate"])]
+    rejected = [row for row in rows if not is_accepted(row["filter"])]
     write_cases(map(replacement, rejected), out)
     return len(rejected)
 
 
 def _refuse_unjudged(rows: Sequence[dict[str, Any]], shard: Path) -> None:
-    if bad := [r["case_id"] for r in rows if r["gate"] is None or r["sample_index"] is None]:
+    if bad := [r["case_id"] for r in rows if r["filter"] is None or r["sample_index"] is None]:
         raise InputError(
             f"{shard}: {len(bad)} of {len(rows)} rows are no judged rows of a corpus "
-            f"({', '.join(bad[:5])}); give a shard that `stdiff filter apply` wrote"
+            f"({', '.join(bad[:5])}); run `stdiff filter apply` on this shard first"
         )

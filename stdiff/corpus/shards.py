@@ -1,4 +1,4 @@
-"""Shards: fixed row ranges of a plan with their images; made, and checked against the plan."""
+"""Shards: row ranges of a plan with their images, generated and verified against the plan."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
 from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import PLANNED_COLUMNS, count_plan, read_plan, row_sha256
 from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError, UnusableFile, decode_png
 from stdiff.table.cases import SCHEMA, images_of, png_cell
+from stdiff.table.parquet import open_parquet
+from stdiff.table.verdicts import read_verdicts
 
 SYNTHETIC_FLAG = "synthetic"
-# What an image depends on besides its row of the plan.
+# An image depends on these and on its row of the plan.
 MADE_WITH = ("model_sha256", "sampler")
-# A PNG of 512 px takes some milliseconds, a GPU not many more for the image in it.
+# Encoding a PNG of 512 px takes milliseconds, not much less than a GPU takes for the image.
 _ENCODERS = 4
 
 
@@ -55,12 +55,11 @@ def make_shard(
     sampler: SamplerConfig,
     progress: tqdm[Any],
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a plan with their images, as they are made.
+    """Yield the rows of a plan with their images.
 
-    Batches are consecutive runs of ``sampler.batch`` rows, so they are the same whoever makes the
-    shard. The last one is filled up with copies of its last row, so that its images are those of a
-    longer plan. Images are encoded in other threads while the next batch is denoised. ``progress``
-    counts images.
+    Batches are runs of ``sampler.batch`` consecutive rows. The last one is padded with copies of
+    its last row, so that its images equal those of a longer plan. PNGs are encoded in threads
+    while the next batch is sampled. ``progress`` counts images.
 
     Raises:
         InputError: the plan's masks are not of the size the generator makes.
@@ -93,7 +92,7 @@ def make_shard(
 
 
 def _backgrounds(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
-    """The images that lesions are put into; a plan has one for every row, or none."""
+    """The images that lesions are put into; a plan has one in every row, or in none."""
     given = [row["background"] for row in rows if row["background"] is not None]
     if given and len(given) < len(rows):
         raise InputError(f"{len(rows) - len(given)} of {len(rows)} planned rows lack a background")
@@ -116,13 +115,13 @@ def _made_row(
 def verify_shard(
     path: Path, plan: Path, *, count: int | None = None, made: dict[str, str] | None = None
 ) -> list[str]:
-    """Every problem of one shard, one line each; empty when it is whole and the plan's.
+    """Every problem of one shard, one line each; empty if it is complete and fits the plan.
 
     Args:
         path: the shard.
         plan: of the corpus.
-        count: rows it should hold, if that is known.
-        made: ``model_sha256`` and ``sampler`` it should have been made with, if that is known.
+        count: expected number of rows; None = any.
+        made: expected ``model_sha256`` and ``sampler``; None = any.
 
     Raises:
         InputError: the *plan* cannot be read.
@@ -139,37 +138,36 @@ def verify_shard(
 
 
 def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
-    """Every problem of a corpus: of its shards, of rows missing or made twice, of mixed models.
+    """Every problem of a corpus: of its shards, missing or repeated rows, mixed models.
 
-    Replacements of rejected rows follow from the plan by themselves. A shard of them may be empty,
-    as nothing may have been rejected.
+    Replacements are verified against the rows they replace. A shard of replacements may be empty.
 
     Raises:
         InputError: the *plan* cannot be read.
     """
     problems: list[str] = []
-    # Of the plan's rows an array, as a corpus may have ten million of them; of others a dictionary.
-    stands_in, others_stand_in = np.full(count_plan(plan), -1, np.int32), {}
+    # Row → number of its shard: an array for the plan (maybe ten million rows), else a dictionary.
+    shard_of, shard_of_other = np.full(count_plan(plan), -1, np.int32), {}
     shards_of: dict[str, dict[str, int]] = {column: {} for column in MADE_WITH}
     for number, path in enumerate(map(Path, shards)):
         found, rows = _verify_one(path, plan)
         problems += found
         for index in (row["sample_index"] for row in rows):
-            of_plan = index is not None and 0 <= index < len(stands_in)
-            before = stands_in[index] if of_plan else others_stand_in.get(index, -1)
+            of_plan = index is not None and 0 <= index < len(shard_of)
+            before = shard_of[index] if of_plan else shard_of_other.get(index, -1)
             if before == -1:
-                (stands_in if of_plan else others_stand_in)[index] = number
+                (shard_of if of_plan else shard_of_other)[index] = number
             elif before != number:
-                problems.append(f"{path}: row {index} also stands in {shards[before]}")
+                problems.append(f"{path}: row {index} is also in {shards[before]}")
         for column, shards_with in shards_of.items():
             for value in {str(row[column]) for row in rows}:
                 shards_with[value] = shards_with.get(value, 0) + 1
     problems += [
         f"row {index} replaces row {index - ROUND}, which is in no shard"
-        for index in sorted(others_stand_in.keys() - {None})
-        if index >= ROUND and not _stands(index - ROUND, stands_in, others_stand_in)
+        for index in sorted(shard_of_other.keys() - {None})
+        if index >= ROUND and not _is_present(index - ROUND, shard_of, shard_of_other)
     ]
-    problems += _missing_rows(stands_in)
+    problems += _missing_rows(shard_of)
     for column, shards_with in shards_of.items():
         if len(shards_with) > 1:
             counts = ", ".join(f"{value} in {n} shard(s)" for value, n in shards_with.items())
@@ -180,9 +178,9 @@ def verify_corpus(shards: Sequence[Path], plan: Path) -> list[str]:
 
 
 def damaged_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What generated rows show to be wrong without their plan, one line each.
+    """Problems of generated rows that show without their plan, one line each.
 
-    That is an image that does not decode, and a mask, caption or seed other than was planned.
+    These are images that do not decode, and masks, captions or seeds that were changed later.
     """
     problems = [f"{row['case_id']}: {said}" for row in rows for said in _image_problems(row)]
     return problems + [
@@ -193,14 +191,14 @@ def damaged_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Problems of a shard, and its rows as far as they can be read."""
+    """(problems of a shard, its rows if they can be read)."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema, rows = file.schema_arrow, file.read().to_pylist()
-    except (ValueError, OSError, pa.ArrowException) as error:
-        return [f"{path}: cannot be read ({error}); make it again"], []
-    if not schema.equals(SCHEMA):
-        return [f"{path}: not a shard: found columns {', '.join(schema.names)}"], []
+        # As it is stored: a shard is what was generated, whatever the filter says of it.
+        with open_parquet(path, kind="shard", schema=SCHEMA) as file:
+            rows = file.read().to_pylist()
+        read_verdicts(path)
+    except UnusableFile as error:
+        return [str(error)], []
     if not rows:
         return [], []
     if rows[0]["sample_index"] is None:
@@ -226,7 +224,7 @@ def _verify_one(path: Path, plan: Path) -> tuple[list[str], list[dict[str, Any]]
 
 
 def _planned_replacements(rows: list[dict[str, Any]], plan: Path) -> dict[int | None, Any]:
-    """What the plan's rows become when they are replaced, by the index of the replacement."""
+    """Planned replacements of the plan's rows, by the index of the replacement."""
     made_of = {
         row["sample_index"]: plan_row_of(row["sample_index"])
         for row in rows
@@ -244,7 +242,7 @@ def _planned_replacements(rows: list[dict[str, Any]], plan: Path) -> dict[int | 
 def _row_problems(
     row: dict[str, Any], index: int, planned: dict[int, dict[str, Any]]
 ) -> Iterator[str]:
-    """What is wrong with a row that should be the plan's row ``index``."""
+    """Problems of a row that should be row ``index`` of the plan."""
     if row["sample_index"] != index:
         yield f"sample_index is {row['sample_index']}, expected {index}: rows missing or misplaced"
         return
@@ -271,7 +269,7 @@ def _image_problems(row: dict[str, Any]) -> Iterator[str]:
         yield "image missing"
         return
     try:
-        # Decoding alone passes over the check sums of the pixel data.
+        # Decoding alone does not verify the check sums of the pixel data.
         with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
             image.verify()
         size = decode_png(row["image"]["bytes"]).shape
@@ -282,13 +280,13 @@ def _image_problems(row: dict[str, Any]) -> Iterator[str]:
         yield f"image is {size}, the row says {(row['height_px'], row['width_px'])}"
 
 
-def _stands(index: int, stands_in: np.ndarray, others_stand_in: dict[int, int]) -> bool:
-    return index in others_stand_in or (index < len(stands_in) and stands_in[index] != -1)
+def _is_present(index: int, shard_of: np.ndarray, shard_of_other: dict[int, int]) -> bool:
+    return index in shard_of_other or (index < len(shard_of) and shard_of[index] != -1)
 
 
-def _missing_rows(stands_in: np.ndarray) -> list[str]:
-    missing = np.flatnonzero(stands_in == -1)
+def _missing_rows(shard_of: np.ndarray) -> list[str]:
+    missing = np.flatnonzero(shard_of == -1)
     if not len(missing):
         return []
     shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-    return [f"{len(missing)} of the plan's {len(stands_in)} rows are in no shard: {shown}"]
+    return [f"{len(missing)} of the plan's {len(shard_of)} rows are in no shard: {shown}"]

@@ -1,4 +1,4 @@
-"""How fast this run's machines generate, so that shards can be sized in minutes."""
+"""Measured generation speed of a run, to choose the size of shards in minutes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MINUTES = 30
 
 
 def measured_images_per_s(run: Path, config: Config) -> tuple[float, int]:
-    """Median images a second of the run's shards, all that a job does included; how many shards.
+    """(median images per second over whole shard jobs, number of shards).
 
     Raises:
-        InputError: Snakemake has timed no shard of this run yet.
+        InputError: Snakemake has not timed a shard of this run yet.
     """
     speeds = []
     for file in sorted((run / "benchmarks" / "shard").glob("*.tsv")):
@@ -34,7 +34,7 @@ def measured_images_per_s(run: Path, config: Config) -> tuple[float, int]:
 
 
 def speed_text(run: Path, config: Config) -> str:
-    """The speed in words, and what to write into the configuration."""
+    """The speed, and the keys to write into the configuration."""
     images_per_s, shards = measured_images_per_s(run, config)
     rounded = float(f"{images_per_s:.2g}")
     return (

@@ -1,4 +1,4 @@
-"""A shard that is made a part at a time, so that one that was stopped goes on where it was."""
+"""Resumable generation of a shard: finished batches are saved each minute."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import row_sha256
 from stdiff.corpus.shards import ImageGenerator, make_shard
-from stdiff.runtime.files import sha256_bytes
+from stdiff.runtime.files import UnusableFile, sha256_bytes
 from stdiff.runtime.stopping import Interrupted, stop_requests
 from stdiff.table.cases import write_cases
+from stdiff.table.parquet import open_parquet
 
 SAVE_EVERY_S = 60.0
 
@@ -29,14 +28,14 @@ def write_shard(
     out: Path,
     progress: tqdm[Any],
 ) -> None:
-    """Make the images of a plan's rows (see :func:`make_shard`) and write their case table whole.
+    """Generate the images of a plan's rows (see :func:`make_shard`) and write their case table.
 
-    What is made is kept beside ``out`` each minute. A second call with the same rows, model and
-    sampler goes on from there, and ends with the same table; others are made anew.
+    Finished batches are saved beside ``out`` each minute. A second call with the same rows, model
+    and sampler resumes from them and writes the same table; with others it starts anew.
 
     Raises:
-        Interrupted: on SIGTERM or SIGINT, with the batches that were made kept.
-        InputError: as of :func:`make_shard`.
+        Interrupted: on SIGTERM or SIGINT; the finished batches are saved.
+        InputError: see :func:`make_shard`.
     """
     out = Path(out)
     unfinished = out.with_name(f".{out.stem}.unfinished")
@@ -54,14 +53,14 @@ def _rows(
     parts: Path,
     progress: tqdm[Any],
 ) -> Iterator[dict[str, Any]]:
-    """Rows that were kept, then those that are made, which are kept too."""
+    """Saved rows, then newly generated ones, which are saved as well."""
     kept = 0
     while rows := _read_part(parts / f"{kept:08d}.parquet"):
         yield from rows
         kept += len(rows)
         progress.update(len(rows))
     if kept and kept < len(plan_rows):
-        progress.write(f"goes on at image {kept} of {len(plan_rows)}, kept in {parts}")
+        progress.write(f"resuming at image {kept} of {len(plan_rows)}, from {parts}")
     fresh: list[dict[str, Any]] = []
     saved_s = time.monotonic()
     with stop_requests() as stop:
@@ -70,7 +69,7 @@ def _rows(
             fresh.append(row)
             made = kept + len(fresh)
             due = stop or time.monotonic() - saved_s > SAVE_EVERY_S
-            # Whole batches only: so the images of the rest are the same.
+            # Whole batches only, so that the remaining images do not change.
             if due and made % sampler.batch == 0 and made < len(plan_rows):
                 write_cases(fresh, parts / f"{kept:08d}.parquet")
                 kept, fresh, saved_s = made, [], time.monotonic()
@@ -82,12 +81,12 @@ def _rows(
 
 
 def _read_part(path: Path) -> list[dict[str, Any]]:
-    """Rows of a part; none where it is missing, or damaged, which is said."""
+    """Rows of a saved part; none if it is missing, or damaged (with a message)."""
     if not path.exists():
         return []
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             return file.read().to_pylist()
-    except (ValueError, OSError, pa.ArrowException) as error:
-        print(f"{path}: damaged ({error}); made again")
+    except UnusableFile as error:
+        print(f"{error}; its images are made again")
         return []

@@ -21,6 +21,7 @@ from stdiff.datasets.rows import Harmonization
 from stdiff.near_duplicates import leaks
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import read_cases, verify_table, write_cases
+from stdiff.table.parquet import read_parquet
 
 COLUMNS = (
     *leaks.COLUMNS,
@@ -114,7 +115,7 @@ def inspect_raw(collection: str, raw: Path, table: Path, processes: int = 1) -> 
         # No usable image: the quarantine says why.
         pairs = None
         write_cases([], table)
-    found = found_in_run(collection, table, pairs, pd.read_parquet(quarantine))
+    found = found_in_run(collection, table, pairs, read_parquet(quarantine).to_pandas())
     problems = [
         f"{case.source_path}: {text}"
         for case_id, flags in zip(found.cases["case_id"], found.cases["flags"], strict=True)

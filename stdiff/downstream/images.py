@@ -216,12 +216,12 @@ def _weighted(
     images = labelled_images(rows, size_px, target)
     if not arm.config.weighted:
         return images
-    scores = [None if cell is None else cell["mask_dice"] for cell in rows["gate"]]
+    scores = [None if cell is None else cell["mask_dice"] for cell in rows["filter"]]
     agreement = np.array([np.nan if s is None else s for s in scores], np.float32)
     if np.isnan(agreement).any() or not agreement.any():
         raise InputError(
             f"arm {arm} is weighted, but {int(np.isnan(agreement).sum())} of its "
-            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff gate apply` "
+            f"{len(agreement)} synthetic images have no mask agreement; run `stdiff filter apply` "
             "on the corpus, or remove weighted"
         )
     return replace(images, weights_N=agreement / agreement.mean())

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.config.run import Config
-from stdiff.runtime.files import atomic_write, unreadable_table
+from stdiff.runtime.files import atomic_write
 from stdiff.table.cases import WRITING
 from stdiff.table.cohort import Cohort
+from stdiff.table.parquet import read_parquet
 
 # Columns that identify a training, except for its repetition.
 TRAINING = ["segmenter", "arm", "labels"]
@@ -66,7 +67,4 @@ def read_per_case(path: Path) -> pd.DataFrame:
     Raises:
         InputError: it is missing or damaged.
     """
-    try:
-        return pq.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise unreadable_table(Path(path), error) from error
+    return read_parquet(path).to_pandas(ignore_metadata=True)

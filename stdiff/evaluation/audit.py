@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from stdiff.config.run import Config
 from stdiff.runtime.files import InputError, read_json, write_text
 from stdiff.runtime.tensor_files import Damaged, about_tensors
+from stdiff.table.cases import read_cases
 from stdiff.table.cohort import Cohort, CohortFiles
 from stdiff.table.label_budget import LabelBudget
 
@@ -149,19 +148,19 @@ def _prior(run: Path, name: str, budget: LabelBudget) -> Iterator[UsedCases]:
 
 
 def _filter(run: Path, folder: str, budget: LabelBudget) -> Iterator[UsedCases]:
-    thresholds = run / folder / "gate.json"
+    thresholds = run / folder / "filter.json"
     if thresholds.is_file():
-        reference = run / folder / "gate_reference.safetensors"
+        reference = run / folder / "filter_reference.safetensors"
         images = set(_stored(reference, _about(reference), "case_ids"))
         chosen_on = set(_stored(thresholds, read_json(thresholds), "held_out_cases"))
-        yield UsedCases(f"{folder}/gate.json", budget, images, chosen_on=chosen_on)
+        yield UsedCases(f"{folder}/filter.json", budget, images, chosen_on=chosen_on)
 
 
 def _shard(run: Path, name: str, budget: LabelBudget) -> Iterator[UsedCases]:
     """The real masks and backgrounds of synthetic images."""
     if not (run / name).is_file():
         return
-    rows = pd.read_parquet(run / name, columns=["mask_origin", "background"])
+    rows = read_cases(run / name, ["mask_origin", "background"])
     origins = rows["mask_origin"].str.removeprefix("bank:").str.partition(";")[0]
     masks = set(origins[rows["mask_origin"].str.startswith("bank:")])
     backgrounds = {cell["path"].removesuffix(".png") for cell in rows["background"].dropna()}

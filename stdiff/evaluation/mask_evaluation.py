@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stdiff.corpus.plan import training_bank
 from stdiff.evaluation.mask_network import network_auc
 from stdiff.evaluation.mask_realism import near_copies, realism
 from stdiff.runtime.files import InputError, write_text
@@ -51,7 +52,7 @@ def evaluate_masks(
     Raises:
         InputError: tables missing or of unequal size, or too few masks.
     """
-    training = training_masks(cohort, labels)
+    training = training_bank(cohort, labels).pixels()
     held_out, groups = held_out_masks(cohort)
     chosen = generator(seed, "masks held out").permutation(len(held_out))[:at_most]
     held_out, groups = held_out[chosen], groups[chosen]
@@ -77,11 +78,6 @@ def held_out_masks(cohort: CohortFiles) -> tuple[np.ndarray, np.ndarray]:
     if rows.empty:
         raise InputError(f"{cohort.splits}: has no validation or test lesion to compare with")
     return images_of(rows["mask"]), real.groups_of(rows["case_id"])
-
-
-def training_masks(cohort: CohortFiles, labels: LabelBudget) -> np.ndarray:
-    """Labelled training masks of a budget."""
-    return images_of(cohort.read(_COLUMNS).labelled_training(labels)["mask"])
 
 
 def masks_of(table: Path, count: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def write(choice: Choice, folder: Path) -> None:
     """Write ``images/``, ``masks/``, ``cases.csv`` and ``README.txt``.
 
     With splits the CSV says each case's ``role``, with rejected cases whether it was
-    ``accepted`` (yes, no, or empty where no gate has seen it).
+    ``accepted`` (yes, no, or empty where no filter has seen it).
     """
     for name in PICTURES:
         (folder / f"{name}s").mkdir()

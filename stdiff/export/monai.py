@@ -32,7 +32,7 @@ def write(choice: Choice, folder: Path) -> None:
     sections = list(_SECTION_OF.values()) if choice.splits else ["training"]
     with JsonLists(folder / "datalist.json", sections) as lists:
         for case in choice.cases():
-            entry = _entry(case, with_gate=choice.rejected_too)
+            entry = _entry(case, with_verdict=choice.rejected_too)
             write_pair(case, folder / entry["image"], folder / entry["label"])
             notice.count(case.row["collection"], case.synthetic)
             lists.add(_SECTION_OF[case.role], entry)
@@ -45,14 +45,14 @@ def write(choice: Choice, folder: Path) -> None:
     write_text(folder / "README.txt", notice.text(_FILES) + "\n")
 
 
-def _entry(case: Case, *, with_gate: bool) -> dict[str, Any]:
+def _entry(case: Case, *, with_verdict: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "image": f"images/{case.stem}.png",
         "label": f"labels/{case.stem}.png",
         "synthetic": case.synthetic,
     }
-    if with_gate:
-        # What no gate has seen is not rejected.
+    if with_verdict:
+        # What no filter has seen is not rejected.
         entry["accepted"] = case.accepted is not False
     for name in ("case_id", "collection", "pathology", "birads", "caption"):
         entry[name] = case.row[name] or _UNKNOWN

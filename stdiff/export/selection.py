@@ -23,7 +23,7 @@ ROLES = ("train", "validation", "test")
 # The pictures that become files.
 PICTURES = ("image", "mask")
 # Enough to tell what can be exported, without reading a pixel.
-_LIGHT = ("case_id", "image.path", "mask.path", "flags", "model_sha256", "gate")
+_LIGHT = ("case_id", "image.path", "mask.path", "flags", "model_sha256", "filter")
 _LISTED = 5
 
 
@@ -36,7 +36,7 @@ class Case:
         stem: name of its files, without suffix.
         role: train, validation or test.
         synthetic: whether a model made it.
-        accepted: what the gate says; None if it has not seen the case.
+        accepted: what the filter says; None if it has not seen the case.
     """
 
     row: dict[str, Any]
@@ -66,7 +66,7 @@ class Choice:
         tables: case tables, or the shards of a corpus.
         splits: table of roles; without it all cases are for training. Synthetic cases always are.
         fold: of the splits.
-        rejected_too: also cases that the gate rejected.
+        rejected_too: also cases that the filter rejected.
         labelled_only: only cases with a mask.
     """
 
@@ -87,7 +87,7 @@ class Choice:
                         stem=_stem(row["case_id"]),
                         role="train" if synthetic else self._role_of(row["case_id"]) or "train",
                         synthetic=synthetic,
-                        accepted=row["gate"] and row["gate"]["accepted"],
+                        accepted=row["filter"] and row["filter"]["accepted"],
                     )
                     progress.update()
 
@@ -113,7 +113,7 @@ class Choice:
             found.append("the case tables hold no rows; there is nothing to export")
         elif not seen["chosen"]:
             found.append(
-                f"none of the {seen['rows']} cases is left: the gate rejected {seen['rejected']} "
+                f"none of the {seen['rows']} cases is left: the filter rejected {seen['rejected']} "
                 f"(--rejected-too takes them), --labelled-only left out {seen['unlabelled']}"
             )
         if (lacking := seen["without mask"]) and "mask" in needs:

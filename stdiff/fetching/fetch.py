@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from stdiff.fetching.archives import unpack
 from stdiff.fetching.download import TransferError, Verified, download, verify_file
 from stdiff.fetching.sources import SOURCES, Source, SourceFile
 from stdiff.runtime.files import InputError, atomic_write, sha256_file, write_text
+from stdiff.runtime.locks import file_lock
 
 
 def fetch(collection: str, to: Path, archive: Sequence[Path] | None = None) -> Path:
@@ -46,7 +45,12 @@ def fetch_source(source: Source, to: Path, archives: Sequence[Path] = ()) -> Pat
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--to {to}: cannot create this folder ({error})") from error
-    with _alone(to / f".{source.folder}.lock"):
+    # Two runs at once would write into one part file.
+    with file_lock(to / f".{source.folder}.lock", remove=True, required=False) as alone:
+        if not alone:
+            raise InputError(
+                f"{to}: another `stdiff fetch` is running here; wait until it has ended"
+            )
         if folder.exists() and record.is_file():
             print(f"{folder}: already fetched; to fetch it again, move it away")
         elif folder.exists():
@@ -62,24 +66,6 @@ def fetch_source(source: Source, to: Path, archives: Sequence[Path] = ()) -> Pat
     print(f"{source.title}\nlicence: {source.licence}\ncite: {source.citation}")
     print(f"next: stdiff harmonize {source.collection} {to} --out {source.collection}.parquet")
     return folder
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Lock out a second run, which would write into the same part file."""
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{lock.parent}: another `stdiff fetch` is running here; wait until it has ended"
-            ) from error
-        except OSError:
-            pass  # some clusters' file systems have no locks
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def _unpack_beside(source: Source, files: dict[SourceFile, Verified], folder: Path) -> None:

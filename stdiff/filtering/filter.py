@@ -1,4 +1,4 @@
-"""The quality gate of a run: its thresholds from held-out images, and the judging of shards."""
+"""The quality filter of a run: its thresholds from held-out images, and the judging of shards."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from stdiff.corpus.shards import damaged_rows
 from stdiff.downstream.metrics import case_dice
 from stdiff.downstream.networks import load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
-from stdiff.filtering.reference import GateReference
+from stdiff.filtering.reference import FilterReference
 from stdiff.filtering.scores import REJECTED, Measures, Threshold, calibrate, judged, scores_of
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError, sha256_file, write_text
-from stdiff.table.accepted import count_gate
-from stdiff.table.cases import images_of, read_rows, write_cases
+from stdiff.table.accepted import count_filtered
+from stdiff.table.cases import images_of
 from stdiff.table.cohort import CohortFiles
+from stdiff.table.streaming import open_table
+from stdiff.table.verdicts import verdicts_path, write_verdicts
 
 
-def calibrate_gate(
+def calibrate_filter(
     config: Config,
     *,
     cohort: CohortFiles,
@@ -32,20 +34,20 @@ def calibrate_gate(
     out: Path,
     reference: Path,
 ) -> str:
-    """Write the thresholds of a gate, and the training images that it compares with.
+    """Write the thresholds of a filter, and the training images that it compares with.
 
     The held-out images are the lesions of the validation cases: no training has seen them, and
     they are none of the test cases that a gain is measured on.
 
     Args:
-        config: the run; ``corpus.gate`` says how many real images each score may reject.
+        config: the run; ``corpus.filter`` says how many real images each score may reject.
         cohort: real cases and their splits.
         segmenter: a name in ``segmentation.segmenters``.
         weights: its weights, trained on real images of the generator's own label budget.
         out: JSON file to write: ``training_images``, ``held_out_images``, ``rejected_held_out``
             (share of them that any score rejects), ``weights_sha256``, ``thresholds`` (by score,
             see :class:`stdiff.filtering.scores.Threshold`) and ``held_out`` (by score, the values).
-        reference: safetensors file to write, see :class:`GateReference`.
+        reference: safetensors file to write, see :class:`FilterReference`.
 
     Returns:
         What was found, in one line a score.
@@ -58,16 +60,16 @@ def calibrate_gate(
     held_out = held_out[
         held_out["image"].notna() & held_out["mask"].notna() & (held_out["lesion_count"] > 0)
     ]
-    tails = config.corpus.gate.tails
+    tails = config.corpus.filter.tails
     if held_out.empty and any(tails.values()):
         raise InputError(
             f"none of the {len(real.cases)} cases is an annotated validation lesion to set the "
-            "thresholds of corpus.gate by; raise split.validation, or set all its scores to null"
+            "thresholds of corpus.filter by; raise split.validation, or set all its scores to null"
         )
     seen = real.training()
     seen = seen[seen["image"].notna()]
     network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())
-    known = GateReference.of(list(seen["case_id"]), images_of(seen["image"]), network)
+    known = FilterReference.of(list(seen["case_id"]), images_of(seen["image"]), network)
     scores = scores_of(held_out.to_dict("records"), _measures(config, network, known))
     thresholds = calibrate(scores, tails)
     rejected = sum(not judged(row, thresholds)["accepted"] for row in scores)
@@ -85,9 +87,9 @@ def calibrate_gate(
     return _said(found, thresholds)
 
 
-def apply_gate(
+def apply_filter(
     config: Config,
-    images: Path,
+    shard: Path,
     *,
     thresholds: Path,
     reference: Path,
@@ -95,20 +97,18 @@ def apply_gate(
     weights: Path,
     out: Path,
 ) -> str:
-    """Write the rows of a shard with their ``gate``: scores, verdict and reasons.
+    """Write the verdicts of a shard beside it: scores, verdict and reasons of each row.
 
-    No row is left out, and none is judged by another: the verdicts of a shard are those of its
-    rows in any order and company.
+    Each row is judged on its own: a verdict does not depend on the other rows of the shard.
 
     Args:
         config: the run.
-        images: a shard as `stdiff generate` writes it, possibly empty; a ``gate`` that it has
-            already is replaced.
-        thresholds: as :func:`calibrate_gate` writes them.
+        shard: as `stdiff generate` writes it, possibly empty; earlier verdicts are replaced.
+        thresholds: as :func:`calibrate_filter` writes them.
         reference: written with them.
         segmenter: a name in ``segmentation.segmenters``.
         weights: the same weights that the thresholds were set with.
-        out: case table to write, whole or not at all.
+        out: the file to write, :func:`stdiff.table.verdicts.verdicts_path` of the shard.
 
     Returns:
         How many images were accepted, and why others were not.
@@ -116,27 +116,32 @@ def apply_gate(
     Raises:
         InputError: a row without image or mask, or damaged; other weights, unreadable files.
     """
-    rows = read_rows(images)
+    if out != verdicts_path(shard):
+        raise InputError(
+            f"--out {out}: expected {verdicts_path(shard)}; verdicts are stored beside their shard"
+        )
+    with open_table(shard) as file:
+        rows = file.read().to_pylist()
     if lacking := [r["case_id"] for r in rows if r["image"] is None or r["mask"] is None]:
         raise InputError(
-            f"{images}: {len(lacking)} of {len(rows)} rows have no image or no mask "
+            f"{shard}: {len(lacking)} of {len(rows)} rows have no image or no mask "
             f"({', '.join(lacking[:5])}); give a shard that `stdiff generate` wrote"
         )
     if damaged := damaged_rows(rows):
         raise InputError(
-            f"{images}: {len(damaged)} row(s) are damaged; remove the file and make it again:\n"
+            f"{shard}: {len(damaged)} row(s) are damaged; remove the file and make it again:\n"
             + "\n".join(damaged[:10])
         )
     limits = read_thresholds(thresholds, weights)
     network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())
-    scores = scores_of(rows, _measures(config, network, GateReference.load(reference)))
+    scores = scores_of(rows, _measures(config, network, FilterReference.load(reference)))
     cells = [judged(row, limits) for row in scores]
-    write_cases(({**row, "gate": cell} for row, cell in zip(rows, cells, strict=True)), out)
-    return f"{images.name}: {count_gate(cells)}"
+    write_verdicts(shard, cells)
+    return f"{shard.name}: {count_filtered(cells)}"
 
 
 def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:
-    """The thresholds that :func:`calibrate_gate` wrote with these weights.
+    """The thresholds that :func:`calibrate_filter` wrote with these weights.
 
     Raises:
         InputError: missing, damaged, or set with the weights of another segmenter.
@@ -147,7 +152,7 @@ def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:
         made_with = found["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: not the thresholds of a gate ({error}); make them with `stdiff filter "
+            f"{path}: not the thresholds of a filter ({error}); make them with `stdiff filter "
             "calibrate`"
         ) from error
     if made_with != (given := sha256_file(weights)):
@@ -158,7 +163,7 @@ def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:
     return limits
 
 
-def _measures(config: Config, network: nn.Module, known: GateReference) -> Measures:
+def _measures(config: Config, network: nn.Module, known: FilterReference) -> Measures:
     return Measures(
         dice=lambda images_NHW, masks_NHW: case_dice(segment(network, images_NHW), masks_NHW),
         by_embedding=lambda images_NHW: known.by_embedding(images_NHW, network),

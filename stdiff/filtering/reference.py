@@ -1,4 +1,4 @@
-"""The training images as the gate looks at them: encoder features, and small pictures.
+"""The training images as the filter looks at them: encoder features, and small pictures.
 
 Made once a label budget and kept in a file, since every shard of a corpus is compared with it.
 """
@@ -22,7 +22,7 @@ _BLOCK = 1024
 
 
 @dataclass(frozen=True)
-class GateReference:
+class FilterReference:
     """Training images, which generated ones may not come too near to.
 
     Distances are of encoder features, each feature divided by its standard deviation over the
@@ -36,7 +36,7 @@ class GateReference:
     pictures_MHW: torch.Tensor  # as :func:`stdiff.filtering.nearest.standardised` gives them
 
     @classmethod
-    def of(cls, case_ids: list[str], images_MHW: np.ndarray, network: nn.Module) -> GateReference:
+    def of(cls, case_ids: list[str], images_MHW: np.ndarray, network: nn.Module) -> FilterReference:
         """The reference of uint8 training images and a segmenter.
 
         Raises:
@@ -76,7 +76,7 @@ class GateReference:
         save_tensors(path, tensors, {"case_ids": self.case_ids})
 
     @classmethod
-    def load(cls, path: Path) -> GateReference:
+    def load(cls, path: Path) -> FilterReference:
         """Read what :meth:`write` wrote.
 
         Raises:
@@ -87,7 +87,7 @@ class GateReference:
             tensors = [found[name] for name in ("features", "scale", "pictures")]
         except (Damaged, KeyError) as error:
             raise InputError(
-                f"{path}: not the training images of a gate ({error}); delete it and run what "
+                f"{path}: not the training images of a filter ({error}); delete it and run what "
                 "makes it again (`stdiff filter calibrate`)"
             ) from error
         return cls(case_ids, *tensors)

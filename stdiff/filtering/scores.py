@@ -1,7 +1,7 @@
-"""The quality gate: scores of generated images, thresholds from real ones, and the verdicts.
+"""The quality filter: scores of generated images, thresholds from real ones, and the verdicts.
 
 An image is rejected where a score lies beyond what real held-out images show. The row stays in its
-shard: scores, verdict and reasons stand in the column ``gate`` of the case table.
+shard: scores, verdict and reasons stand in the column ``filter`` of the case table.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Threshold:
 
 
 def scores_of(rows: Sequence[Mapping[str, Any]], measures: Measures) -> list[dict[str, Any]]:
-    """The score fields of ``gate`` for case rows with image and mask, each row by itself.
+    """The score fields of ``filter`` for case rows with image and mask, each row by itself.
 
     Scores are rounded to float32, as the table stores them; one that cannot be measured is None.
     """
@@ -149,7 +149,7 @@ def _threshold(
 
 
 def judged(scores: Mapping[str, Any], thresholds: Mapping[str, Threshold]) -> dict[str, Any]:
-    """A whole ``gate`` cell: the scores, the verdict, and the names of the scores that failed."""
+    """A whole ``filter`` cell: the scores, the verdict, and the names of the scores that failed."""
     reasons = [name for name in REJECTED if thresholds[name].rejects(scores[name])]
     return {**scores, "accepted": not reasons, "reasons": reasons}
 

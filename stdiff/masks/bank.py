@@ -70,9 +70,13 @@ class MaskBank:
     def __len__(self) -> int:
         return len(self.masks)
 
+    def pixels(self) -> np.ndarray:
+        """(N, height, width) uint8 masks, 0 or 255, sorted by case_id."""
+        return np.stack([decode_png(mask.png) for mask in self.masks])
+
     def known_lesions(self) -> KnownLesions:
         """The lesions that new masks must not copy."""
-        return KnownLesions([decode_png(mask.png) for mask in self.masks])
+        return KnownLesions(self.pixels())
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -20,7 +18,7 @@ from stdiff.datasets.pixels import read_picture
 from stdiff.report.canvas import COLOURS, write_figure
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.splitting.groups import area_fraction
-from stdiff.table.streaming import evenly_spread
+from stdiff.table.streaming import evenly_spread, iterate_rows
 
 _DESCRIPTORS = (
     *("shape", "orientation", "margin", "echo_pattern"),
@@ -159,13 +157,10 @@ def _pairs_to_show(pairs: pd.DataFrame, pathology: pd.Series) -> pd.DataFrame:
 
 
 def _cells(tables: Sequence[Path], pairs: pd.DataFrame, column: str) -> pd.Series:
-    """One column of the pairs' cases by case_id; no other row is read."""
-    ids = sorted({*pairs["case_a"], *pairs["case_b"]})
-    rows = [
-        pq.read_table(table, columns=["case_id", column], filters=[("case_id", "in", ids)])
-        for table in tables
-    ]
-    return pa.concat_tables(rows).to_pandas().set_index("case_id")[column]
+    """One column of the pairs' cases by case_id; no other row is kept."""
+    ids = {*pairs["case_a"], *pairs["case_b"]}
+    rows = (row for table in tables for row in iterate_rows(table, ("case_id", column)))
+    return pd.Series({r["case_id"]: r[column] for r in rows if r["case_id"] in ids}, dtype=object)
 
 
 def quarantine_montage(quarantine: pd.DataFrame, root: Path, out: Path) -> int:

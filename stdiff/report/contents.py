@@ -23,7 +23,7 @@ from stdiff.masks.prior import Prior
 from stdiff.report import figures, mask_figures
 from stdiff.report.canvas import embedded
 from stdiff.report.collections import collection_contents
-from stdiff.report.filter_summary import gate_contents
+from stdiff.report.filter_summary import filter_contents
 from stdiff.report.gain_figures import forest_plot, learning_curves
 from stdiff.report.headlines import headlines
 from stdiff.report.tables import (
@@ -37,6 +37,7 @@ from stdiff.report.tables import (
 from stdiff.runtime.files import read_json
 from stdiff.table.cohort import read_splits
 from stdiff.table.label_budget import LabelBudget
+from stdiff.table.parquet import read_parquet
 
 _PACKAGES = (
     *("stdiff", "torch", "diffusers", "transformers", "segmentation-models-pytorch", "monai"),
@@ -61,7 +62,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
     have_cases = splits.is_file() and all(path.is_file() for path in cases)
     roles = read_splits(splits, config.split.fold) if have_cases else None
     quarantined = {
-        name: pd.read_parquet(path) for name, path in quarantine.items() if path.is_file()
+        name: read_parquet(path).to_pandas() for name, path in quarantine.items() if path.is_file()
     }
     steps = steps_table(run / "benchmarks")
     return {
@@ -102,7 +103,7 @@ def _collection(
 ) -> dict[str, Any]:
     """Contents of one collection."""
     table, pairs = run / "cases" / f"{name}.parquet", run / "duplicates.parquet"
-    known = pd.read_parquet(pairs) if pairs.is_file() else None
+    known = read_parquet(pairs).to_pandas() if pairs.is_file() else None
     found = found_in_run(name, table, known, quarantine)
     return collection_contents(found, tables, config.raw_folder(name), folder)
 
@@ -181,7 +182,9 @@ def _corpus(
     contents: dict[str, Any] = {
         "labels": labels,
         "shards": (len(shards), len(named)),
-        "gate": gate_contents(home / "gate.json", shards, folder / f"gate_labels{labels.slug}.png"),
+        "filter": filter_contents(
+            home / "filter.json", shards, folder / f"filter_labels{labels.slug}.png"
+        ),
         "evaluation": None,
         "samples": None,
         "sheet": None,

@@ -17,13 +17,13 @@ from stdiff.table.streaming import count_rows, is_rejected, is_synthetic, spread
 
 _COLUMNS = 8
 _LINE_LENGTH = 34
-_SHOWN = ("case_id", "image", "mask", "caption", "flags", "model_sha256", "gate")
+_SHOWN = ("case_id", "image", "mask", "caption", "flags", "model_sha256", "filter")
 
 
 def corpus_sheet(shards: Sequence[Path], count: int, out: Path) -> None:
     """Images evenly spread over a corpus, each with its mask's outline and its caption below.
 
-    None is picked: what the gate rejected is shown too, in another colour and with the reasons.
+    None is picked: what the filter rejected is shown too, in another colour and with the reasons.
 
     Args:
         shards: of one corpus, in order (any case tables will do).
@@ -86,7 +86,7 @@ def _show(axes: Axes, row: dict[str, Any]) -> None:
     caption = textwrap.fill(row["caption"] or "", _LINE_LENGTH)
     axes.set_xlabel(caption, fontsize=6)
     if is_rejected(row):
-        reasons = ", ".join(row["gate"]["reasons"] or ())
+        reasons = ", ".join(row["filter"]["reasons"] or ())
         axes.set_title(
             textwrap.fill(f"rejected: {reasons}", _LINE_LENGTH), fontsize=6, color=COLOURS[1]
         )

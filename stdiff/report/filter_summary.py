@@ -1,4 +1,4 @@
-"""What the quality gate accepted of a corpus, and why it rejected the rest."""
+"""What the quality filter accepted of a corpus, and why it rejected the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stdiff.filtering.scores import REJECTED
 from stdiff.report.canvas import COLOURS, embedded, write_figure
 from stdiff.report.tables import records_table
 from stdiff.runtime.files import read_json
-from stdiff.table.accepted import GateCount, count_gate
+from stdiff.table.accepted import FilterCount, count_filtered
 from stdiff.table.cases import read_cases
 
 _LABELS = {
@@ -32,7 +32,9 @@ _BINS, _PANELS_IN_A_ROW = 40, 4
 _Values = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def gate_contents(thresholds: Path, shards: Sequence[Path], figure: Path) -> dict[str, Any] | None:
+def filter_contents(
+    thresholds: Path, shards: Sequence[Path], figure: Path
+) -> dict[str, Any] | None:
     """The page's part on one corpus: counts, a table by reason, and a picture of the scores.
 
     Args:
@@ -48,10 +50,10 @@ def gate_contents(thresholds: Path, shards: Sequence[Path], figure: Path) -> dic
     """
     if not thresholds.is_file() or not shards:
         return None
-    found, cells = read_json(thresholds), list(read_cases(shards, ["gate"])["gate"])
+    found, cells = read_json(thresholds), list(read_cases(shards, ["filter"])["filter"])
     if not any(cell is not None for cell in cells):
         return None
-    count = count_gate(cells)
+    count = count_filtered(cells)
     judged = [cell for cell in cells if cell is not None]
     values: _Values = {
         name: (_known(found["held_out"][name]), _known(cell[name] for cell in judged))
@@ -73,7 +75,9 @@ def _known(scores: Any) -> np.ndarray:
     return np.array([score for score in scores if score is not None], dtype=float)
 
 
-def _reasons(values: _Values, thresholds: dict[str, Any], count: GateCount) -> list[dict[str, Any]]:
+def _reasons(
+    values: _Values, thresholds: dict[str, Any], count: FilterCount
+) -> list[dict[str, Any]]:
     """One record a score: its threshold, and what it rejects of real and of generated images."""
     records = []
     for name, (real, made) in values.items():

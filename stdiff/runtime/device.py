@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import torch
 
+from stdiff.runtime.locks import file_lock
+
 # Kept open until the process ends, and with them the claims.
-_CLAIMS: list[IO[str]] = []
+_CLAIMS: list[ExitStack] = []
 
 
 @cache
@@ -49,14 +50,10 @@ def claim(names: Sequence[str], folder: Path | None = None) -> int:
     said = False
     while True:
         for position, name in enumerate(names):
-            lock = (folder / f"{name}.lock").open("w")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                continue
-            _CLAIMS.append(lock)
-            return position
+            with ExitStack() as claim:
+                if claim.enter_context(file_lock(folder / f"{name}.lock")):
+                    _CLAIMS.append(claim.pop_all())
+                    return position
         if not said:
             print(f"all {len(names)} devices are in use by other processes of stdiff; waiting")
             said = True

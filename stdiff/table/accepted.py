@@ -1,6 +1,6 @@
-"""Which rows of a corpus downstream steps take: those that the gate accepted.
+"""The rows of a corpus that downstream steps use: those the filter accepted.
 
-A table that was never gated (real cases, a corpus made elsewhere) is taken whole.
+All rows of a table that was never filtered (real cases, a corpus from elsewhere) are used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import pandas as pd
 from stdiff.runtime.files import InputError, UnusableFile
 from stdiff.table.cases import read_cases
 from stdiff.table.shard_list import SHARD_LIST
+from stdiff.table.verdicts import lacks_verdicts
 
-# What downstream steps choose rows by.
+# Columns that downstream steps select rows by.
 LISTED = ["case_id", "sample_index", "pathology", "birads"]
 
 
 @dataclass(frozen=True)
-class GateCount:
-    """Images of a corpus, and what the gate made of them."""
+class FilterCount:
+    """Numbers of generated, accepted and rejected images of a corpus."""
 
     made: int
     accepted: int
@@ -34,14 +35,14 @@ class GateCount:
         return f"{self.accepted} of {self.made} accepted; rejected for {reasons or 'nothing'}"
 
 
-def is_accepted(gate: dict[str, Any] | None) -> bool:
-    """Whether a row with this ``gate`` cell is used downstream."""
-    return gate is None or bool(gate["accepted"])
+def is_accepted(verdict: dict[str, Any] | None) -> bool:
+    """Whether a row with this ``filter`` cell is used downstream."""
+    return verdict is None or bool(verdict["accepted"])
 
 
-def count_gate(cells: Sequence[dict[str, Any] | None]) -> GateCount:
-    """Count the ``gate`` cells of a corpus; the most frequent reason first."""
-    return GateCount(
+def count_filtered(cells: Sequence[dict[str, Any] | None]) -> FilterCount:
+    """Count the ``filter`` cells of a corpus; the most frequent reason first."""
+    return FilterCount(
         made=len(cells),
         accepted=sum(map(is_accepted, cells)),
         rejected_for=_most_frequent_first(_reasons(cells)),
@@ -50,14 +51,14 @@ def count_gate(cells: Sequence[dict[str, Any] | None]) -> GateCount:
 
 @dataclass(frozen=True)
 class Accepted:
-    """The accepted images of a corpus; their pixels are read only when they are asked for."""
+    """The accepted images of a corpus; pixels are read by :meth:`rows` only."""
 
-    listed: pd.DataFrame  # columns LISTED, and where the row stands: number of its shard, and in it
-    count: GateCount
+    listed: pd.DataFrame  # columns LISTED, number of the shard and row in it
+    count: FilterCount
     shards: tuple[Path, ...]
 
     def rows(self, listed: pd.DataFrame) -> pd.DataFrame:
-        """Whole case rows of these listed ones, in their order; one shard is held at a time."""
+        """All columns of these listed rows, in their order; one shard is in memory at a time."""
         parts = []
         for shard, of_shard in listed.groupby("shard"):
             whole = read_cases(self.shards[shard])
@@ -69,14 +70,14 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
     """The accepted images of a corpus, in the order of its shards.
 
     Raises:
-        InputError: a table that cannot be read, no row at all, or none that was accepted.
+        InputError: a table cannot be read, or there is no accepted row.
     """
     _refuse_missing(corpus)
     made, reasons, parts = 0, Counter(), []
     for number, path in enumerate(corpus):
-        rows = read_cases(path, [*LISTED, "gate"])
-        made, accepted = made + len(rows), rows["gate"].map(is_accepted).astype(bool)
-        reasons.update(_reasons(rows["gate"]))
+        rows = read_cases(path, [*LISTED, "filter"])
+        made, accepted = made + len(rows), rows["filter"].map(is_accepted).astype(bool)
+        reasons.update(_reasons(rows["filter"]))
         parts.append(
             rows[LISTED].assign(shard=number, row=range(len(rows))).loc[accepted.to_numpy()]
         )
@@ -86,27 +87,30 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
             "generate` or `stdiff filter apply` wrote"
         )
     listed = pd.concat(parts, ignore_index=True)
-    count = GateCount(made, len(listed), _most_frequent_first(reasons))
+    count = FilterCount(made, len(listed), _most_frequent_first(reasons))
     if listed.empty:
         raise InputError(
-            f"the gate accepted none of the corpus' {made} images (rejected for "
+            f"the filter accepted none of the corpus' {made} images (rejected for "
             + ", ".join(f"{reason}: {n}" for reason, n in count.rejected_for.items())
-            + "); train the generator for longer, or turn the scores off that reject them, e.g. "
-            f"corpus: {{gate: {{{next(iter(count.rejected_for))}: null}}}}"
+            + "); train the generator for longer, or switch off the scores that reject, e.g. "
+            f"corpus: {{filter: {{{next(iter(count.rejected_for))}: null}}}}"
         )
     return Accepted(listed, count, tuple(corpus))
 
 
 def _refuse_missing(corpus: Sequence[Path]) -> None:
-    """Say how to have shards made again: a workflow looks for them once their list is gone."""
-    absent = [Path(shard) for shard in corpus if not Path(shard).is_file()]
+    """Refuse missing files, and name the list to delete: the workflow then makes them again."""
+    absent = [Path(s) for s in corpus if not Path(s).is_file() or lacks_verdicts(s)]
     if not absent:
         return
-    found = f"{len(absent)} shard(s) that are not there, e.g. {absent[0].name}"
+    found = f"{len(absent)} shard(s) that are not there or not filtered, e.g. {absent[0].name}"
     shards = absent[0].parent / SHARD_LIST
     if shards.is_file():
         raise UnusableFile(f"{shards}: names {found}; delete it and run what makes it again")
-    raise UnusableFile(f"{absent[0].parent}: asked for {found}; make them with `stdiff generate`")
+    raise UnusableFile(
+        f"{absent[0].parent}: has {found}; make them with `stdiff generate`, then `stdiff filter "
+        "apply`"
+    )
 
 
 def _reasons(cells: Iterable[dict[str, Any] | None]) -> Counter[str]:

@@ -1,6 +1,6 @@
-"""The case table: one row an image, real or synthetic, in one Parquet file.
+"""The case table: one row per image, real or synthetic, in one Parquet file.
 
-Harmonizer, mask sampler and generator write it; segmenters and evaluators read nothing else.
+Harmonizer, mask sampler and generator write it; segmenters and evaluators read it.
 `datasets.load_dataset("parquet")`, pandas and duckdb open it as it is.
 """
 
@@ -18,23 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.birads.lexicon import CaptionError, Findings, render
-from stdiff.runtime.files import (
-    InputError,
-    UnusableFile,
-    atomic_write,
-    decode_png,
-    encode_png,
-    unreadable_table,
-)
+from stdiff.runtime.files import InputError, atomic_write, decode_png, encode_png
+from stdiff.table.parquet import read_parquet
+from stdiff.table.verdicts import VERDICT, fill_verdicts, read_verdicts
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TERMS = pa.list_(pa.string())
 _ROW_GROUP = 1000
-# Columns that hold pictures.
+# What messages call such a file, and how to make one.
+KIND, HINT = "case table", "make it with `stdiff harmonize` or `stdiff generate`"
+# Columns that hold images.
 PIXELS = ("image", "mask", "background")
-# With check sums a flipped bit is found when the data are read.
+# With check sums a flipped bit is found on reading.
 WRITING: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
-# Hugging Face's `datasets` decodes what it is told are images.
+# Tells Hugging Face's `datasets` which columns to decode as images.
 _HUGGING_FACE = {"info": {"features": {name: {"_type": "Image"} for name in PIXELS}}}
 
 SCHEMA = pa.schema(
@@ -61,7 +58,7 @@ SCHEMA = pa.schema(
         ("annotated", _TERMS),
         ("caption", pa.string()),
         ("lesion_count", pa.int32()),
-        # Of the largest lesion at native geometry; see stdiff.birads.descriptors.
+        # Measures of the largest lesion at native geometry; see stdiff.birads.descriptors.
         (
             "measures",
             pa.struct(
@@ -95,9 +92,9 @@ SCHEMA = pa.schema(
                 ]
             ),
         ),
-        # What near-duplicates and crops are searched in; see stdiff.near_duplicates.duplicates.
+        # For the search for near-duplicates and crops; see stdiff.near_duplicates.duplicates.
         ("fingerprint", pa.binary()),
-        # Synthetic rows only: everything needed to make this very image again.
+        # Synthetic rows only: everything needed to generate the same image again.
         ("seed", pa.int64()),
         ("sample_index", pa.int64()),
         ("mask_origin", pa.string()),
@@ -106,32 +103,15 @@ SCHEMA = pa.schema(
         ("model_sha256", pa.string()),
         ("sampler", pa.string()),
         ("plan_sha256", pa.string()),
-        # Null of a real row, and of an image not judged yet; see stdiff.filtering.scores.
-        (
-            "gate",
-            pa.struct(
-                [
-                    ("mask_dice", pa.float32()),
-                    ("terms_met", pa.float32()),
-                    ("embedding_distance", pa.float32()),
-                    ("correlation", pa.float32()),
-                    ("saturated_fraction", pa.float32()),
-                    ("contrast_grey", pa.float32()),
-                    ("seam", pa.float32()),
-                    ("nearest_by_embedding", pa.string()),
-                    ("nearest_by_correlation", pa.string()),
-                    ("accepted", pa.bool_()),
-                    ("reasons", _TERMS),
-                ]
-            ),
-        ),
+        # Null for real rows and unfiltered images; of shards it is stored beside them.
+        ("filter", VERDICT),
     ],
     metadata={"stdiff": "case table, version 1", "huggingface": json.dumps(_HUGGING_FACE)},
 )
 
 
 def case_row(**values: Any) -> dict[str, Any]:
-    """A complete row: unnamed columns are null, a name outside the schema is an error."""
+    """A complete row: columns not given are null; an unknown column is a TypeError."""
     unknown = set(values) - set(SCHEMA.names)
     if unknown:
         raise TypeError(f"not columns of the case table: {', '.join(sorted(unknown))}")
@@ -144,9 +124,9 @@ def png_cell(grey_HW: np.ndarray, name: str) -> dict[str, Any]:
 
 
 def write_cases(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write rows (see :func:`case_row`) as one Parquet file, whole or not at all.
+    """Write rows (see :func:`case_row`) as one Parquet file.
 
-    Rows are written as they come, some hundreds in memory at a time.
+    At most 1000 rows are in memory at a time.
     """
     coming = iter(rows)
     with atomic_write(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, **WRITING) as writer:
@@ -170,41 +150,19 @@ def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = Non
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Whole rows of one case table as :func:`write_cases` takes them, nulls as None.
+    """Rows of one case table in the form that :func:`write_cases` takes, nulls as None.
 
     Raises:
-        InputError: as of :func:`read_cases`.
+        InputError: see :func:`read_cases`.
     """
     return _read_one(Path(path), None).to_pylist()
 
 
 def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    if not path.exists():
-        raise UnusableFile(f"{path}: no such case table; make it with `stdiff harmonize`")
-    try:
-        found = pq.read_schema(path).names
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise unreadable_table(path, error) from error
-    missing = [name for name in columns or SCHEMA.names if name not in found]
-    if missing:
-        raise UnusableFile(
-            f"{path}: not a case table: column(s) {', '.join(missing)} missing, "
-            f"found {', '.join(found)}"
-        )
-    wanted = list(columns or SCHEMA.names)
-    schema = pa.schema([SCHEMA.field(name) for name in wanted])
-    try:
-        table = (
-            pq.read_table(path, columns=wanted, page_checksum_verification=True)
-            .select(wanted)
-            .cast(schema)
-        )
-        table.validate(full=True)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise UnusableFile(
-            f"{path}: damaged, or a column is not of the case table's type ({error}); make it again"
-        ) from error
-    return table
+    table = read_parquet(path, columns, types=SCHEMA, kind=KIND, hint=HINT)
+    if "filter" not in table.column_names:
+        return table
+    return fill_verdicts(table, read_verdicts(path))
 
 
 def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
@@ -213,10 +171,10 @@ def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
 
 
 def verify_table(path: Path) -> list[str]:
-    """Every problem of a case table, one line each; empty when it is sound."""
+    """Every problem of a case table, one line each; empty if there is none."""
     cases = read_cases(path)
     problems = [
-        f"{case_id}: case_id stands {count} times"
+        f"{case_id}: case_id occurs {count} times"
         for case_id, count in cases["case_id"].value_counts().items()
         if count > 1
     ]

@@ -1,9 +1,9 @@
 """Which cases a training step may see: by role, and by the label budget.
 
-``splits.parquet`` holds one row a case and fold: its role, and for training cases a
-``label_rank`` in [0, 1): with a share f of the labels the cases with rank < f are labelled, so
-10 % of the labels are a part of 25 %, and those of 100 %. A budget of 40 cases takes the lowest
-ranks that hold 40 annotated lesion cases; all images of a group share a rank, so they may be more.
+``splits.parquet`` holds one row per case and fold: its role, and for training cases a
+``label_rank`` in [0, 1). A budget of a share f labels the cases with rank < f, so smaller budgets
+are subsets of larger ones. A budget of 40 cases takes the lowest ranks that hold 40 annotated
+lesion cases; images of a group share a rank, so there may be a few more.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from stdiff.runtime.files import InputError, UnusableFile, unreadable_table
+from stdiff.runtime.files import InputError
 from stdiff.table.cases import read_cases
 from stdiff.table.label_budget import LabelBudget
+from stdiff.table.parquet import open_parquet
 
 _COLUMNS = ("case_id", "fold", "role", "label_rank")
 _LISTED = 5
@@ -29,24 +28,14 @@ Role = Literal["train", "validation", "test"]
 
 
 def read_splits(path: Path, fold: int = 0) -> pd.DataFrame:
-    """One fold of the table that `stdiff split` wrote; a hold-out is fold 0.
+    """One fold of a table of `stdiff split`; a single hold-out is fold 0.
 
     Raises:
         InputError: missing, not Parquet, without its columns, or without this fold.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UnusableFile(f"{path}: no such file; make it with `stdiff split`")
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        splits = table.to_pandas(ignore_metadata=True)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise unreadable_table(path, error) from error
-    if missing := [name for name in _COLUMNS if name not in splits]:
-        raise UnusableFile(
-            f"{path}: column(s) {', '.join(missing)} missing, found {', '.join(splits.columns)}; "
-            "make it with `stdiff split`"
-        )
+    hint = "make it with `stdiff split`"
+    with open_parquet(path, hint=hint, columns=_COLUMNS) as file:
+        splits = file.read().to_pandas(ignore_metadata=True)
     of_fold = splits[splits["fold"] == fold].reset_index(drop=True)
     if of_fold.empty:
         raise InputError(
@@ -98,7 +87,7 @@ class Cohort:
     def lesion_free_training(self, labels: LabelBudget) -> pd.DataFrame:
         """Training rows within the label budget known to show no lesion, sorted by case_id.
 
-        That an image has no lesion is a label too.
+        Knowing that an image shows no lesion is a label, too.
 
         Raises:
             InputError: no such row, or a case without a split.
@@ -129,7 +118,7 @@ class Cohort:
         return rows.assign(group_id=self.groups_of(rows["case_id"])).reset_index(drop=True)
 
     def groups_of(self, case_ids: pd.Series) -> np.ndarray:
-        """The group of each case, which no split cuts."""
+        """The group of each case; all cases of a group have one role."""
         return self.splits.set_index("case_id")["group_id"].loc[case_ids].to_numpy()
 
     def _within_budget(self, labels: LabelBudget) -> np.ndarray:

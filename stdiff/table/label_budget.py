@@ -1,4 +1,4 @@
-"""How many of the training labels an experiment may use: a share of them, or a number of cases."""
+"""Label budget of an experiment: a share of the training labels, or a number of cases."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class LabelBudget:
         return cls(number, is_percent)
 
     def __str__(self) -> str:
-        """As tables show it."""
+        """Text for tables."""
         return f"{self.number} {'%' if self.is_percent else 'cases'}"
 
     @property
     def slug(self) -> str:
-        """As paths and arms name it: ``10`` or ``40cases``."""
+        """Text for paths and arms: ``10`` or ``40cases``."""
         return str(self.number) if self.is_percent else f"{self.number}cases"
 
     def __lt__(self, other: LabelBudget) -> bool:

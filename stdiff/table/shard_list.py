@@ -1,4 +1,4 @@
-"""The shards of a corpus as one text file, to be given on as ``@FILE``."""
+"""The shards of a corpus as one text file, passed to commands as ``@FILE``."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stdiff.runtime.files import InputError, write_text
+from stdiff.table.verdicts import lacks_verdicts
 
-# Its name, in the folder of the shards.
+# Its name in the folder of the shards.
 SHARD_LIST = "shards.txt"
 _LISTED = 5
 
 
 def write_shard_list(folder: Path, parts: Sequence[str], out: Path) -> None:
-    """Write the path of every part, in the order of the corpus, a line each.
+    """Write the path of every part, one per line, in the order of the corpus.
 
     Args:
-        folder: Of the shards; those of an earlier, larger corpus in it are left out.
-        parts: Names of the shards without ``.parquet``, as ``corpus.parts`` of a configuration.
-        out: Text file to write, whole or not at all.
+        folder: of the shards; shards of an earlier, larger corpus in it are ignored.
+        parts: names of the shards without ``.parquet``, see ``CorpusConfig.parts``.
+        out: text file to write.
 
     Raises:
-        InputError: a part is missing.
+        InputError: a part is missing, or lacks its verdicts although the corpus is filtered.
     """
     shards = [folder / f"{part}.parquet" for part in parts]
-    if absent := [shard.name for shard in shards if not shard.is_file()]:
+    if absent := [s.name for s in shards if not s.is_file() or lacks_verdicts(s)]:
         raise InputError(
-            f"{folder}: {len(absent)} of {len(shards)} shards are missing, e.g. "
+            f"{folder}: {len(absent)} of {len(shards)} shards are missing or not filtered, e.g. "
             f"{', '.join(absent[:_LISTED])}; make them with `snakemake` or `stdiff corpus grow`"
         )
     write_text(out, "".join(f"{shard}\n" for shard in shards))

@@ -1,9 +1,9 @@
-"""Reading case tables and shards of any size, a few rows in memory at a time."""
+"""Reading case tables and shards of any size, at most 256 rows in memory at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stdiff.runtime.files import InputError, unreadable_table
 from stdiff.table.accepted import is_accepted
-from stdiff.table.cases import SCHEMA
+from stdiff.table.cases import HINT, KIND, SCHEMA
+from stdiff.table.parquet import open_parquet
+from stdiff.table.verdicts import fill_verdicts, read_verdicts
 
 _ROWS_AT_ONCE = 256
 
 
-@contextmanager
-def open_table(path: Path) -> Iterator[pq.ParquetFile]:
-    """A case table, to read from.
+def open_table(path: Path) -> AbstractContextManager[pq.ParquetFile]:
+    """A case table to read from, as it is stored (without the verdicts beside it).
 
     Raises:
         InputError: it is missing, no Parquet file, damaged where it is read, or no case table.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such case table")
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if missing := [n for n in SCHEMA.names if n not in file.schema_arrow.names]:
-                raise InputError(
-                    f"{path}: not a case table: column(s) {', '.join(missing)} missing"
-                )
-            yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable_table(path, error) from error
+    return open_parquet(path, kind=KIND, hint=HINT, columns=SCHEMA.names)
 
 
 def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -44,16 +33,20 @@ def iterate_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[d
 
     Args:
         path: the table.
-        columns: their names; ``image.path`` reads no more of ``image`` than its path, which is
-            enough to tell an image from none.
+        columns: their names; ``image.path`` reads the path of ``image`` without its pixels, enough
+            to see whether there is one.
     """
     with open_table(path) as file:
+        judged = columns is None or "filter" in columns
+        verdicts, first = read_verdicts(path) if judged else None, 0
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
-            yield from batch.to_pylist()
+            rows = fill_verdicts(pa.Table.from_batches([batch]), verdicts, first)
+            yield from rows.to_pylist()
+            first += len(rows)
 
 
 def count_rows(paths: Sequence[Path]) -> list[int]:
-    """Rows of each table; nothing but its footer is read."""
+    """Number of rows of each table; reads the footers only."""
     counts = []
     for path in paths:
         with open_table(path) as file:
@@ -66,7 +59,7 @@ def spread_rows(
 ) -> Iterator[dict[str, Any]]:
     """At most ``count`` rows, evenly spread over all tables, from the first row to the last.
 
-    Of the tables that hold none of them nothing but the footer is read.
+    Tables that hold none of them are not read beyond their footer.
     """
     counts = count_rows(paths)
     total = sum(counts)
@@ -91,5 +84,5 @@ def is_synthetic(row: dict[str, Any]) -> bool:
 
 
 def is_rejected(row: dict[str, Any]) -> bool:
-    """Whether the gate turned the row away; one that it has not seen is not rejected."""
-    return not is_accepted(row["gate"])
+    """Whether the filter rejected the row; an unfiltered row is not rejected."""
+    return not is_accepted(row["filter"])

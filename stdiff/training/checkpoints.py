@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from stdiff.runtime.files import InputError, sha256_bytes, write_text
+from stdiff.runtime.locks import file_lock
 from stdiff.runtime.tensor_files import Damaged, Tensors, load_tensors, save_tensors
 
 
@@ -57,12 +57,8 @@ class CheckpointFolder:
                 f"{record}: does not match the name of its folder; restore the file, or remove "
                 f"{path} to train again"
             )
-        with (path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{path}: another process trains here; waiting for it to end")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = f"{path}: another process trains here; waiting for it to end"
+        with file_lock(path / "lock", waiting=waiting):
             yield cls(path)
 
     def save(self, images: int, tensors: Tensors, keep: int) -> None:

@@ -62,32 +62,32 @@ def test_shards_hold_the_plan_and_a_larger_corpus_begins_with_a_smaller_one(
 
 
 def test_rejected_images_are_made_again_under_the_same_plan(folder, tables, tmp_path):
-    shard, gated, plan, again = (tmp_path / f"{n}.parquet" for n in ("0", "gated", "plan1", "r1"))
+    shard, judged, plan, again = (tmp_path / f"{n}.parquet" for n in ("0", "judged", "plan1", "r1"))
     assert run(*shard_command(folder, tables, 2, shard)) == 0
 
     def judge(source, out, rejected):
-        verdict = dict.fromkeys(SCHEMA.field("gate").type.names)
+        verdict = dict.fromkeys(SCHEMA.field("filter").type.names)
         cells = ({**verdict, "accepted": i not in rejected, "reasons": []} for i in range(9))
         rows = zip(read_rows(source), cells, strict=False)
-        write_cases([{**row, "gate": cell} for row, cell in rows], out)
+        write_cases([{**row, "filter": cell} for row, cell in rows], out)
 
     def resample(source, out):
         config = tables["config"]
         assert run("plan", "--config", config, "--resample", source, "--out", out) == 0
         return run(*shard_command(folder, tables, 0, again, out))
 
-    judge(shard, gated, rejected={1})
-    assert resample(gated, plan) == 0
+    judge(shard, judged, rejected={1})
+    assert resample(judged, plan) == 0
     (first,), old = read_rows(again), read_rows(shard)[1]
     assert (first["mask"], first["caption"]) == (old["mask"], old["caption"])
     assert first["image"]["bytes"] != old["image"]["bytes"]
     shards = [tmp_path / f"whole{i}.parquet" for i in range(2)]
     for number, out in enumerate(shards):
         assert run(*shard_command(folder, tables, number, out)) == 0
-    assert verify_corpus([*shards, gated, again], folder / "plan.parquet") == []
+    assert verify_corpus([*shards, judged, again], folder / "plan.parquet") == []
 
-    judge(shard, gated, rejected=())
-    assert resample(gated, plan) == 0
+    judge(shard, judged, rejected=())
+    assert resample(judged, plan) == 0
     assert read_rows(again) == []
     assert run(*shard_command(folder, tables, 1, again, plan)) == 1
 

@@ -49,8 +49,8 @@ def test_a_corpus_is_made_once_and_a_longer_plan_adds_to_it(tmp_path, plan):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda data: data[: len(data) // 2], "cannot be read"),
-        (lambda data: b"", "cannot be read"),
+        (lambda data: data[: len(data) // 2], "not a readable"),
+        (lambda data: b"", "not a readable"),
         (lambda data: data[:400] + bytes([data[400] ^ 4]) + data[401:], ""),
     ],
 )
@@ -140,5 +140,5 @@ def test_a_full_disk_leaves_what_was_whole(tmp_path, plan):
 
 
 def test_an_empty_plan_is_refused(tmp_path):
-    with pytest.raises(InputError, match="a plan of no rows"):
+    with pytest.raises(InputError, match="the plan has no rows"):
         grow(tmp_path / "corpus", plan_of(tmp_path / "none.parquet", 0))

@@ -45,7 +45,7 @@ def planned(count):
 
 
 def made(rows, rejected=()):
-    """The rows with images and verdicts, as generated and gated."""
+    """The rows with images and verdicts, as generated and judged."""
     return [
         row
         | {"image": png_cell(np.full((SIZE, SIZE), row["seed"] % 250, np.uint8), "i")}
@@ -55,7 +55,7 @@ def made(rows, rejected=()):
             "sampler": "{}",
             "plan_sha256": row_sha256(row),
         }
-        | {"gate": REJECTED if row["sample_index"] in rejected else ACCEPTED}
+        | {"filter": REJECTED if row["sample_index"] in rejected else ACCEPTED}
         for row in rows
     ]
 
@@ -76,7 +76,7 @@ def test_a_replacement_asks_for_the_same_with_an_index_and_a_seed_of_its_own(tmp
         assert {n: row[n] for n in PLANNED_COLUMNS if n not in own} == {
             n: first[n] for n in PLANNED_COLUMNS if n not in own
         }
-        assert all(row[name] is None for name in ("image", "gate", "flags", "plan_sha256"))
+        assert all(row[name] is None for name in ("image", "filter", "flags", "plan_sha256"))
     assert len({row["seed"] for row in rows + again}) == 8
     assert verify_table(tmp_path / "replacements.parquet") == []
 
@@ -138,7 +138,7 @@ def test_nothing_rejected_is_an_empty_plan_and_an_empty_shard_of_it(tmp_path):
 
 def test_rows_that_were_not_judged_or_not_planned_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"2 of 2 rows are no judged rows.*syn/00000000"):
-        resampled([row | {"gate": None} for row in made(planned(2))], tmp_path)
+        resampled([row | {"filter": None} for row in made(planned(2))], tmp_path)
     with pytest.raises(InputError, match="1 of 2 rows"):
         rows = made(planned(2), {1})
         resampled([rows[0] | {"sample_index": None}, rows[1]], tmp_path)

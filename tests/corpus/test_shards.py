@@ -129,13 +129,13 @@ def test_missing_repeated_and_mixed_shards_are_found(plan, tmp_path):
     first, second, third = corpus(plan, tmp_path)
     assert "10 of the plan's 22 rows" in "\n".join(verify_corpus([first, third], plan))
     again = written(shard_rows(plan, 0, 10), tmp_path / "again.parquet")
-    assert "row 0 also stands in" in "\n".join(verify_corpus([first, again, second, third], plan))
+    assert "row 0 is also in" in "\n".join(verify_corpus([first, again, second, third], plan))
     written(shard_rows(plan, 10, 20, SeededNoise("b" * 64)), second)
     assert verify_shard(second, plan) == []
     assert "made with 2 values of model_sha256" in "\n".join(
         verify_corpus([first, second, third], plan)
     )
-    assert "cannot be read" in "\n".join(verify_corpus([first, tmp_path / "none.parquet"], plan))
+    assert "no such shard" in "\n".join(verify_corpus([first, tmp_path / "none.parquet"], plan))
 
 
 def _without_image(rows):

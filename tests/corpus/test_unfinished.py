@@ -98,7 +98,7 @@ def test_a_damaged_part_is_made_again(rows, tmp_path, capsys, damage):
         second.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
     assert make(rows, out) == 12 - int(second.stem)
     assert first.stem == "00000000" and int(second.stem) > 0
-    assert (": damaged (" in capsys.readouterr().out) == (damage != "deleted")
+    assert ("not a readable" in capsys.readouterr().out) == (damage != "deleted")
     assert out.read_bytes() == undisturbed(rows, tmp_path)
 
 

@@ -72,9 +72,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     ids = [f"busi/{i:02d}" for i in range(20)]
     write_cases([drawn_row(c, i, i % 2) for i, c in enumerate(ids)], folder / "cases.parquet")
-    gate = {"accepted": True, "mask_dice": 0.9, "reasons": []}
+    verdict = {"accepted": True, "mask_dice": 0.9, "reasons": []}
     made = [
-        drawn_row(f"c/{i}", 100 + i, i % 2, sample_index=i, gate=gate)
+        drawn_row(f"c/{i}", 100 + i, i % 2, sample_index=i, filter=verdict)
         | {"pathology": "benign" if i % 2 else "malignant"}
         for i in range(6)
     ]

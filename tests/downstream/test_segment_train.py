@@ -45,22 +45,22 @@ def test_label_budget_and_corpus_of_a_mixed_arm(tables, tmp_path):
 
 
 def test_rejected_images_are_not_trained_on(tables, tmp_path):
-    verdict = dict.fromkeys(SCHEMA.field("gate").type.names)
+    verdict = dict.fromkeys(SCHEMA.field("filter").type.names)
     accepted = verdict | {"accepted": True, "reasons": []}
     rejected = verdict | {"accepted": False, "reasons": ["seam"]}
-    rows = [drawn_row(f"c/{i}", 100 + i, sample_index=i) | {"gate": accepted} for i in range(6)]
+    rows = [drawn_row(f"c/{i}", 100 + i, sample_index=i) | {"filter": accepted} for i in range(6)]
     # Of a size that cannot be trained on: read, it would be refused.
-    spoilt = [drawn_row("c/6", 106, size_px=16) | {"gate": rejected}]
-    write_cases(rows + spoilt, tmp_path / "gated.parquet")
-    corpus = [tmp_path / "gated.parquet"]
-    table = run(tables, tmp_path / "gated", arm="mixed-50", corpus=corpus)
+    spoilt = [drawn_row("c/6", 106, size_px=16) | {"filter": rejected}]
+    write_cases(rows + spoilt, tmp_path / "judged.parquet")
+    corpus = [tmp_path / "judged.parquet"]
+    table = run(tables, tmp_path / "judged", arm="mixed-50", corpus=corpus)
     assert (table["training_synthetic"] == 6).all()
     run(tables, tmp_path / "plain", arm="mixed-50")
     weights = [
-        (tmp_path / name / "weights.safetensors").read_bytes() for name in ("gated", "plain")
+        (tmp_path / name / "weights.safetensors").read_bytes() for name in ("judged", "plain")
     ]
     assert weights[0] == weights[1]
-    write_cases(spoilt, tmp_path / "gated.parquet")
+    write_cases(spoilt, tmp_path / "judged.parquet")
     with pytest.raises(InputError, match=r"accepted none of the corpus' 1 images .*seam: 1"):
         run(tables, tmp_path / "none", arm="mixed-50", corpus=corpus)
 
@@ -226,7 +226,7 @@ def test_a_corpus_that_is_too_small_is_refused(tables, tmp_path):
 
 
 def test_weights_need_the_verdict_of_the_gate(tables, tmp_path):
-    with pytest.raises(InputError, match=r"weighted, but 6 of its 6 .* run `stdiff gate apply`"):
+    with pytest.raises(InputError, match=r"weighted, but 6 of its 6 .* run `stdiff filter apply`"):
         run(tables, tmp_path, arm="weighted-50")
 
 

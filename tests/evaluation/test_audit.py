@@ -102,8 +102,8 @@ def run(tmp_path, pytestconfig):
         run / "labels4cases/model/stdiff.json", pretrain_cases=TRAIN, finetune_cases=CASES[1:5]
     )
     write_json(run / "labels4cases/mask_prior.json", fitted_on=CASES[1:5])
-    write_json(run / "labels4cases/gate.json", held_out_cases=VALIDATION)
-    write_gate(run, TRAIN)
+    write_json(run / "labels4cases/filter.json", held_out_cases=VALIDATION)
+    write_filter(run, TRAIN)
     write_shard(run, [f"bank:{CASES[2]};flip=1", "curvature", "ellipse"], [None, CASES[0], None])
     write_weights(run, {"labels": CASES[1:5], "images": CASES[5:10], "chosen_on": VALIDATION})
     return run
@@ -117,8 +117,8 @@ def says(name, **values):
     return lambda run: write_json(run / name, **values)
 
 
-def write_gate(run, ids):
-    save_tensors(run / "labels4cases/gate_reference.safetensors", {}, {"case_ids": ids})
+def write_filter(run, ids):
+    save_tensors(run / "labels4cases/filter_reference.safetensors", {}, {"case_ids": ids})
 
 
 def write_shard(run, origins, backgrounds):
@@ -148,7 +148,7 @@ def test_every_part_of_an_innocent_run_is_walked(run):
         "pretrain": (10, 0, 0),
         "labels4cases/model": (10, 4, 0),
         "labels4cases/mask_prior.json": (4, 4, 0),
-        "labels4cases/gate.json": (10, 0, 4),
+        "labels4cases/filter.json": (10, 0, 4),
         "labels4cases/corpus/00000.parquet": (2, 2, 0),
         "segment/unet/mixed-4cases/seed0.safetensors": (9, 4, 4),
     }
@@ -171,8 +171,8 @@ def test_every_part_of_an_innocent_run_is_walked(run):
             says(PRIOR, fitted_on=CASES[14:]),
             "mask_prior",
         ),
-        (lambda r: write_gate(r, CASES[:12]), "gate.json: 2 images that are not for training"),
-        (says("labels4cases/gate.json", held_out_cases=TEST[:1]), "gate.json"),
+        (lambda r: write_filter(r, CASES[:12]), "filter.json: 2 images that are not for training"),
+        (says("labels4cases/filter.json", held_out_cases=TEST[:1]), "filter.json"),
         (lambda r: write_shard(r, [f"bank:{TEST[0]};flip=0"], [None]), "corpus/00000.parquet"),
         (lambda r: write_shard(r, ["ellipse"], [TEST[1]]), "corpus/00000.parquet"),
         (lambda r: write_weights(r, {"labels": TEST[:1]}), "segment/unet/mixed-4cases/seed0"),
@@ -192,7 +192,7 @@ def test_a_guilty_part_is_named_and_nothing_is_written(run, spoil, named, capsys
         (says("autoencoder/stdiff.json"), "autoencoder does not name"),
         (says(MODEL, pretrain_cases=TRAIN), "labels4cases/model does not name"),
         (says(PRIOR, masks=3), "mask_prior.json does not name"),
-        (says("labels4cases/gate.json"), "gate.json does not name"),
+        (says("labels4cases/filter.json"), "filter.json does not name"),
         (
             lambda r: save_file(
                 {"weight": torch.zeros(1)}, r / "segment/unet/mixed-4cases/seed0.safetensors"

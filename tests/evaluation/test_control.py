@@ -222,9 +222,9 @@ def test_only_accepted_images_are_measured(run_folder):
     shards = ["shard0.parquet", "shard1.parquet"]
     expected = evaluate(run_folder, shards)
     rows = read_rows(run_folder / "shard1.parquet")
-    verdict = dict.fromkeys(SCHEMA.field("gate").type.names) | {"reasons": []}
+    verdict = dict.fromkeys(SCHEMA.field("filter").type.names) | {"reasons": []}
     cells = [verdict | {"accepted": accepted} for accepted in (True, False)]
-    twice = [{**row, "gate": cell} for row in rows for cell in cells]
+    twice = [{**row, "filter": cell} for row in rows for cell in cells]
     write_cases(twice, run_folder / "shard1.parquet")
     result = evaluate(run_folder, shards)
     assert (result.pop("generated"), expected.pop("generated")) == (30, 20)

@@ -6,7 +6,7 @@ import time
 from typing import get_args
 
 import pytest
-from small_tables import gated, rows, write, write_splits
+from small_tables import judged, rows, write, write_splits
 
 from stdiff.cli.main import main
 from stdiff.cli.options import Layout
@@ -28,7 +28,7 @@ def chosen(*tables, **options):
 
 def test_rejected_cases_are_left_out_and_those_not_gated_are_not(tmp_path):
     table = rows(5)
-    table[1], table[3] = gated(table[1]), gated(table[3], "mask_dice", "seam")
+    table[1], table[3] = judged(table[1]), judged(table[3], "mask_dice", "seam")
     path = write(table, tmp_path / "a.parquet")
     assert [name[-1] for name, _ in chosen(path)] == list("0124")
     assert [name[-1] for name, _ in chosen(path, rejected_too=True)] == list("01234")
@@ -83,7 +83,7 @@ def test_what_the_message_says_mends_it(tmp_path):
     [
         (lambda table: table + table[:1], "would both be written"),
         (lambda table: [], "nothing to export"),
-        (lambda table: [gated(row, "seam") for row in table], "gate rejected 6"),
+        (lambda table: [judged(row, "seam") for row in table], "filter rejected 6"),
         (
             lambda table: [*table[:-1], {**table[-1], "image": {"bytes": None, "path": "x.png"}}],
             "image holds no bytes",

@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 from PIL import Image
-from small_tables import gated, rows, write, write_splits
+from small_tables import judged, rows, write, write_splits
 
 from stdiff.cli.main import main
 from stdiff.export.export import export_cases
@@ -44,7 +44,7 @@ def test_folders_hold_what_the_tables_held(tmp_path, monkeypatch):
 
 def test_the_csv_says_role_and_verdict_where_they_are_asked_for(tmp_path):
     made = rows(3)
-    made = [gated(made[0]), gated(made[1], "seam"), made[2]]
+    made = [judged(made[0]), judged(made[1], "seam"), made[2]]
     table = write(made + rows(1, "busi", synthetic=False), tmp_path / "a.parquet")
     splits = write_splits({"busi/00000000": "test"}, tmp_path / "splits.parquet")
     options = ["--splits", str(splits), "--rejected-too", "--to", str(tmp_path / "out")]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import yaml
-from small_tables import gated, image_of, mask_of, rows, write, write_splits
+from small_tables import image_of, judged, mask_of, rows, write, write_splits
 
 from stdiff.export import huggingface
 from stdiff.export.export import export_cases
@@ -45,7 +45,7 @@ def test_the_folder_opens_by_its_card(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface, "_ROWS_IN_A_GROUP", 4)
     monkeypatch.setattr(huggingface, "_ROWS_IN_A_FILE", 8)
     made, real = rows(21, first_unlabelled=True), rows(3, "busi", synthetic=False)
-    made[5] = gated(made[5], "seam")
+    made[5] = judged(made[5], "seam")
     paths = [write(made, tmp_path / "made.parquet"), write(real, tmp_path / "real.parquet")]
     roles = {f"busi/{i:08d}": role for i, role in enumerate(("train", "validation", "test"))}
     splits = write_splits(roles, tmp_path / "splits.parquet")

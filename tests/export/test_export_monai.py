@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from monai.data import CacheDataset, DataLoader, load_decathlon_datalist
 from monai.transforms import Compose, LoadImaged, RandFlipd
-from small_tables import gated, image_of, mask_of, rows, write, write_splits
+from small_tables import image_of, judged, mask_of, rows, write, write_splits
 
 from stdiff.export.export import export_cases
 from stdiff.export.selection import Choice
@@ -43,7 +43,7 @@ def test_batches_of_it_can_be_trained_on(tmp_path):
 def test_splits_make_further_lists(tmp_path):
     real = write(rows(3, "busi", synthetic=False), tmp_path / "real.parquet")
     made = rows(2)
-    made[0] = gated(made[0], "seam")
+    made[0] = judged(made[0], "seam")
     roles = {f"busi/{i:08d}": role for i, role in enumerate(("train", "validation", "test"))}
     splits = write_splits(roles, tmp_path / "splits.parquet")
     choice = Choice([real, write(made, tmp_path / "a.parquet")], splits=splits, rejected_too=True)

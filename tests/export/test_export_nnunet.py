@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from small_tables import gated, image_of, mask_of, rows, write, write_splits
+from small_tables import image_of, judged, mask_of, rows, write, write_splits
 
 from stdiff.export.export import export_cases
 from stdiff.export.selection import Choice
@@ -14,7 +14,7 @@ from stdiff.table.cases import png_cell
 @pytest.fixture
 def tables(tmp_path):
     made = rows(4)
-    made[2] = gated(made[2], "seam")
+    made[2] = judged(made[2], "seam")
     real = rows(3, "busi", synthetic=False)
     roles = {f"busi/{i:08d}": role for i, role in enumerate(("train", "validation", "test"))}
     splits = write_splits(roles, tmp_path / "splits.parquet")

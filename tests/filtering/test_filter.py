@@ -1,4 +1,4 @@
-"""The gate of a run: what it is for is rejected, what is like real images is let through."""
+"""The filter of a run: what it is for is rejected, what is like real images is let through."""
 
 import json
 
@@ -15,13 +15,14 @@ from stdiff.cli.main import main
 from stdiff.config.run import load_config
 from stdiff.corpus.plan import row_sha256
 from stdiff.downstream.networks import build_segmenter, save_network
-from stdiff.filtering import filter as gating
-from stdiff.filtering.filter import apply_gate, calibrate_gate
-from stdiff.filtering.reference import GateReference
+from stdiff.filtering import filter as filtering
+from stdiff.filtering.filter import apply_filter, calibrate_filter
+from stdiff.filtering.reference import FilterReference
 from stdiff.filtering.scores import REJECTED
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
 from stdiff.table.cohort import CohortFiles
+from stdiff.table.verdicts import verdicts_path
 
 SIZE = 32
 TRAINING, HELD_OUT = 60, 300
@@ -61,8 +62,8 @@ def row(index, image=None, mask=None, name="busi", **values):
 @pytest.fixture(scope="module")
 def run_files(tmp_path_factory):
     """Tables, weights of a network of the run, thresholds and reference."""
-    folder = tmp_path_factory.mktemp("gating")
-    config = tiny_config(corpus={"count": 12, "shard_size": 4, "gate": EVERY_SCORE})
+    folder = tmp_path_factory.mktemp("filtering")
+    config = tiny_config(corpus={"count": 12, "shard_size": 4, "filter": EVERY_SCORE})
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     rows = [row(index) for index in range(TRAINING + HELD_OUT)]
     write_cases(rows, folder / "cases.parquet")
@@ -73,7 +74,7 @@ def run_files(tmp_path_factory):
     recipe = config.segmentation.segmenters["unet_resnet18"]
     save_network(build_segmenter(recipe), folder / "weights.safetensors", {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gating, "load_segmenter", lambda *_: DarkIsLesion())
+        patch.setattr(filtering, "load_segmenter", lambda *_: DarkIsLesion())
         calibrate(folder)
     return folder
 
@@ -81,7 +82,7 @@ def run_files(tmp_path_factory):
 @pytest.fixture
 def run(run_files, monkeypatch):
     """The run with a segmenter that is known to be right."""
-    monkeypatch.setattr(gating, "load_segmenter", lambda *_: DarkIsLesion())
+    monkeypatch.setattr(filtering, "load_segmenter", lambda *_: DarkIsLesion())
     return run_files
 
 
@@ -94,32 +95,33 @@ def calibrate(folder, out=None, **changes):
     options = {
         "config": load_config(folder / "config.yaml"),
         "cohort": CohortFiles([folder / "cases.parquet"], folder / "splits.parquet"),
-        "out": out / "gate.json",
+        "out": out / "filter.json",
         "reference": out / "reference.safetensors",
         **judge(folder),
     } | changes
-    return calibrate_gate(options.pop("config"), **options)
+    return calibrate_filter(options.pop("config"), **options)
 
 
-def gated(folder, tmp_path, rows, **changes):
-    write_cases(rows, tmp_path / "images.parquet")
+def filtered(folder, tmp_path, rows, **changes):
+    shard = tmp_path / "shard.parquet"
+    write_cases(rows, shard)
     options = {
-        "thresholds": folder / "gate.json",
+        "thresholds": folder / "filter.json",
         "reference": folder / "reference.safetensors",
-        "out": tmp_path / "corpus.parquet",
+        "out": verdicts_path(shard),
         **judge(folder),
     } | changes
     config = load_config(folder / "config.yaml")
-    apply_gate(config, tmp_path / "images.parquet", **options)
-    return read_rows(options["out"])
+    apply_filter(config, shard, **options)
+    return read_rows(shard)
 
 
 def verdicts(folder, tmp_path, rows):
-    return [r["gate"] for r in gated(folder, tmp_path, rows)]
+    return [r["filter"] for r in filtered(folder, tmp_path, rows)]
 
 
 def test_held_out_images_are_rejected_at_about_the_tails(run, tmp_path):
-    found = json.loads((run / "gate.json").read_text())
+    found = json.loads((run / "filter.json").read_text())
     assert (found["training_images"], found["held_out_images"]) == (TRAINING, HELD_OUT)
     for name, limit in found["thresholds"].items():
         assert limit["rejected_held_out"] <= EVERY_SCORE[name] + 1e-9
@@ -170,42 +172,42 @@ def test_blank_white_and_misplaced_images_are_rejected_for_what_they_are(run, tm
 
 def test_rejected_rows_stay_and_nothing_else_of_a_row_changes(run, tmp_path):
     rows = [row(i, name="made", seed=i, sample_index=i, flags=["synthetic"]) for i in range(6)]
-    written = gated(run, tmp_path, rows)
-    assert [{**r, "gate": None} for r in written] == rows
-    assert not any(r["gate"]["accepted"] for r in written)
-    first = (tmp_path / "corpus.parquet").read_bytes()
-    assert gated(run, tmp_path, rows) == written
-    assert (tmp_path / "corpus.parquet").read_bytes() == first
+    written = filtered(run, tmp_path, rows)
+    assert [{**r, "filter": None} for r in written] == rows
+    assert not any(r["filter"]["accepted"] for r in written)
+    first = (tmp_path / "shard.filter.json").read_bytes()
+    assert filtered(run, tmp_path, rows) == written
+    assert (tmp_path / "shard.filter.json").read_bytes() == first
     # A shard that has been judged already is judged anew.
-    assert gated(run, tmp_path, [{**r, "gate": r["gate"] | {"seam": 9.0}} for r in written]) == (
-        written
-    )
+    assert filtered(
+        run, tmp_path, [{**r, "filter": r["filter"] | {"seam": 9.0}} for r in written]
+    ) == (written)
 
 
 def test_verdicts_do_not_depend_on_order_or_shard(run, tmp_path):
     rows = [row(index, name="made") for index in range(500, 570)]
-    together = {r["case_id"]: r["gate"] for r in gated(run, tmp_path, rows)}
-    apart = gated(run, tmp_path, rows[::-1][:33]) + gated(run, tmp_path, rows[::-1][33:])
+    together = {r["case_id"]: r["filter"] for r in filtered(run, tmp_path, rows)}
+    apart = filtered(run, tmp_path, rows[::-1][:33]) + filtered(run, tmp_path, rows[::-1][33:])
     assert len(apart) == 70
     for r in apart:
         expected = together[r["case_id"]]
-        assert r["gate"]["reasons"] == expected["reasons"]
+        assert r["filter"]["reasons"] == expected["reasons"]
         for name in REJECTED:
-            assert r["gate"][name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6)
+            assert r["filter"][name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6)
 
 
 def test_an_empty_shard_stays_empty(run, tmp_path):
-    assert gated(run, tmp_path, []) == []
+    assert filtered(run, tmp_path, []) == []
 
 
 def test_reference_is_read_as_it_was_written(run, tmp_path):
-    known = GateReference.load(run / "reference.safetensors")
+    known = FilterReference.load(run / "reference.safetensors")
     assert known.case_ids == [f"busi/{index:05d}" for index in range(TRAINING)]
     images = np.stack([lesion_scene(index, SIZE)[0] for index in range(TRAINING)])
     distances = []
     for index in range(TRAINING):
         others = np.delete(np.arange(TRAINING), index)
-        both = GateReference(
+        both = FilterReference(
             [known.case_ids[k] for k in others],
             known.features_KD[np.concatenate([others, others + TRAINING])],
             known.scale_D,
@@ -222,18 +224,18 @@ def test_nothing_to_calibrate_with_is_refused_unless_nothing_is_to_be_rejected(r
     cohort = CohortFiles([run / "cases.parquet"], tmp_path / "splits.parquet")
     with pytest.raises(InputError, match=r"none of the 360 cases .* raise split\.validation"):
         calibrate(run, tmp_path, cohort=cohort)
-    assert not (tmp_path / "gate.json").exists()
-    off = tiny_config(corpus={"count": 12, "shard_size": 4, "gate": dict.fromkeys(REJECTED)})
+    assert not (tmp_path / "filter.json").exists()
+    off = tiny_config(corpus={"count": 12, "shard_size": 4, "filter": dict.fromkeys(REJECTED)})
     calibrate(run, tmp_path, cohort=cohort, config=off)
-    found = json.loads((tmp_path / "gate.json").read_text())
+    found = json.loads((tmp_path / "filter.json").read_text())
     assert {limit["threshold"] for limit in found["thresholds"].values()} == {None}
 
 
 def test_too_few_images_for_a_tail_are_told(run, tmp_path):
-    config = tiny_config(corpus={"count": 12, "shard_size": 4, "gate": {"correlation": 0.001}})
+    config = tiny_config(corpus={"count": 12, "shard_size": 4, "filter": {"correlation": 0.001}})
     said = calibrate(run, tmp_path, config=config)
     assert "the worst of 300 (too few for a tail of 0.001)" in said
-    limits = json.loads((tmp_path / "gate.json").read_text())["thresholds"]
+    limits = json.loads((tmp_path / "filter.json").read_text())["thresholds"]
     assert limits["correlation"]["extreme"] and limits["correlation"]["rejected_held_out"] == 0
     assert not limits["mask_dice"]["extreme"]
 
@@ -246,17 +248,17 @@ def test_damaged_rows_never_enter_a_corpus(run, tmp_path):
     other_mask = {**whole, "case_id": "syn/other", "mask": row(902)["mask"]}
     write_cases([whole], tmp_path / "images.parquet")
     options = {
-        "thresholds": run / "gate.json",
+        "thresholds": run / "filter.json",
         "reference": run / "reference.safetensors",
-        "out": tmp_path / "out.parquet",
+        "out": tmp_path / "images.filter.json",
         **judge(run),
     }
     config = load_config(run / "config.yaml")
-    apply_gate(config, tmp_path / "images.parquet", **options)
-    (tmp_path / "out.parquet").unlink()
+    apply_filter(config, tmp_path / "images.parquet", **options)
+    (tmp_path / "images.filter.json").unlink()
     write_cases([whole, broken, other_mask], tmp_path / "images.parquet")
     with pytest.raises(InputError, match="2 row.s. are damaged") as refused:
-        apply_gate(config, tmp_path / "images.parquet", **options)
+        apply_filter(config, tmp_path / "images.parquet", **options)
     assert "syn/00901: image cannot be decoded" in str(refused.value)
     assert "syn/other: mask, caption or seed are not those" in str(refused.value)
     # A bit that flips within the file is found by its check sums.
@@ -265,45 +267,47 @@ def test_damaged_rows_never_enter_a_corpus(run, tmp_path):
     data[data.index(b"IHDR") + 9] ^= 1
     (tmp_path / "images.parquet").write_bytes(bytes(data))
     with pytest.raises(InputError, match="damaged"):
-        apply_gate(config, tmp_path / "images.parquet", **options)
-    assert not (tmp_path / "out.parquet").exists()
+        apply_filter(config, tmp_path / "images.parquet", **options)
+    assert not (tmp_path / "images.filter.json").exists()
 
 
 def test_what_does_not_fit_is_refused(run, tmp_path):
     rows = [row(3, name="made")]
     (tmp_path / "other.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match=r"other\.safetensors: SHA-256 is .* were set with"):
-        gated(run, tmp_path, rows, weights=tmp_path / "other.safetensors")
-    (tmp_path / "gate.json").write_text('{"thresholds": {}}')
-    for thresholds in (tmp_path / "gate.json", tmp_path / "none.json", run / "cases.parquet"):
-        with pytest.raises(InputError, match="not the thresholds of a gate"):
-            gated(run, tmp_path, rows, thresholds=thresholds)
-    for reference in (run / "weights.safetensors", tmp_path / "none", run / "gate.json"):
-        with pytest.raises(InputError, match="not the training images of a gate"):
-            gated(run, tmp_path, rows, reference=reference)
+        filtered(run, tmp_path, rows, weights=tmp_path / "other.safetensors")
+    (tmp_path / "filter.json").write_text('{"thresholds": {}}')
+    for thresholds in (tmp_path / "filter.json", tmp_path / "none.json", run / "cases.parquet"):
+        with pytest.raises(InputError, match="not the thresholds of a filter"):
+            filtered(run, tmp_path, rows, thresholds=thresholds)
+    for reference in (run / "weights.safetensors", tmp_path / "none", run / "filter.json"):
+        with pytest.raises(InputError, match="not the training images of a filter"):
+            filtered(run, tmp_path, rows, reference=reference)
     with pytest.raises(InputError, match=r"1 of 2 rows have no image or no mask \(made/00004\)"):
-        gated(run, tmp_path, [*rows, row(4, name="made") | {"image": None}])
-    assert not (tmp_path / "corpus.parquet").exists()
+        filtered(run, tmp_path, [*rows, row(4, name="made") | {"image": None}])
+    with pytest.raises(InputError, match=r"--out .*other\.json: expected .*shard\.filter\.json"):
+        filtered(run, tmp_path, rows, out=tmp_path / "other.json")
+    assert not (tmp_path / "shard.filter.json").exists()
 
 
 def test_through_the_command_line_with_a_network(run_files, tmp_path, capsys):
     run = run_files
     common = ["--config", run / "config.yaml", "--segmenter", "unet_resnet18"]
     common += ["--weights", run / "weights.safetensors", "--reference", tmp_path / "r.safetensors"]
-    calibrating = ["calibrate", "--cases", run / "cases.parquet", "--out", tmp_path / "gate.json"]
+    calibrating = ["calibrate", "--cases", run / "cases.parquet", "--out", tmp_path / "filter.json"]
     calibrating += ["--splits", run / "splits.parquet"]
     assert main([str(a) for a in ("filter", *calibrating, *common)]) == 0
     assert f"{HELD_OUT} held-out and {TRAINING} training images" in capsys.readouterr().out
     write_cases([row(5), row(900)], tmp_path / "images.parquet")
-    applying = ["apply", tmp_path / "images.parquet", "--thresholds", tmp_path / "gate.json"]
-    applying += ["--out", tmp_path / "c.parquet"]
+    applying = ["apply", tmp_path / "images.parquet", "--thresholds", tmp_path / "filter.json"]
+    applying += ["--out", tmp_path / "images.filter.json"]
     assert main([str(a) for a in ("filter", *applying, *common)]) == 0
     assert "images.parquet: 1 of 2 accepted" in capsys.readouterr().out
-    copy, _ = read_rows(tmp_path / "c.parquet")
-    assert {"embedding_distance", "correlation"} <= set(copy["gate"]["reasons"])
+    copy, _ = read_rows(tmp_path / "images.parquet")
+    assert {"embedding_distance", "correlation"} <= set(copy["filter"]["reasons"])
 
     plan = [str(a) for a in ("plan", "--config", run / "config.yaml", "--out", tmp_path / "p")]
     assert main(plan) == 2
     assert "`plan` needs --cases, --splits, --count, or --resample" in capsys.readouterr().err
-    assert main([*plan, "--resample", str(tmp_path / "c.parquet")]) == 1
+    assert main([*plan, "--resample", str(tmp_path / "images.parquet")]) == 1
     assert "2 of 2 rows are no judged rows of a corpus" in capsys.readouterr().err

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from stdiff.birads.descriptors import derived_terms
 from stdiff.birads.lexicon import Findings
-from stdiff.config.corpus import QualityGateConfig
+from stdiff.config.corpus import FilterConfig
 from stdiff.config.generator import GateConfig
 from stdiff.filtering.scores import REJECTED, Measures, calibrate, judged, scores_of, terms_met
 from stdiff.runtime.files import InputError, UnusableFile
-from stdiff.table.accepted import count_gate, list_accepted
+from stdiff.table.accepted import count_filtered, list_accepted
 from stdiff.table.cases import case_row, png_cell, read_cases, read_rows, write_cases
 from stdiff.table.shard_list import write_shard_list
 
@@ -124,7 +124,7 @@ def test_every_score_is_measured_and_fits_the_table(tmp_path):
     limits = calibrate(scores_of(rows, measures()), OFF | {"contrast_grey": 0.01})
     blank = row(7) | {"image": png_cell(np.full((SIZE, SIZE), 90, np.uint8), "i")}
     cells = [judged(cell, limits) for cell in scores_of([*rows, blank], measures())]
-    written = [{**r, "gate": cell} for r, cell in zip([*rows, blank], cells, strict=True)]
+    written = [{**r, "filter": cell} for r, cell in zip([*rows, blank], cells, strict=True)]
     write_cases(written, tmp_path / "t.parquet")
     assert read_rows(tmp_path / "t.parquet") == written  # float32 and back
     assert set(cells[0]) - {"accepted", "reasons"} == {
@@ -161,22 +161,22 @@ def test_rejected_rows_are_left_out_and_counted(tmp_path):
         judged(scores(**{"nearest_by_embedding": "a", "nearest_by_correlation": "b"} | s), limits)
         for s in ({"seam": 2.0}, {"seam": 0.5}, {"seam": 3.0, "mask_dice": 0.1})
     ]
-    rows = [row(k) | {"gate": cell} for k, cell in enumerate(cells)]
+    rows = [row(k) | {"filter": cell} for k, cell in enumerate(cells)]
     write_cases(rows, tmp_path / "0.parquet")
-    write_cases([row(3)], tmp_path / "own.parquet")  # of another maker, never gated
+    write_cases([row(3)], tmp_path / "own.parquet")  # of another maker, never judged
     write_cases([], tmp_path / "r1.parquet")  # nothing to replace
     names = ("0", "own", "r1")
     accepted = list_accepted([tmp_path / f"{name}.parquet" for name in names])
     count = accepted.count
     assert list(accepted.listed["case_id"]) == ["c/1", "c/3"]
-    of_gate, never_gated = accepted.rows(accepted.listed)["gate"]
-    assert of_gate["seam"] == 0.5 and never_gated is None
+    of_filter, never_judged = accepted.rows(accepted.listed)["filter"]
+    assert of_filter["seam"] == 0.5 and never_judged is None
     assert (count.made, count.accepted) == (4, 2)
     assert list(count.rejected_for.items()) == [("seam", 2), ("mask_dice", 1)]
     assert str(count) == "2 of 4 accepted; rejected for seam 2, mask_dice 1"
     # The shard itself still holds all.
     assert len(read_cases(tmp_path / "0.parquet")) == 3
-    assert count_gate([]).made == 0
+    assert count_filtered([]).made == 0
 
 
 def test_of_a_corpus_only_the_shards_that_are_needed_are_read_whole(tmp_path):
@@ -208,15 +208,17 @@ def test_missing_shards_are_refused_with_the_mend(tmp_path):
 def test_a_corpus_with_nothing_accepted_is_refused_with_the_reasons(tmp_path):
     cell = judged(scores(seam=2.0), calibrate([scores(seam=1.0)], OFF | {"seam": 0.1}))
     cell |= {"nearest_by_embedding": "a", "nearest_by_correlation": "b"}
-    write_cases([row(k) | {"gate": cell} for k in range(3)], tmp_path / "0.parquet")
-    with pytest.raises(InputError, match=r"none of the corpus' 3 .*seam: 3.*gate: \{seam: null\}"):
+    write_cases([row(k) | {"filter": cell} for k in range(3)], tmp_path / "0.parquet")
+    with pytest.raises(
+        InputError, match=r"none of the corpus' 3 .*seam: 3.*filter: \{seam: null\}"
+    ):
         list_accepted([tmp_path / "0.parquet"])
     with pytest.raises(InputError, match="holds no image"):
         list_accepted([])
 
 
 def test_the_configuration_names_every_score_and_no_other():
-    assert list(QualityGateConfig().tails) == list(REJECTED)
+    assert list(FilterConfig().tails) == list(REJECTED)
     for wrong in ({"mask_dice": 0}, {"seam": 0.5}, {"replacement_rounds": -1}, {"sceam": 0.1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            QualityGateConfig(**wrong)
+            FilterConfig(**wrong)

@@ -17,7 +17,7 @@ from stdiff.table.cases import SCHEMA, case_row, png_cell
 
 MADE_WITH = {"model_sha256": "f" * 64, "sampler": '{"steps":2}'}
 CORPUS = "tiny-labels100"
-_GATE = pa.struct([("accepted", pa.bool_()), ("reasons", pa.list_(pa.string()))])
+_FILTER = pa.struct([("accepted", pa.bool_()), ("reasons", pa.list_(pa.string()))])
 
 
 def scene_row(index, **values):
@@ -39,14 +39,14 @@ def scene_row(index, **values):
 
 
 def written(rows, path):
-    schema = SCHEMA if "gate" in SCHEMA.names else SCHEMA.append(pa.field("gate", _GATE))
+    schema = SCHEMA if "filter" in SCHEMA.names else SCHEMA.append(pa.field("filter", _FILTER))
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     return str(path)
 
 
 @pytest.fixture
 def shards(tmp_path):
-    """Two shards of five images; images 2 and 7 were rejected, 9 was not gated."""
+    """Two shards of five images; images 2 and 7 were rejected, 9 was not judged."""
     made = {
         "collection": CORPUS,
         "flags": ["synthetic"],
@@ -54,10 +54,10 @@ def shards(tmp_path):
         "sampler": '{"steps":2}',
     }
     made["mask_origin"] = "bank:busi/benign-0001:flipped"
-    rows = [scene_row(i, gate={"accepted": True, "reasons": []}, **made) for i in range(10)]
-    rows[2]["gate"] = {"accepted": False, "reasons": ["mask_dice"]}
-    rows[7]["gate"] = {"accepted": False, "reasons": ["mask_dice", "seam"]}
-    rows[9]["gate"] = None
+    rows = [scene_row(i, filter={"accepted": True, "reasons": []}, **made) for i in range(10)]
+    rows[2]["filter"] = {"accepted": False, "reasons": ["mask_dice"]}
+    rows[7]["filter"] = {"accepted": False, "reasons": ["mask_dice", "seam"]}
+    rows[9]["filter"] = None
     return [written(rows[i : i + 5], tmp_path / f"{i}.parquet") for i in (0, 5)]
 
 
@@ -153,7 +153,7 @@ def test_simulated_collections_bind_nobody(shards, real, tmp_path):
     assert "*simulated*" in text and "j.dib.2019" not in text
 
 
-def test_a_card_of_an_ungated_corpus_says_so(real, tmp_path):
+def test_a_card_of_an_unfiltered_corpus_says_so(real, tmp_path):
     made = {
         "collection": CORPUS,
         "flags": ["synthetic"],
@@ -162,7 +162,7 @@ def test_a_card_of_an_ungated_corpus_says_so(real, tmp_path):
     }
     shard = written([scene_row(0, **made)], tmp_path / "a.parquet")
     text = card_of(tmp_path, [shard], real)
-    assert "No gate has seen these images" in text and "rejected |" not in text
+    assert "No filter has seen these images" in text and "rejected |" not in text
 
 
 def test_a_card_cannot_be_had_of_anything(shards, real, tmp_path, capsys):

@@ -106,7 +106,7 @@ def write_real_cases(run):
     )
 
 
-def gated(rows):
+def judged(rows):
     """Every fifth image rejected for a seam, one of them for its Dice as well."""
     cells = []
     for row in rows:
@@ -114,7 +114,7 @@ def gated(rows):
         reasons = ["mask_dice"] * (at == 5) + ["seam"] * (at % 5 == 0)
         scores = {"mask_dice": 0.5 + at / 50, "seam": 1 + at / 10, "contrast_grey": 40.0 + at}
         cells.append(scores | {"accepted": not reasons, "reasons": reasons})
-    return [{**row, "gate": cell} for row, cell in zip(rows, cells, strict=True)]
+    return [{**row, "filter": cell} for row, cell in zip(rows, cells, strict=True)]
 
 
 def write_thresholds(path):
@@ -139,8 +139,8 @@ def write_corpus(run, percent):
             table_row(f"demo-labels{percent}/{i:08d}", 1000 * percent + i, sample_index=i)
             for i in range(10 * shard, 10 * shard + 10)
         ]
-        write_cases(gated(rows), home / "corpus" / f"{shard:05d}.parquet")
-    write_thresholds(home / "gate.json")
+        write_cases(judged(rows), home / "corpus" / f"{shard:05d}.parquet")
+    write_thresholds(home / "filter.json")
     write_log(home / "model" / "finetune.jsonl")
     rng = np.random.default_rng(percent)
     features = [rng.normal(size=(count, 4)) for count in (20, 12, 24)]
@@ -360,7 +360,7 @@ def test_measurements_of_the_corpora_equal_the_json(finished, page):
     assert numbers(to_training["median correlation"]) == pytest.approx([expected], abs=5.1e-4)
 
 
-def test_what_the_gate_rejected_is_told_by_reason(page):
+def test_what_the_filter_rejected_is_told_by_reason(page):
     assert page.text.count("16 of 20 generated images were accepted") == len(PERCENTS)
     assert "12 of 16 accepted images, 20 were generated; features of" in page.text
     assert "together reject 12.5 %" in page.text
@@ -384,10 +384,10 @@ def test_a_corpus_that_was_never_judged_has_no_such_part(run, tmp_path):
     for shard in run.glob("labels25/corpus/*.parquet"):
         rows = read_rows(shard)
         shard.unlink()
-        write_cases([{**row, "gate": None} for row in rows], shard)
+        write_cases([{**row, "filter": None} for row in rows], shard)
     write_report(run, tmp_path / "out")
     text = Page((tmp_path / "out" / "index.html").read_text()).text
-    assert "Left out: what the gate accepted (no labels25" in text
+    assert "Left out: what the filter accepted (no labels25" in text
     assert text.count("16 of 20 generated images were accepted") == len(PERCENTS) - 1
 
 
@@ -424,7 +424,7 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
         "dice_by_arm.png",
         "distributions_busi.png",
         "gains.png",
-        *(f"gate_labels{percent}.png" for percent in (100, 25)),
+        *(f"filter_labels{percent}.png" for percent in (100, 25)),
         "learning_curve.png",
         "mask_prior.png",
         "masks.png",
@@ -467,7 +467,7 @@ PARTS = {
     "cases/busi.parquet": "cases by collection",
     "quarantine/busi.parquet": "files left out",
     "labels100/mask_prior.json": "the prior of lesion masks",
-    "labels25/gate.json": "what the gate accepted (no labels25/gate.json",
+    "labels25/filter.json": "what the filter accepted (no labels25/filter.json",
     "labels25/evaluation.json": "no labels25/evaluation.json",
     "labels25/corpus/00001.parquet": "1 of 2 shards are there",
     "benchmarks": "seconds and memory by step",

@@ -114,7 +114,7 @@ def _replace(column, values, kind):
     "change, message",
     [
         (lambda t: t.drop_columns(["mask", "margin"]), r"column\(s\) mask, margin missing, found"),
-        (_replace("height_px", ["tall"], pa.string()), "not of the case table's type"),
+        (_replace("height_px", ["tall"], pa.string()), "not of the type of a case table"),
         (_replace("case_id", [None], pa.string()), "case_id"),
     ],
 )
@@ -189,7 +189,7 @@ def test_repeated_ids_and_several_problems_are_all_listed(tmp_path):
     path = tmp_path / "cases.parquet"
     write_cases([row("twice"), row("twice"), row("bad", width_px=9, caption="")], path)
     problems = verify_table(path)
-    assert "twice: case_id stands 2 times" in problems
+    assert "twice: case_id occurs 2 times" in problems
     assert len([line for line in problems if line.startswith("bad: ")]) == 3
 
 

@@ -33,7 +33,7 @@ def tables(tmp_path):
 
 def test_rows_come_in_order_and_pixels_only_where_asked_for(tables):
     assert count_rows(tables) == [300, 0, 41]
-    light = list(iterate_rows(tables[0], ("case_id", "image.path", "gate")))
+    light = list(iterate_rows(tables[0], ("case_id", "image.path", "filter")))
     assert [row["case_id"] for row in light] == [str(i) for i in range(300)]
     assert [row["image"] is None for row in light] == [i % 3 == 0 for i in range(300)]
     assert light[1]["image"] == {"path": "x.png"}
@@ -65,11 +65,11 @@ def test_what_is_no_case_table_is_refused(tmp_path):
 
 
 def test_a_table_of_an_earlier_version_is_refused_with_what_it_lacks(tmp_path):
-    names = [name for name in SCHEMA.names if name != "gate"]
+    names = [name for name in SCHEMA.names if name != "filter"]
     schema = pa.schema([SCHEMA.field(name) for name in names])
     row = {name: None for name in names} | {"case_id": "a"}
     pq.write_table(pa.Table.from_pylist([row], schema=schema), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"column\(s\) gate missing"):
+    with pytest.raises(InputError, match=r"column\(s\) filter missing"):
         list(iterate_rows(tmp_path / "a.parquet", ("case_id",)))
 
 
@@ -77,6 +77,6 @@ def test_who_made_and_who_rejected_a_row():
     assert is_synthetic({"model_sha256": "a", "flags": None})
     assert is_synthetic({"model_sha256": None, "flags": ["synthetic"]})
     assert not is_synthetic({"model_sha256": None, "flags": ["colour"]})
-    assert is_rejected({"gate": {"accepted": False}})
-    assert not is_rejected({"gate": {"accepted": True}})
-    assert not is_rejected({"gate": None})
+    assert is_rejected({"filter": {"accepted": False}})
+    assert not is_rejected({"filter": {"accepted": True}})
+    assert not is_rejected({"filter": None})

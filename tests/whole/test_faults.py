@@ -31,15 +31,15 @@ PARTS = {
         "finetune/labels100.log",
         (*TABLES, "pretrain"),
     ),
-    "labels100/images/00000.parquet": (
-        "labels100/images/.00000*",
+    "labels100/corpus/00000.parquet": (
+        "labels100/corpus/.00000*",
         "shard/labels100-00000.log",
         ("labels100/model", "labels100/plan/00000.parquet"),
     ),
     "segment/unet_resnet18/mixed-100/seed0.parquet": (
         "state/segment/*mixed*",
         "segment/unet_resnet18-mixed-100-seed0.log",
-        (*TABLES, "labels100/corpus/00000.parquet"),
+        (*TABLES, "labels100/corpus/00000.parquet", "labels100/corpus/00000.filter.json"),
     ),
 }
 

@@ -97,7 +97,7 @@ GAIN = {"audit": 1, "gain": 1, "report": 1, "all": 1}
 CORPUS = {"corpus_list": 1, "corpus_card": 1, "evaluate": 1, "segment": 1, **GAIN}
 TRAINING = {
     **{"split": 1, "autoencoder": 1, "pretrain": 1, "finetune": 1, "mask_prior": 1},
-    **{"gate_thresholds": 1, "shard": 2, "gate": 2, **CORPUS, "segment": 2},
+    **{"filter_thresholds": 1, "shard": 2, "filter": 2, **CORPUS, "segment": 2},
 }
 
 
@@ -147,20 +147,23 @@ def test_an_edit_of_the_code_makes_what_it_changes(project, file, old, new, jobs
             {"segmentation": {"arms": {**ARMS, "first": {"kind": "pretrained"}}}},
             {"segment": 1, **GAIN},
         ),
-        ({"corpus": {"gate": {"mask_dice": 0.2}}}, {"gate_thresholds": 1, "gate": 2, **CORPUS}),
+        (
+            {"corpus": {"filter": {"mask_dice": 0.2}}},
+            {"filter_thresholds": 1, "filter": 2, **CORPUS},
+        ),
         # Replacements are made; what was made before is not made again.
         (
-            {"corpus": {"gate": {"replacement_rounds": 1}}},
-            {"replacements": 2, "replacement_shard": 2, "gate": 2, **CORPUS},
+            {"corpus": {"filter": {"replacement_rounds": 1}}},
+            {"replacements": 2, "replacement_shard": 2, "filter": 2, **CORPUS},
         ),
         # Computed elsewhere, but the same.
         ({"training": {**DEMO["training"], "num_processes": 2}}, {}),
-        ({"sampler": {"steps": 3, "batch": 50}}, {"shard": 2, "gate": 2, **CORPUS}),
-        ({"corpus": {"count": 500}}, {"shard": 3, "gate": 3, **CORPUS}),
+        ({"sampler": {"steps": 3, "batch": 50}}, {"shard": 2, "filter": 2, **CORPUS}),
+        ({"corpus": {"count": 500}}, {"shard": 3, "filter": 3, **CORPUS}),
         # What a plan is drawn from makes other masks.
         (
             {"masks": {"bank": 1, "curvature": 0}},
-            {"shard": 2, "gate": 2, **CORPUS},
+            {"shard": 2, "filter": 2, **CORPUS},
         ),
     ],
     ids=str,
@@ -182,7 +185,7 @@ def test_a_replaced_raw_file_makes_all_again(project):
 def test_a_larger_corpus_makes_only_the_missing_shards(project):
     def images(**changes):
         said = project.snakemake("-n", **changes)
-        return set(re.findall(r"output: .*/images/(\d+)\.parquet", said))
+        return set(re.findall(r"output: .*/corpus/(\d+)\.parquet", said))
 
     assert images(corpus={"count": 500}) == {"00002", "00003", "00004"}
     assert images(corpus={"count": 250}) == {"00002"}
@@ -193,7 +196,7 @@ def test_a_larger_corpus_makes_only_the_missing_shards(project):
 def test_a_dry_run_leaves_the_merged_configuration_and_a_real_one_refreshes_it(project):
     merged = project.made / "config.yaml"
     before = merged.read_text()
-    project.snakemake("-n", corpus={"gate": {"mask_dice": 0.3}})
+    project.snakemake("-n", corpus={"filter": {"mask_dice": 0.3}})
     assert merged.read_text() == before
     project.snakemake(segmentation={"seeds": 2})
     assert "seeds: 2" in merged.read_text()

@@ -21,11 +21,11 @@ RULES = {
 }
 RUNS_NETWORKS = {
     *("autoencoder", "pretrain", "finetune", "distill", "segment", "classify"),
-    *("shard", "replacement_shard", "gate_thresholds", "gate"),
+    *("shard", "replacement_shard", "filter_thresholds", "filter"),
 }
 # Every rule there is has a job in this run.
 DEMO = ("--configfile", "config/demo.yaml", "--config", "run=never_made")
-WITH_REPLACEMENTS = "corpus={count: 150, shard_size: 150, gate: {replacement_rounds: 2}}"
+WITH_REPLACEMENTS = "corpus={count: 150, shard_size: 150, filter: {replacement_rounds: 2}}"
 WITH_CLASSIFIERS = "classification={training: {images: 160, batch: 16}}"
 WITH_DISTILLATION = "training={distill: {images: 960, steps: 3}}"
 

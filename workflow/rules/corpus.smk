@@ -1,5 +1,5 @@
-# One synthetic corpus for each label budget: first the prior of its masks, then its shards.
-# gate.smk judges them.
+# One synthetic corpus for each label budget: first the prior of its masks, then its shards
+# (filtered by filter.smk).
 
 
 rule mask_prior:
@@ -78,8 +78,8 @@ rule mask_realism:
         " --seed {params.seed} --out {output} --threads {threads} 2>&1 | tee -i {log}"
 
 
-# Rows of a plan are drawn one by one, so each shard plans its own: a larger corpus has more shards,
-# and those that there are stay as they are.
+# Each row of a plan depends on its index only, so each shard plans its own rows: a larger corpus
+# adds shards and leaves the existing ones unchanged.
 rule shard:
     input:
         config=ancient(f"{RUN}/config.yaml"),
@@ -89,7 +89,7 @@ rule shard:
         model=f"{RUN}/labels{{labels}}/{GENERATOR}",
     output:
         plan=f"{RUN}/labels{{labels}}/plan/{{shard}}.parquet",
-        images=f"{RUN}/labels{{labels}}/images/{{shard}}.parquet",
+        images=f"{RUN}/labels{{labels}}/corpus/{{shard}}.parquet",
     log:
         f"{RUN}/logs/shard/labels{{labels}}-{{shard}}.log",
     benchmark:
@@ -120,6 +120,7 @@ rule corpus_list:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         shards=lambda w: SHARDS[w.labels],
+        verdicts=lambda w: VERDICTS[w.labels],
     output:
         CORPUS,
     log:

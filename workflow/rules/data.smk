@@ -50,12 +50,12 @@ rule harmonize:
         # Near-duplicates within the collection, which the command keeps beside the table.
         pairs=f"{RUN}/cases/{{collection}}_pairs.parquet",
         quarantine=f"{RUN}/quarantine/{{collection}}.parquet",
-    wildcard_constraints:
-        collection="|".join(CONFIG.collections),
     log:
         f"{RUN}/logs/harmonize/{{collection}}.log",
     benchmark:
         f"{RUN}/benchmarks/harmonize/{{collection}}.tsv"
+    wildcard_constraints:
+        collection="|".join(CONFIG.collections),
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(2000),

@@ -63,7 +63,7 @@ rule audit:
         splits=f"{RUN}/splits.parquet",
         models=expand(f"{RUN}/labels{{labels}}/{GENERATOR}", labels=BUDGETS),
         priors=expand(f"{RUN}/labels{{labels}}/mask_prior.json", labels=BUDGETS),
-        gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
+        filters=expand(f"{RUN}/labels{{labels}}/filter.json", labels=BUDGETS),
         corpora=expand(CORPUS, labels=BUDGETS),
         trainings=PER_CASE_TABLES + CLASSIFIER_TABLES,
     output:

@@ -11,7 +11,7 @@ rule report:
         splits=f"{RUN}/splits.parquet",
         duplicates=f"{RUN}/duplicates.parquet",
         models=expand(f"{RUN}/labels{{labels}}/model", labels=BUDGETS),
-        gates=expand(f"{RUN}/labels{{labels}}/gate.json", labels=BUDGETS),
+        filters=expand(f"{RUN}/labels{{labels}}/filter.json", labels=BUDGETS),
         corpora=expand(CORPUS, labels=BUDGETS),
         evaluations=expand(f"{RUN}/labels{{labels}}/evaluation.json", labels=BUDGETS),
         gain=f"{RUN}/gain.json",

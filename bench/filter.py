@@ -1,7 +1,7 @@
-"""What the quality gate finds: misplaced lesions, copies, seams, at several shares of real images.
+"""Measures the quality filter: misplaced lesions, copies, seams, at several thresholds.
 
-    python bench/gate.py --config C --cases TABLE... --splits S --weights W \\
-        --thresholds gate.json --reference ref.safetensors --images SHARD
+    python bench/filter.py --config C --cases TABLE... --splits S --weights W \\
+        --thresholds filter.json --reference ref.safetensors --images SHARD
 
 Files as `stdiff filter calibrate` takes and writes them; SHARD is one of `stdiff generate`. Images
 that should be rejected are made of generated ones (another image's mask, the mask mirrored), of
@@ -20,7 +20,7 @@ from stdiff.diffusion.decoupling import soft_gate
 from stdiff.downstream.metrics import case_dice
 from stdiff.downstream.networks import load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
-from stdiff.filtering.reference import GateReference
+from stdiff.filtering.reference import FilterReference
 from stdiff.filtering.sanity import seam
 from stdiff.filtering.scores import calibrate
 from stdiff.runtime.randomness import generator
@@ -120,7 +120,7 @@ def main():
     lesions = table[table["image"].notna() & table["mask"].notna() & (table["lesion_count"] > 0)]
     misplaced(network, read_cases(o.images), held_out)
     training = Cohort(lesions, roles).training()
-    copies(network, GateReference.load(o.reference), training, held_out)
+    copies(network, FilterReference.load(o.reference), training, held_out)
     seams(Cohort(lesions, roles).with_role("validation"), config.model.gate, held_out)
 
 

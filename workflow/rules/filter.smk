@@ -1,22 +1,22 @@
-# What is accepted of a corpus: images/ are as they were generated, corpus/ are the same rows with the
-# gate's verdict. Another threshold makes no image again, but for those that replace rejected ones.
-GATE_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
+# Which images of a corpus are accepted: corpus/*.parquet are as generated, *.filter.json beside them
+# the filter's verdicts. Changed thresholds regenerate no image except replacements of rejected ones.
+FILTER_SEGMENTER = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{{labels}}/seed0.safetensors"
 
 
-rule gate_thresholds:
+rule filter_thresholds:
     input:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
         # Of the same label budget, trained on real images.
-        weights=GATE_SEGMENTER,
+        weights=FILTER_SEGMENTER,
     output:
-        thresholds=f"{RUN}/labels{{labels}}/gate.json",
-        reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
+        thresholds=f"{RUN}/labels{{labels}}/filter.json",
+        reference=f"{RUN}/labels{{labels}}/filter_reference.safetensors",
     log:
-        f"{RUN}/logs/gate_thresholds/labels{{labels}}.log",
+        f"{RUN}/logs/filter_thresholds/labels{{labels}}.log",
     benchmark:
-        f"{RUN}/benchmarks/gate_thresholds/labels{{labels}}.tsv"
+        f"{RUN}/benchmarks/filter_thresholds/labels{{labels}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
@@ -26,7 +26,7 @@ rule gate_thresholds:
         code=code_of("stdiff.filtering.filter"),
         fold=CONFIG.split.fold,
         # A function, or the braces of a template would be read as wildcards.
-        tails=lambda _: CONFIG.corpus.gate.tails,
+        tails=lambda _: CONFIG.corpus.filter.tails,
         decoupling=CONFIG.model.gate.model_dump_json(),
         segmenter=SEGMENTERS[0],
     shell:
@@ -36,19 +36,19 @@ rule gate_thresholds:
         " 2>&1 | tee -i {log}"
 
 
-rule gate:
+rule filter:
     input:
         config=ancient(f"{RUN}/config.yaml"),
-        images=f"{RUN}/labels{{labels}}/images/{{part}}.parquet",
-        thresholds=f"{RUN}/labels{{labels}}/gate.json",
-        reference=f"{RUN}/labels{{labels}}/gate_reference.safetensors",
-        weights=GATE_SEGMENTER,
+        shard=f"{RUN}/labels{{labels}}/corpus/{{part}}.parquet",
+        thresholds=f"{RUN}/labels{{labels}}/filter.json",
+        reference=f"{RUN}/labels{{labels}}/filter_reference.safetensors",
+        weights=FILTER_SEGMENTER,
     output:
-        f"{RUN}/labels{{labels}}/corpus/{{part}}.parquet",
+        f"{RUN}/labels{{labels}}/corpus/{{part}}.filter.json",
     log:
-        f"{RUN}/logs/gate/labels{{labels}}-{{part}}.log",
+        f"{RUN}/logs/filter/labels{{labels}}-{{part}}.log",
     benchmark:
-        f"{RUN}/benchmarks/gate/labels{{labels}}-{{part}}.tsv"
+        f"{RUN}/benchmarks/filter/labels{{labels}}-{{part}}.tsv"
     threads: ALL_CORES
     resources:
         mem_mb=grown_mb(4000),
@@ -58,22 +58,23 @@ rule gate:
         code=code_of("stdiff.filtering.filter"),
         segmenter=SEGMENTERS[0],
     shell:
-        "stdiff filter apply {input.images} --config {input.config} --thresholds {input.thresholds}"
+        "stdiff filter apply {input.shard} --config {input.config} --thresholds {input.thresholds}"
         " --reference {input.reference} --segmenter {params.segmenter} --weights {input.weights}"
         " --out {output} --threads {threads} 2>&1 | tee -i {log}"
 
 
-if CONFIG.corpus.gate.replacement_rounds:
+if CONFIG.corpus.filter.replacement_rounds:
+
+    def round_before(w):
+        earlier = int(w.number) - 1
+        return f"{RUN}/labels{w.labels}/corpus/{w.shard}" + (f"r{earlier}" if earlier else "")
 
     rule replacements:
         input:
             config=ancient(f"{RUN}/config.yaml"),
-            # What was rejected in the round before; the shard itself is round 0.
-            shard=lambda w: (
-                f"{RUN}/labels{w.labels}/corpus/{w.shard}"
-                + (f"r{int(w.number) - 1}" if int(w.number) > 1 else "")
-                + ".parquet"
-            ),
+            # The round before; the shard itself is round 0.
+            shard=lambda w: round_before(w) + ".parquet",
+            verdicts=lambda w: round_before(w) + ".filter.json",
         output:
             f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
         log:
@@ -96,7 +97,7 @@ if CONFIG.corpus.gate.replacement_rounds:
             plan=f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
             model=f"{RUN}/labels{{labels}}/{GENERATOR}",
         output:
-            f"{RUN}/labels{{labels}}/images/{{shard}}r{{number}}.parquet",
+            f"{RUN}/labels{{labels}}/corpus/{{shard}}r{{number}}.parquet",
         log:
             f"{RUN}/logs/replacement_shard/labels{{labels}}-{{shard}}r{{number}}.log",
         benchmark:
