@@ -3,7 +3,7 @@
 #   snakemake --cores all                                          the demo, on simulated data
 #   snakemake --cores all --configfile config/busi_cpu.yaml --config data_root=FOLDER
 #
-# Every step is one `stdiff` command; `snakemake -np` shows them, and each can be run by hand.
+# Every step is one `stdiff` command; `snakemake -np` prints them, and each can be run by hand.
 
 from pathlib import Path
 
@@ -36,15 +36,15 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"results/{CONFIG.run}"
-# Every rule that takes config.yaml names it `ancient`: what a rule depends on of it stands in its params.
-# Snakemake does not look at the params of what lies behind a job that must run, so a changed key must
-# not make the job run that writes config.yaml: `onstart` mends it.
+# Rules depend on keys in `params`, not on config.yaml, which they take as `ancient`. A changed key must
+# not rerun the job that writes config.yaml: Snakemake would then rerun all jobs after it without looking
+# at their params. `onstart` updates the file instead.
 MERGED_CONFIG = f"{RUN}/state/config.yaml"
 TABLES = expand(f"{RUN}/cases/{{collection}}.parquet", collection=list(CONFIG.collections))
 BUDGETS = [budget.slug for budget in CONFIG.segmentation.budgets]
 MOST = max(CONFIG.segmentation.budgets).slug
 SEGMENTERS = list(CONFIG.segmentation.segmenters)
-# The segmenter that judges synthetic images has seen real ones only, and as many as there are.
+# The segmenter that judges synthetic images is trained on real images only, with the largest budget.
 JUDGE = f"{RUN}/segment/{SEGMENTERS[0]}/{real_arm(CONFIG)}-{MOST}/seed0"
 # Shards and replacements, and the filter's verdicts beside them; every later step reads both.
 SHARDS, VERDICTS = (
@@ -54,27 +54,25 @@ SHARDS, VERDICTS = (
     }
     for kind in (".parquet", ".filter.json")
 )
-# What makes the corpus: the fine-tuned model, or what was distilled from it.
+# The model that generates the corpus: the fine-tuned one, or the one distilled from it.
 GENERATOR = "distilled" if CONFIG.training.distill else "model"
-# Kinds of mask that the report compares with real ones, where the configuration asks for it.
+# Kinds of mask that the report compares with real ones if masks.compared > 0.
 MASK_KINDS = ["curvature", "bank", "ellipse"]
 COMPARED_MASKS = f"{RUN}/labels{MOST}"
-# A corpus as one file, so that a job that reads it does not depend on each of a thousand shards.
+# A corpus as one file, so that a job that reads it does not have a thousand shards as inputs.
 CORPUS = f"{RUN}/labels{{labels}}/corpus/shards.txt"
-# What a segmenter or classifier is trained on besides the real images.
+# The corpus that a segmenter or classifier of each arm is trained on.
 CORPUS_OF_ARM = {
     name: CORPUS if arm.uses_corpus else [] for name, arm in CONFIG.segmentation.arms.items()
 }
-# Two torch processes side by side on two cores run 3-6 times slower than one after the other.
+# Measured: two torch processes at once on two cores are 3-6 times slower than one after the other.
 ALL_CORES = min(workflow.resource_settings.cores or 8, 16)
 
 
-# Slurm sends SIGTERM to all processes of a job. Only the command shall stop, after saving its state; the
-# shell and `tee` must outlive it, or Slurm would end the job and kill the command too early. A command's
-# output goes to its log only; the logger plugin reads progress and errors from there.
-shell.prefix(
-    "set -euo pipefail; trap : TERM; tee() {{ trap '' TERM; command tee \"$@\" > /dev/null; }}; "
-)
+# Slurm sends SIGTERM to all processes of a job. The command then saves its state; the shell must ignore
+# the signal, or the job would end and the command be killed before it has saved. A command's output goes
+# to its log only; the logger plugin reads progress and errors from there.
+shell.prefix("set -euo pipefail; trap : TERM; ")
 
 
 wildcard_constraints:
@@ -90,7 +88,7 @@ wildcard_constraints:
     repetition=r"\d+",
 
 
-# Done in a second; not worth a job of a cluster.
+# These take a second; not worth a cluster job.
 localrules:
     all,
     merged_config,

@@ -97,4 +97,4 @@ rule gain_over_folds:
         settings=CONFIG.evaluation.model_dump_json(),
         seed=CONFIG.seed,
     shell:
-        "stdiff gain {input.tables} --config {input.config} --out {output} 2>&1 | tee -i {log}"
+        "stdiff gain {input.tables} --config {input.config} --out {output} > {log} 2>&1"

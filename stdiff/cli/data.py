@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,42 @@ app = typer.Typer()
 command = partial(register, app, "Data")
 
 Raw = Annotated[Path, typer.Argument(help="raw folder of the collection")]
+
+
+@command("stdiff init data --out config/mine.yaml")
+def init(
+    folder: Annotated[Path, typer.Argument(help="raw collections, or your own images/ and masks/")],
+    out: Annotated[
+        Path | None, typer.Option(help="configuration to write; default: config/FOLDER.yaml")
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="ask for the name and image size of the run")
+    ] = False,
+) -> None:
+    """Write a commented configuration for the data in a folder and for this machine."""
+    from stdiff.config.suggest import suggest_config
+    from stdiff.datasets.recognise import recognise
+    from stdiff.runtime.files import write_text
+    from stdiff.runtime.machine import this_machine
+
+    root = folder.resolve()
+    run = re.sub(r"[^A-Za-z0-9_-]+", "_", out.stem if out else root.name).strip("_-") or "run"
+    out = out or Path("config") / f"{run}.yaml"
+    if out.exists():
+        raise InputError(f"{out}: exists and is not overwritten; give another name with --out")
+    found, notes = recognise(root)
+    machine = this_machine()
+    for line in (*(f"{one.name}: {one}" for one in found), *notes, f"this machine: {machine}"):
+        print(line)
+    size_px = None
+    if interactive:
+        run = typer.prompt("name of the run", default=run)
+        size_px = typer.prompt("side of the images, px (0: by machine)", type=int, default=0)
+    text, next_command, estimate = suggest_config(
+        found, machine, root, out, run=run, size_px=size_px or None
+    )
+    write_text(out, text)
+    print(f"wrote {out}. Next:\n  {next_command}\n{estimate}")
 
 
 @command("stdiff config --file config/demo.yaml --out config.yaml")

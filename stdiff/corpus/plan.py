@@ -231,7 +231,7 @@ def _parts(plan: Path) -> list[Path]:
 
 
 def row_sha256(row: dict[str, Any]) -> str:
-    """Hex SHA-256 of one row of a plan (column ``plan_sha256``); it does not change as plans grow."""
+    """Hex SHA-256 of a plan's row (column ``plan_sha256``); it does not change as plans grow."""
     planned = {name: row[name] for name in PLANNED_COLUMNS}
     for name in ("mask", "background"):
         planned[name] = row[name] and sha256_bytes(row[name]["bytes"])

@@ -1,1 +1,1 @@
-"""What every step needs: files, randomness, devices, processes, provenance."""
+"""Shared by all steps: files, randomness, devices, processes, provenance."""

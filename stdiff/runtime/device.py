@@ -1,4 +1,4 @@
-"""Where tensors are computed on."""
+"""The device tensors are computed on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from stdiff.runtime.locks import file_lock
 
-# Kept open until the process ends, and with them the claims.
+# Open locks hold the claims until the process ends.
 _CLAIMS: list[ExitStack] = []
 
 
@@ -22,9 +22,8 @@ _CLAIMS: list[ExitStack] = []
 def compute_device() -> torch.device:
     """The GPU of this process, else the CPU.
 
-    Where the scheduler leaves more than one to it (`CUDA_VISIBLE_DEVICES`), it takes one that no
-    other process of ours has, whether they train together or not. Random numbers are drawn on the
-    CPU everywhere, so all start from the same noise.
+    Of several visible GPUs (`CUDA_VISIBLE_DEVICES`), one that no other stdiff process has claimed.
+    Random numbers are drawn on the CPU, so the noise is the same on every device.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -39,11 +38,11 @@ def compute_device() -> torch.device:
 def claim(names: Sequence[str], folder: Path | None = None) -> int:
     """Position of a device that no other process of this machine has claimed; waits for one.
 
-    The claim is a lock of the kernel, so it ends with the process, however that ends.
+    The claim is a kernel lock: it ends with the process, even by kill -9.
 
     Args:
-        names: What tells the devices apart, whatever each process calls them.
-        folder: Of the lock files; all users' temporary one by default.
+        names: unique names of the devices, the same in every process.
+        folder: of the lock files; default: one in the system's temporary folder.
     """
     folder = Path(folder or Path(tempfile.gettempdir()) / f"stdiff-devices-{os.getuid()}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +54,6 @@ def claim(names: Sequence[str], folder: Path | None = None) -> int:
                     _CLAIMS.append(claim.pop_all())
                     return position
         if not said:
-            print(f"all {len(names)} devices are in use by other processes of stdiff; waiting")
+            print(f"all {len(names)} devices are in use by other stdiff processes; waiting")
             said = True
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""Files on disk: whole or not at all, named by content, images decoded with a limit."""
+"""Atomic writes, content hashes, and images decoded with a size limit."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from stdiff.runtime.errors import InputError, UnusableFile
 # Larger than any scanner's frame, small enough that a decompression bomb cannot fill memory.
 MAX_PIXELS = 64_000_000
 
-# The hashes of a folder's files stand in it under this name.
+# File in a folder with the hashes of the others.
 SUMS = "sha256.txt"
 # Left behind by file managers and archivers; no part of any collection.
 CLUTTER = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 def unreadable_table(path: Path, error: Exception) -> UnusableFile:
-    """What is said of a Parquet file that cannot be read."""
+    """The error for a Parquet file that cannot be read."""
     return UnusableFile(
-        f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and run what "
-        "makes it again"
+        f"{path}: not a readable Parquet file ({error}); if it is damaged, delete it and rerun the "
+        "step that made it"
     )
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write a file or a folder under; rename it when done.
+    """Yield a temporary path beside ``path`` to write a file or folder to; rename it when done.
 
-    After a crash ``path`` is either as it was before or complete (between the two renames that
-    replace an existing folder it is absent, its old and new content whole under hidden names).
+    After a crash ``path`` is unchanged or complete. (Between the two renames that replace an
+    existing folder it is absent; old and new content are then complete under hidden names.)
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
         if path.is_dir() and temporary.exists():
-            # Deleting takes time and may be cut short; a rename is not.
+            # Deleting takes time and may be interrupted; a rename may not.
             os.replace(path, old)
         os.replace(temporary, path)
         if old.is_dir():
@@ -67,7 +67,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a UTF-8 text file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -76,18 +76,20 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of the run.
 
     Raises:
-        InputError: it is missing or damaged; or, later, a key is asked for that it lacks.
+        InputError: it is missing or damaged; or, later, on access to a key that it lacks.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; is the run finished?")
     try:
         return _Record(path, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a record in JSON ({error}); make it again") from error
+        raise InputError(
+            f"{path}: not a JSON object ({error}); rerun the step that made it"
+        ) from error
 
 
 class _Record(dict[str, Any]):
-    """What a JSON file says."""
+    """A JSON object whose missing keys name their file."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         super().__init__(values)
@@ -95,8 +97,8 @@ class _Record(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise InputError(
-            f"{self._path}: says nothing of {key!r}; it is of another version of stdiff: remove it "
-            "and make it again"
+            f"{self._path}: key {key!r} is missing; another version of stdiff wrote the file: "
+            "delete it and rerun the step that made it"
         )
 
 
@@ -112,9 +114,9 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_folder(path: Path) -> str:
-    """Hex SHA-256 of the files of a folder, names included, whatever the listing order.
+    """Hex SHA-256 of the names and contents of a folder's files, independent of listing order.
 
-    Logs (``*.jsonl``) and hidden files are left out: speed and time of day are no content.
+    Logs (``*.jsonl``) and hidden files are left out: they hold speeds and times of day.
     """
     digest = hashlib.sha256()
     for name in _content(path):
@@ -123,25 +125,25 @@ def sha256_folder(path: Path) -> str:
 
 
 def _content(folder: Path) -> list[str]:
-    """Names of the files of a folder, but for logs and hidden ones."""
+    """Names of a folder's files without logs and hidden files."""
     files = (p for p in sorted(Path(folder).rglob("*")) if p.is_file())
     kept = (p for p in files if p.suffix != ".jsonl" and not p.name.startswith("."))
     return [p.relative_to(folder).as_posix() for p in kept]
 
 
 def write_sums(folder: Path) -> None:
-    """Write hashes of the files of a folder into it, as ``sha256sum --check sha256.txt`` reads.
+    """Write the hashes of a folder's files into it, in the format of ``sha256sum --check``.
 
-    Of the same files as :func:`sha256_folder`, whose result they are part of.
+    The files are those of :func:`sha256_folder`, whose result depends on the new file too.
     """
     lines = (f"{sha256_file(Path(folder) / name)}  {name}\n" for name in _content(folder))
     write_text(Path(folder) / SUMS, "".join(lines))
 
 
 def differing_files(folder: Path) -> list[str]:
-    """Files of a folder that are no longer what :func:`write_sums` saw, or are gone.
+    """Files of a folder that changed or vanished since :func:`write_sums`.
 
-    None where no sums were written.
+    Empty if no sums were written.
     """
     sums = Path(folder) / SUMS
     lines = sums.read_text(encoding="utf-8", errors="replace") if sums.is_file() else ""
@@ -158,14 +160,14 @@ def encode_png(grey_HW: np.ndarray) -> bytes:
     if grey_HW.dtype != np.uint8 or grey_HW.ndim != 2:
         raise ValueError(f"expected a 2-D uint8 array, got {grey_HW.dtype} {grey_HW.shape}")
     buffer = io.BytesIO()
-    # Speckle has no repeats to search for: looking for runs only (Z_RLE) takes two fifths of the
-    # time and makes no larger file.
+    # Speckle does not repeat: run-length matching only (Z_RLE) took 40 % of the time and made no
+    # larger files.
     Image.fromarray(grey_HW).save(buffer, format="PNG", compress_type=3)
     return buffer.getvalue()
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """(height, width) uint8 array of a PNG's bytes, converted to grey if it is not."""
+    """(height, width) uint8 array of a PNG's bytes, converted to grey if necessary."""
     with _opened(io.BytesIO(data), "PNG") as image:
         return np.asarray(image.convert("L"))
 
@@ -188,14 +190,14 @@ def read_image(path: Path) -> Image.Image:
 
 @contextmanager
 def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """An image whose header is read and whose pixels are few enough to decode."""
+    """An opened image with at most ``MAX_PIXELS`` pixels, not yet decoded."""
     try:
         image = Image.open(source)
     except Image.DecompressionBombError as error:  # Pillow's own limit, above ours
-        raise InputError(f"{name}: {error} At most {MAX_PIXELS} pixels are read") from error
+        raise InputError(f"{name}: {error} The limit is {MAX_PIXELS} pixels") from error
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise InputError(
-                f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
+                f"{name}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS}"
             )
         yield image

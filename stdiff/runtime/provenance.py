@@ -1,4 +1,4 @@
-"""What a step depends on besides its tables, so that an edit re-runs what it must."""
+"""Digests of code and raw data, so that an edit reruns the steps it affects."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-# Its values reach every rule as params, one section each; its text changes no result.
+# Configuration values reach every rule as `params`; the code that reads them changes no result.
 _LEFT_OUT = {f"stdiff.config.{file.stem}" for file in _PACKAGE.glob("config/*.py")}
 
-# Import statements of this package, wherever they stand in a file, as this project lays them out.
+# Import statements of this package, anywhere in a file, in the layout of ruff.
 _IMPORT = re.compile(
     r"^ *(?:from|import) (?P<module>stdiff[\w.]*)(?: import (?P<names>\([^)]*\)|[^\n]*))?", re.M
 )
 
 
 def code_of(*entries: str) -> str:
-    """Digest of what the named modules do, and all package modules they import.
+    """Digest of the statements of the named modules and of all package modules they import.
 
-    Comments, docstrings and layout leave it as it is. It is the same for the same Python version.
+    Comments, docstrings and layout do not change it; another Python version may.
     """
     digest = hashlib.sha256()
     for module in modules_of(*entries):
@@ -33,7 +33,7 @@ def code_of(*entries: str) -> str:
 def modules_of(*entries: str) -> list[str]:
     """The named modules and all package modules they import, sorted.
 
-    Found by reading the import statements: nothing is imported.
+    Found by reading the import statements; nothing is imported.
     """
     found: set[str] = set()
     waiting = list(entries)
@@ -47,9 +47,9 @@ def modules_of(*entries: str) -> list[str]:
 
 
 def source_of(network: str) -> list[str]:
-    """The file of a network of the user's own, ``module:factory``; none of any other network.
+    """The source file of a user's network ``module:factory``; empty for any other network.
 
-    Nothing is imported. A module that is not found is no input either: training will say so.
+    Nothing is imported. A module that is not found gives no file; training reports it.
     """
     module, own, _ = network.partition(":")
     spec, folders = None, None
@@ -67,9 +67,9 @@ def _file(module: str) -> Path:
 
 
 def listing_of(folder: Path) -> str:
-    """Digest of the names, sizes and times of all files below a folder; none of them is read.
+    """Digest of names, sizes and modification times of all files below a folder.
 
-    Snakemake sees of a folder only that files came or went, not that one was replaced.
+    Snakemake notices only that a folder's files were added or removed, not that one was replaced.
     """
     digest = hashlib.sha256()
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
@@ -80,7 +80,7 @@ def listing_of(folder: Path) -> str:
 
 @cache
 def _imports(module: str) -> list[str]:
-    """Package modules that a module imports itself."""
+    """Package modules that a module imports directly."""
     names: list[str] = []
     for found in _IMPORT.finditer(_file(module).read_text(encoding="utf-8")):
         names += [found["module"]]
@@ -90,7 +90,7 @@ def _imports(module: str) -> list[str]:
 
 @cache
 def _meaning(module: str) -> str:
-    """Digest of a module's statements without docstrings."""
+    """Digest of a module's syntax tree without docstrings."""
     tree = ast.parse(_file(module).read_text(encoding="utf-8"))
     _drop_docstrings(tree)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Where all randomness comes from: (run seed, stream, index), never global state or order."""
+"""Random streams from (run seed, stream, index), independent of global state and order."""
 
 from __future__ import annotations
 

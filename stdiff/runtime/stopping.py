@@ -1,4 +1,4 @@
-"""A long task that is asked to stop saves what it has, and goes on when it is started again."""
+"""Stop requests: a long task saves its state on a signal and resumes when run again."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Exit code of a command that stopped because it was asked to; as a shell's after Ctrl-C.
+# Exit code of a command stopped by a signal; a shell's after Ctrl-C.
 EXIT_STOPPED = 130
 
 
 class Interrupted(Exception):
-    """The task was asked to stop; its state is saved and the same command goes on."""
+    """The task stopped on request; its state is saved and the same command resumes it."""
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
     """A list that becomes non-empty when SIGTERM or SIGINT arrives.
 
-    SIGTERM is what Slurm sends before it ends a job, by scancel, preemption or a time limit.
+    Slurm sends SIGTERM before it ends a job (scancel, preemption, time limit).
     """
     received: list[int] = []
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Tensors in a file that says what it should hold: damage is seen, not trained on."""
+"""Tensors in files with a digest, so that damage is detected, not trained on."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Damaged(ValueError):
-    """A file of tensors that cannot be read, or holds others than were saved."""
+    """A tensor file that cannot be read, or whose digest does not match."""
 
 
 def save_tensors(path: Path, tensors: Tensors, about: Mapping[str, Any] | None = None) -> None:
-    """Write tensors whole, as safetensors, with a digest of their content.
+    """Write tensors atomically as safetensors, with a digest of their content.
 
     Args:
         path: file to write.
         tensors: on the CPU, contiguous.
-        about: what is said of them, which :func:`about_tensors` reads.
+        about: metadata, as JSON; :func:`about_tensors` reads it.
 
     Raises:
         SafetensorError, OSError: the disk is full, or the folder cannot be written to.
     """
     with atomic_write(path) as temporary:
-        # One entry: the order of several differs from file to file.
+        # One entry: safetensors writes several in varying order.
         said = {**(about or {}), "sha256": _digest(tensors)}
         save_file(tensors, temporary, metadata={"content": json.dumps(said, sort_keys=True)})
 
 
 def load_tensors(path: Path) -> Tensors:
-    """Read what :func:`save_tensors` has written, on the CPU.
+    """Read a file of :func:`save_tensors`, on the CPU.
 
     Raises:
-        Damaged: it cannot be read, or a bit of it has changed.
+        Damaged: it cannot be read, or its content has changed.
     """
     try:
         with safe_open(path, "pt") as handle:
@@ -50,12 +50,12 @@ def load_tensors(path: Path) -> Tensors:
     except (SafetensorError, OSError) as error:
         raise Damaged(f"{path}: damaged ({error})") from error
     if about_tensors(path).get("sha256") != _digest(tensors):
-        raise Damaged(f"{path}: damaged (its tensors are not those that were saved)")
+        raise Damaged(f"{path}: damaged (its tensors do not match their digest)")
     return tensors
 
 
 def about_tensors(path: Path) -> dict[str, Any]:
-    """What :func:`save_tensors` was told of them; nothing, if another wrote the file.
+    """The metadata given to :func:`save_tensors`; empty for a file from elsewhere.
 
     Raises:
         Damaged: it cannot be read.

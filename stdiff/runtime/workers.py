@@ -1,4 +1,7 @@
-"""Worker processes that share the cores instead of fighting for them."""
+"""Worker processes with one BLAS thread each, so that they do not compete for cores.
+
+Not joblib: its Parallel takes no setup function for each process.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ def mapped(
     """``map(work, items)`` in worker processes, in the order of the items.
 
     Args:
-        work: a function of a module, not a closure.
-        items: what to work on.
+        work: a module-level function.
+        items: its arguments.
         processes: 1 works in this process.
-        chunk: items sent at once.
+        chunk: items sent to a process at once.
     """
     with workers(processes) as map_items:
         yield from map_items(work, items, chunksize=chunk)
@@ -32,11 +35,11 @@ def mapped(
 def workers(
     processes: int, setup: Callable[..., None] | None = None, *setup_arguments: Any
 ) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Processes for several rounds of work: gives a ``map(work, items, chunksize=1)``, in order.
+    """Processes for several rounds of work: yields an ordered ``map(work, items, chunksize=1)``.
 
     Args:
         processes: 1 works in this process.
-        setup: called once in each process before it works, e.g. with arrays that all items need.
+        setup: called once in each process, e.g. with arrays that all items need.
         *setup_arguments: of ``setup``.
     """
     if processes <= 1:
@@ -58,7 +61,7 @@ def _map_here(
 
 
 def _alone_on_a_core(setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    """Threads of BLAS beside other workers would only wait for each other."""
+    """Limit BLAS to one thread, then run the setup."""
     threadpool_limits(1)
     if setup:
         setup(*arguments)

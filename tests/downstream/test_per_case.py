@@ -25,9 +25,7 @@ def test_damage_is_seen(table, tmp_path):
     whole = path.read_bytes()
     for content in (whole[:-9], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]):
         path.write_bytes(content)
-        with pytest.raises(
-            InputError, match=r"t\.parquet: .* delete it and run what makes it again"
-        ):
+        with pytest.raises(InputError, match=r"t\.parquet: .* delete it and rerun the step"):
             read_per_case(path)
     path.unlink()
     with pytest.raises(InputError, match="t.parquet"):

@@ -519,7 +519,7 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     (run / "gain.json").unlink()
     for damaged in ("{", "null", "[1]"):
         (run / "gain.json").write_text(damaged)
-        with pytest.raises(InputError, match=r"gain\.json: not a record in JSON"):
+        with pytest.raises(InputError, match=r"gain\.json: not a JSON object"):
             write_report(run, out)
     assert (out / "index.html").read_bytes() == before
     assert len(list((out / "figures").iterdir())) == 14
@@ -531,7 +531,7 @@ def test_what_another_version_measured_is_named(run, tmp_path):
     measured = json.loads(path.read_text())
     del measured["adherence"]
     path.write_text(json.dumps(measured))
-    message = r"labels25/evaluation\.json: says nothing of 'adherence'.*make it again"
+    message = r"labels25/evaluation\.json: key 'adherence' is missing.*rerun the step"
     with pytest.raises(InputError, match=message):
         write_report(run, tmp_path / "out")
 

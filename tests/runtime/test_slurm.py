@@ -10,7 +10,7 @@ import yaml
 
 from stdiff.runtime.files import InputError
 from stdiff.runtime.resources import SNAKEMAKES_OWN_MB, grown_mb, grown_minutes
-from stdiff.runtime.slurm import Asked, check_cluster
+from stdiff.runtime.slurm import Request, check_cluster
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
@@ -38,17 +38,17 @@ def cluster(tmp_path, monkeypatch):
 def test_a_cluster_that_has_what_is_asked_for_is_taken(cluster):
     cluster()
     check_cluster([])
-    check_cluster([Asked("split", 30, 1000), Asked("pretrain", 120, 128000, True, ("gpu",))])
+    check_cluster([Request("split", 30, 1000), Request("pretrain", 120, 128000, True, ("gpu",))])
     # Of the partitions of a list one is enough, and of unlike nodes the largest.
-    check_cluster([Asked("pretrain", 120, 128000, True, ("cpu", "gpu"))])
-    check_cluster([Asked("split", 1440, 256000, partitions=("gpu", "cpu"))])
+    check_cluster([Request("pretrain", 120, 128000, True, ("cpu", "gpu"))])
+    check_cluster([Request("split", 1440, 256000, partitions=("gpu", "cpu"))])
 
 
 @pytest.mark.parametrize("there", [(), ("sbatch",), ("squeue", "sinfo")])
 def test_a_machine_without_slurm_is_named_as_such(cluster, there):
     cluster(tools=there)
-    with pytest.raises(InputError, match="there is no Slurm on this machine: .*--cores all") as e:
-        check_cluster([Asked("split", partitions=("cpu",))])
+    with pytest.raises(InputError, match="Slurm is not installed here: .*--cores all") as e:
+        check_cluster([Request("split", partitions=("cpu",))])
     for tool in {"sbatch", "squeue", "sinfo"} - set(there):
         assert tool in str(e.value)
 
@@ -64,32 +64,32 @@ def test_all_that_a_cluster_lacks_is_said_at_once(cluster):
     with pytest.raises(InputError) as error:
         check_cluster(
             [
-                Asked("finetune", gpu=True, partitions=("gpus", "long")),
-                Asked("gain", 31, 64000),
-                Asked("pretrain", 10**6, 64001, True, ("long",)),
-                Asked("split", 30, 64000, partitions=("fat",)),
+                Request("finetune", gpu=True, partitions=("gpus", "long")),
+                Request("gain", 31, 64000),
+                Request("pretrain", 10**6, 64001, True, ("long",)),
+                Request("split", 30, 64000, partitions=("fat",)),
             ]
         )
     text = str(error.value)
     assert text.count("\n- ") == 5
-    assert "no partition 'fat', only cpu, long" in text
-    assert "no partition 'gpus', only cpu, long" in text
-    assert "finetune, pretrain ask for a GPU" in text and "finetune:gpu=0" in text
-    assert "gain asks for 31 min" in text and "only cpu: 30 min, 64000 MB, no GPU" in text
+    assert "partition 'fat' does not exist, only cpu, long" in text
+    assert "partition 'gpus' does not exist, only cpu, long" in text
+    assert "finetune, pretrain request a GPU" in text and "finetune:gpu=0" in text
+    assert "gain requests 31 min" in text and "limits are cpu: 30 min, 64000 MB, no GPU" in text
     assert "--set-resources gain:runtime=30\n" in text
-    assert "only long: inf min, 64000 MB" in text and "pretrain:mem_mb=64000" in text
+    assert "limits are long: inf min, 64000 MB" in text and "pretrain:mem_mb=64000" in text
 
 
 def test_a_gpu_is_looked_for_in_the_partition_of_the_job(cluster):
     cluster()
     with pytest.raises(
-        InputError, match="pretrain asks .* and a GPU .* only cpu: .*, no GPU. It w"
+        InputError, match="pretrain requests .* and a GPU .* limits are cpu: .*, no GPU. It w"
     ):
-        check_cluster([Asked("pretrain", 5, 5, True)])
+        check_cluster([Request("pretrain", 5, 5, True)])
     with pytest.raises(InputError, match="pretrain:slurm_partition=NAME"):
-        check_cluster([Asked("pretrain", 5, 5, True, ("cpu",))])
+        check_cluster([Request("pretrain", 5, 5, True, ("cpu",))])
     with pytest.raises(InputError, match="pretrain:runtime=120"):
-        check_cluster([Asked("pretrain", 121, 5, True, ("gpu",))])
+        check_cluster([Request("pretrain", 121, 5, True, ("gpu",))])
 
 
 def test_memory_and_time_grow_with_the_attempt():

@@ -31,5 +31,7 @@ def test_a_flipped_bit_of_the_splits_is_refused_or_harmless(splits):
 
 def test_splits_that_are_cut_short_are_refused_with_the_mend(splits):
     splits.write_bytes(splits.read_bytes()[:-9])
-    with pytest.raises(InputError, match="not a readable Parquet file .*delete it and run what"):
+    with pytest.raises(
+        InputError, match="not a readable Parquet file .*delete it and rerun the step"
+    ):
         read_splits(splits)

@@ -42,7 +42,7 @@ if CONFIG.classification:
             " --splits {input.splits} --target {wildcards.target}"
             " --arm {wildcards.arm}-{wildcards.labels} --repetition {wildcards.repetition}"
             " --corpus {params.corpus} --state {params.state} --allow-failure --out {output.table}"
-            " --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
+            " --weights {output.weights} --threads {threads} > {log} 2>&1"
 
     rule auc:
         input:
@@ -63,4 +63,4 @@ if CONFIG.classification:
             settings=CONFIG.evaluation.model_dump_json(),
             seed=CONFIG.seed,
         shell:
-            "stdiff auc {input.tables} --config {input.config} --out {output} 2>&1 | tee -i {log}"
+            "stdiff auc {input.tables} --config {input.config} --out {output} > {log} 2>&1"

@@ -21,7 +21,7 @@ rule mask_prior:
         fold=CONFIG.split.fold,
     shell:
         "stdiff masks fit --cases {input.tables} --splits {input.splits} --fold {params.fold}"
-        " --labels {wildcards.labels} --out {output} 2>&1 | tee -i {log}"
+        " --labels {wildcards.labels} --out {output} > {log} 2>&1"
 
 
 rule sampled_masks:
@@ -49,7 +49,7 @@ rule sampled_masks:
         "stdiff masks sample --kind {wildcards.kind} --prior {input.prior} --cases {input.tables}"
         " --splits {input.splits} --fold {params.fold} --labels {wildcards.labels}"
         " --size {params.size} --count {params.masks} --seed {params.seed} --out {output}"
-        " 2>&1 | tee -i {log}"
+        " > {log} 2>&1"
 
 
 rule mask_realism:
@@ -75,7 +75,7 @@ rule mask_realism:
     shell:
         "stdiff masks evaluate {input.masks} --cases {input.tables} --splits {input.splits}"
         " --fold {params.fold} --labels {wildcards.labels} --at-most {params.masks}"
-        " --seed {params.seed} --out {output} --threads {threads} 2>&1 | tee -i {log}"
+        " --seed {params.seed} --out {output} --threads {threads} > {log} 2>&1"
 
 
 # Each row of a plan depends on its index only, so each shard plans its own rows: a larger corpus
@@ -113,7 +113,7 @@ rule shard:
         " --prior {input.prior} --labels {wildcards.labels} --first {params.first}"
         " --count {params.rows} --seed {params.seed} --out {output.plan}"
         " && stdiff generate --config {input.config} --plan {output.plan} --model {input.model}"
-        " --shard 0 --out {output.images} --threads {threads}) 2>&1 | tee -i {log}"
+        " --shard 0 --out {output.images} --threads {threads}) > {log} 2>&1"
 
 
 rule corpus_list:
@@ -136,8 +136,7 @@ rule corpus_list:
         parts=len(CONFIG.corpus.parts),
         folder=subpath(output[0], parent=True),
     shell:
-        "stdiff corpus list {params.folder} --config {input.config} --out {output}"
-        " 2>&1 | tee -i {log}"
+        "stdiff corpus list {params.folder} --config {input.config} --out {output}" " > {log} 2>&1"
 
 
 rule corpus_card:
@@ -163,4 +162,4 @@ rule corpus_card:
     shell:
         "(stdiff corpus card @{input.corpus} --cases {input.tables} --config {input.config}"
         " --out {output.card} && stdiff corpus show @{input.corpus} --out {output.sheet})"
-        " 2>&1 | tee -i {log}"
+        " > {log} 2>&1"

@@ -15,7 +15,7 @@ rule merged_config:
     params:
         merged=MERGED_CONFIG,
     shell:
-        "stdiff config --file {params.merged} --out {output} 2>&1 | tee -i {log}"
+        "stdiff config --file {params.merged} --out {output} > {log} 2>&1"
 
 
 if CONFIG.phantom:
@@ -39,7 +39,7 @@ if CONFIG.phantom:
             seed=CONFIG.seed,
         shell:
             "stdiff phantom --out {params.raw} --cases {params.cases} --size {params.size}"
-            " --seed {params.seed} 2>&1 | tee -i {log}"
+            " --seed {params.seed} > {log} 2>&1"
 
 
 rule harmonize:
@@ -85,7 +85,7 @@ rule harmonize:
         "stdiff harmonize {wildcards.collection} {input.raw:q} --size {params.size}"
         " --fit {params.fit} {params.options} {params.limit} --processes {threads}"
         " --drop-sources {params.others}"
-        " --out {output.table} --quarantine {output.quarantine} 2>&1 | tee -i {log}"
+        " --out {output.table} --quarantine {output.quarantine} > {log} 2>&1"
 
 
 rule split:
@@ -125,4 +125,4 @@ rule split:
         "stdiff split {input.tables} {params.scheme} {params.published}"
         " --test-only {params.test_only}"
         " --validation {params.validation} --seed {params.seed} --processes {threads}"
-        " --duplicates {output.duplicates} --out {output.splits} 2>&1 | tee -i {log}"
+        " --duplicates {output.duplicates} --out {output.splits} > {log} 2>&1"

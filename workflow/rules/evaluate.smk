@@ -31,7 +31,7 @@ rule evaluate:
         "stdiff evaluate --config {input.config} --cases {input.tables} --splits {input.splits}"
         " --corpus @{input.corpus} --segmenter {params.segmenter} --weights {input.weights}"
         " --labels {wildcards.labels} --out {output} --threads {threads}"
-        " 2>&1 | tee -i {log}"
+        " > {log} 2>&1"
 
 
 rule gain:
@@ -53,7 +53,7 @@ rule gain:
         settings=CONFIG.evaluation.model_dump_json(),
         seed=CONFIG.seed,
     shell:
-        "stdiff gain {input.tables} --config {input.config} --out {output} 2>&1 | tee -i {log}"
+        "stdiff gain {input.tables} --config {input.config} --out {output} > {log} 2>&1"
 
 
 rule audit:
@@ -81,4 +81,4 @@ rule audit:
         run=subpath(output[0], parent=True),
         fold=CONFIG.split.fold,
     shell:
-        "stdiff audit {params.run} --out {output} 2>&1 | tee -i {log}"
+        "stdiff audit {params.run} --out {output} > {log} 2>&1"

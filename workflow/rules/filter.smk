@@ -33,7 +33,7 @@ rule filter_thresholds:
         "stdiff filter calibrate --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --segmenter {params.segmenter} --weights {input.weights}"
         " --out {output.thresholds} --reference {output.reference} --threads {threads}"
-        " 2>&1 | tee -i {log}"
+        " > {log} 2>&1"
 
 
 rule filter:
@@ -60,7 +60,7 @@ rule filter:
     shell:
         "stdiff filter apply {input.shard} --config {input.config} --thresholds {input.thresholds}"
         " --reference {input.reference} --segmenter {params.segmenter} --weights {input.weights}"
-        " --out {output} --threads {threads} 2>&1 | tee -i {log}"
+        " --out {output} --threads {threads} > {log} 2>&1"
 
 
 if CONFIG.corpus.filter.replacement_rounds:
@@ -89,7 +89,7 @@ if CONFIG.corpus.filter.replacement_rounds:
             code=code_of("stdiff.corpus.replacements"),
         shell:
             "stdiff plan --config {input.config} --resample {input.shard} --out {output}"
-            " 2>&1 | tee -i {log}"
+            " > {log} 2>&1"
 
     rule replacement_shard:
         input:
@@ -113,4 +113,4 @@ if CONFIG.corpus.filter.replacement_rounds:
             shard_size=CONFIG.corpus.shard_size,
         shell:
             "stdiff generate --config {input.config} --plan {input.plan} --model {input.model}"
-            " --shard 0 --out {output} --threads {threads} 2>&1 | tee -i {log}"
+            " --shard 0 --out {output} --threads {threads} > {log} 2>&1"

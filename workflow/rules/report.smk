@@ -36,4 +36,4 @@ rule report:
         run=subpath(input.config, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "stdiff report {params.run} --out {params.folder} 2>&1 | tee -i {log}"
+        "stdiff report {params.run} --out {params.folder} > {log} 2>&1"

@@ -40,4 +40,4 @@ rule segment:
         " --segmenter {wildcards.segmenter} --arm {wildcards.arm}-{wildcards.labels}"
         " --repetition {wildcards.repetition} --corpus {params.corpus} --state {params.state}"
         " {params.failure}"
-        " --out {output.table} --weights {output.weights} --threads {threads} 2>&1 | tee -i {log}"
+        " --out {output.table} --weights {output.weights} --threads {threads} > {log} 2>&1"

@@ -30,7 +30,7 @@ rule autoencoder:
     shell:
         "stdiff train autoencoder --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --out {output} --state {params.state} --threads {threads}"
-        " 2>&1 | tee -i {log}"
+        " > {log} 2>&1"
 
 
 rule pretrain:
@@ -61,7 +61,7 @@ rule pretrain:
     shell:
         "stdiff train pretrain --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --autoencoder {input.autoencoder} --out {output}"
-        " --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
+        " --state {params.state} --threads {threads} > {log} 2>&1"
 
 
 rule finetune:
@@ -101,7 +101,7 @@ rule finetune:
         "stdiff train finetune --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --base {input.base} --labels {wildcards.labels}"
         " --out {output} --state {params.state} {params.segmenter} --threads {threads}"
-        " 2>&1 | tee -i {log}"
+        " > {log} 2>&1"
 
 
 if CONFIG.training.distill:
@@ -133,4 +133,4 @@ if CONFIG.training.distill:
         shell:
             "stdiff train distill --config {input.config} --cases {input.tables}"
             " --splits {input.splits} --base {input.base} --labels {wildcards.labels}"
-            " --out {output} --state {params.state} --threads {threads} 2>&1 | tee -i {log}"
+            " --out {output} --state {params.state} --threads {threads} > {log} 2>&1"
