@@ -13,7 +13,7 @@ from stdiff.config.run import Config
 from stdiff.diffusion.model import DiffusionModel
 
 # Fixtures that the tests of several packages use.
-pytest_plugins = ["raw_collections", "corpus_tables"]
+pytest_plugins = ["raw_collections"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("any machine", deadline=None)

@@ -84,7 +84,7 @@ training:
     batch: 32
     learning_rate: 1.0e-3
     ema_decay: 0.99
-    watch_every_images: $watch
+    validate_every_images: $validate
 
 # As in config/busi_cpu.yaml.
 sampler: {precision: bfloat16, batch: 50}
@@ -95,7 +95,7 @@ corpus: {count: 1000, shard_size: 250}
 segmentation:
   labels: $labels
   seeds: 3
-  training: {images: 7680, batch: 16, learning_rate: 1.0e-3, ema_decay: 0}
+  training: {images: 7680, batch: 16, learning_rate: 1.0e-3}
 $kid"""
 
 _GPU = """
@@ -127,7 +127,7 @@ training:
     precision: bfloat16
     compile: true
     checkpoint_every_images: 32000
-    watch_every_images: 32000
+    validate_every_images: 32000
 
 sampler: {steps: 20, guidance_from: 0, batch: 50}
 
@@ -137,7 +137,7 @@ corpus: {count: 2000, shard_size: 500}
 segmentation:
   labels: $labels
   seeds: 3
-  training: {images: 64000, batch: 16, learning_rate: 1.0e-3, ema_decay: 0}
+  training: {images: 64000, batch: 16, learning_rate: 1.0e-3}
 $kid"""
 
 _KID = """
@@ -213,7 +213,7 @@ def _values(found: Sequence[RawCollection], masks: int, size_px: int) -> dict[st
         # With fewer steps the default average would still hold the first weights.
         "ema": ", ema_decay: 0.99" if pretrain < 32 * 1000 else "",
         "finetune": finetune,
-        "watch": finetune // 6 // 32 * 32,
+        "validate": finetune // 6 // 32 * 32,
         "compared": min(400, masks * 3 // 10),
         "labels": [10, 100] if few >= _FEWEST_LABELS else [100],
         "few": few,

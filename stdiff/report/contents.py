@@ -35,7 +35,7 @@ from stdiff.report.tables import (
     steps_table,
 )
 from stdiff.runtime.files import read_json
-from stdiff.table.cohort import read_splits
+from stdiff.table.cohort import CohortFiles, read_splits
 from stdiff.table.label_budget import LabelBudget
 from stdiff.table.parquet import read_parquet
 
@@ -230,7 +230,8 @@ def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[s
             ),
         ]
         if cases:
-            real, _ = held_out_masks(cases, run / "splits.parquet", config.split.fold)
+            cohort = CohortFiles(cases, run / "splits.parquet", config.split.fold)
+            real, _ = held_out_masks(cohort)
             new = masks_of(home / "masks" / "curvature.parquet", len(real))
             mask_figures.side_by_side(real, new, "curvature", sheet)
             contents["sheet"] = embedded(sheet)

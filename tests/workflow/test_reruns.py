@@ -22,6 +22,7 @@ while [ $# -gt 0 ]; do
       case $2 in *.*) [ -e $2 ] || echo made > $2;; *) mkdir -p $2 && echo made > $2/file;; esac;;
   esac
   [ $step = report ] && [ $1 = --out ] && echo made > $2/index.html
+  [ $step = harmonize ] && [ $1 = --out ] && echo made > ${2%.parquet}_pairs.parquet
   shift
 done
 """

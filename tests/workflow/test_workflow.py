@@ -70,7 +70,7 @@ def test_an_unknown_key_is_refused_before_any_job_with_the_mend():
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_every_rule_declares_what_a_cluster_needs(name):
     body = RULES[name]
-    for needed in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "tee -i {log}"):
+    for needed in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "> {log} 2>&1"):
         assert needed in body, f"{name} lacks {needed}"
     if name in RUNS_NETWORKS:
         assert "gpu=" in body and "--threads {threads}" in body
