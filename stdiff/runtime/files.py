@@ -194,7 +194,7 @@ def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
     try:
         image = Image.open(source)
     except Image.DecompressionBombError as error:  # Pillow's own limit, above ours
-        raise InputError(f"{name}: {error} The limit is {MAX_PIXELS} pixels") from error
+        raise InputError(f"{name}: {error}; the limit is {MAX_PIXELS}") from error
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise InputError(

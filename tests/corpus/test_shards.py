@@ -262,7 +262,7 @@ def test_a_shard_killed_while_it_is_written_is_absent_or_whole(plan, tmp_path):
 def test_a_shard_beyond_the_plan_is_refused(plan, tmp_path):
     from stdiff.corpus.generate import generate_shard
 
-    with pytest.raises(InputError, match="22 rows, at 10 a shard that makes 3 shard"):
+    with pytest.raises(InputError, match="22 rows at 10 a shard make 3 shard"):
         generate_shard(
             plan, tmp_path / "model", 3, tmp_path / "x.parquet", shard_size=10, sampler=SAMPLER
         )

@@ -175,7 +175,7 @@ def stop_after_draws(count):
         return draw(self, indices, rng)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SegmenterStage, "draw", counted)
+        patch.setattr(SegmenterStage, "sample_batch", counted)
         yield
 
 

@@ -423,8 +423,8 @@ def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
     assert sorted(beside) == [
         "dice_by_arm.png",
         "distributions_busi.png",
-        "gains.png",
         *(f"filter_labels{percent}.png" for percent in (100, 25)),
+        "gains.png",
         "learning_curve.png",
         "mask_prior.png",
         "masks.png",

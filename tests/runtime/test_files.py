@@ -179,9 +179,9 @@ def _png_of_size(width, height):
 def test_huge_images_are_refused_before_they_are_decoded(tmp_path, side):
     path = tmp_path / "huge.png"
     path.write_bytes(_png_of_size(side, side))
-    with pytest.raises(InputError, match=r"huge\.png: .*[lL]imit.*pixels"):
+    with pytest.raises(InputError, match=rf"huge\.png: .*pixels.* limit is {MAX_PIXELS}"):
         read_image(path)
-    with pytest.raises(InputError, match=f"at most {MAX_PIXELS}|At most {MAX_PIXELS}"):
+    with pytest.raises(InputError, match=f"pixels.* limit is {MAX_PIXELS}"):
         decode_png(path.read_bytes())
 
 

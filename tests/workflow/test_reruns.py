@@ -114,7 +114,7 @@ def test_nothing_changed_and_nothing_is_made(project):
     ("file", "old", "new", "jobs"),
     [
         ("stdiff/training/loop.py", '"""The training loop', '"""The loop of training', {}),
-        ("stdiff/training/loop.py", '"""Train until', '"""Go on until', {}),
+        ("stdiff/training/loop.py", '"""Train for', '"""Go on for', {}),
         ("stdiff/runtime/files.py", "# Larger than", "\n\n# Much larger than", {}),
         ("stdiff/config/run.py", "from __future__ import annotations\n", "\nimport math\n", {}),
         (
@@ -126,7 +126,7 @@ def test_nothing_changed_and_nothing_is_made(project):
         ("stdiff/report/page.html.j2", "<h1>", "<h1>Run ", {"report": 1, "all": 1}),
         ("stdiff/training/loop.py", "if stopping and", "if stopping or", "trainings"),
         # The caption of every case stands in its table.
-        ("stdiff/birads/lexicon.py", "{findings.shape} shape", "{findings.shape} form", "all"),
+        ("stdiff/birads/lexicon.py", "{term} shape", "{term} form", "all"),
     ],
     ids=str,
 )
