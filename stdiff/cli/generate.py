@@ -166,23 +166,26 @@ def calibrate(
 @register(
     filters,
     "Filter",
-    "stdiff filter apply images/00000.parquet --config config.yaml --thresholds filter.json "
+    "stdiff filter apply corpus/00000.parquet --config config.yaml --thresholds filter.json "
     "--segmenter unet_resnet18 --weights real.safetensors --reference reference.safetensors "
-    "--out corpus/00000.parquet",
+    "--out corpus/00000.filter.json",
 )
 def apply(
-    images: Annotated[Path, typer.Argument(help="shard of `stdiff generate`")],
+    shard: Annotated[Path, typer.Argument(help="shard of `stdiff generate`")],
     config_file: ConfigFile,
     thresholds: Annotated[Path, typer.Option(help="of `stdiff filter calibrate`")],
     segmenter: Segmenter,
     weights: RealWeights,
     reference: Reference,
-    out: Annotated[Path, typer.Option(help="the same rows with scores and verdicts (Parquet)")],
+    out: Annotated[
+        Path,
+        typer.Option(help="scores and verdicts: the shard's path with the suffix .filter.json"),
+    ],
     threads: Threads = None,
 ) -> None:
-    """Score the images of a shard; rejected ones stay in it, with the reasons."""
+    """Score the images of a shard; rejected ones stay in it, with the reasons beside it."""
     from stdiff.config.run import load_config
     from stdiff.filtering.filter import apply_filter
 
     files = {"thresholds": thresholds, "reference": reference, "weights": weights, "out": out}
-    print(apply_filter(load_config(config_file), images, segmenter=segmenter, **files))
+    print(apply_filter(load_config(config_file), shard, segmenter=segmenter, **files))

@@ -70,14 +70,15 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
     """The accepted images of a corpus, in the order of its shards.
 
     Raises:
-        InputError: a table cannot be read, or there is no accepted row.
+        InputError: a table cannot be read, a case_id occurs twice, or no row is accepted.
     """
     _refuse_missing(corpus)
-    made, reasons, parts = 0, Counter(), []
+    made, reasons, parts, ids = 0, Counter(), [], []
     for number, path in enumerate(corpus):
         rows = read_cases(path, [*LISTED, "filter"])
         made, accepted = made + len(rows), rows["filter"].map(is_accepted).astype(bool)
         reasons.update(_reasons(rows["filter"]))
+        ids.append(rows["case_id"])
         parts.append(
             rows[LISTED].assign(shard=number, row=range(len(rows))).loc[accepted.to_numpy()]
         )
@@ -86,6 +87,7 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
             f"the corpus ({len(corpus)} files) holds no image; name the shards that `stdiff "
             "generate` or `stdiff filter apply` wrote"
         )
+    _refuse_repeats(pd.concat(ids), corpus)
     listed = pd.concat(parts, ignore_index=True)
     count = FilterCount(made, len(listed), _most_frequent_first(reasons))
     if listed.empty:
@@ -96,6 +98,17 @@ def list_accepted(corpus: Sequence[Path]) -> Accepted:
             f"corpus: {{filter: {{{next(iter(count.rejected_for))}: null}}}}"
         )
     return Accepted(listed, count, tuple(corpus))
+
+
+def _refuse_repeats(case_ids: pd.Series, corpus: Sequence[Path]) -> None:
+    """Refuse copies: a corpus of repeated images looks larger than it is."""
+    repeated = case_ids[case_ids.duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{Path(corpus[0]).parent}: {len(repeated)} of {len(case_ids)} rows repeat a case_id of "
+            f"the corpus, e.g. {repeated.iloc[0]}; name each shard once, or delete the folder and "
+            "make the corpus again"
+        )
 
 
 def _refuse_missing(corpus: Sequence[Path]) -> None:

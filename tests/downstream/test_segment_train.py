@@ -166,13 +166,13 @@ class Stop(Exception):
 @contextmanager
 def stop_after_draws(count):
     """Cuts a training while it draws a batch."""
-    draw, drawn = SegmenterStage.draw, []
+    sample_batch, drawn = SegmenterStage.sample_batch, []
 
     def counted(self, indices, rng):
         drawn.append(1)
         if len(drawn) > count:
             raise Stop
-        return draw(self, indices, rng)
+        return sample_batch(self, indices, rng)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SegmenterStage, "sample_batch", counted)

@@ -205,6 +205,14 @@ def test_missing_shards_are_refused_with_the_mend(tmp_path):
         list_accepted(shards)
 
 
+def test_a_corpus_whose_shards_are_copies_is_refused(tmp_path):
+    for name in ("00000", "00001"):
+        write_cases([row(0), row(1)], tmp_path / f"{name}.parquet")
+    shards = [tmp_path / "00000.parquet", tmp_path / "00001.parquet"]
+    with pytest.raises(InputError, match=r"2 of 4 rows repeat a case_id .* e\.g\. c/0"):
+        list_accepted(shards)
+
+
 def test_a_corpus_with_nothing_accepted_is_refused_with_the_reasons(tmp_path):
     cell = judged(scores(seam=2.0), calibrate([scores(seam=1.0)], OFF | {"seam": 0.1}))
     cell |= {"nearest_by_embedding": "a", "nearest_by_correlation": "b"}
