@@ -179,7 +179,7 @@ def apply(
     reference: Reference,
     out: Annotated[
         Path,
-        typer.Option(help="scores and verdicts: the shard's path with the suffix .filter.json"),
+        typer.Option(help="scores and verdicts: SHARD with the suffix .filter.json"),
     ],
     threads: Threads = None,
 ) -> None:
