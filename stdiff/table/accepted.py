@@ -105,9 +105,9 @@ def _refuse_repeats(case_ids: pd.Series, corpus: Sequence[Path]) -> None:
     repeated = case_ids[case_ids.duplicated()]
     if len(repeated):
         raise InputError(
-            f"{Path(corpus[0]).parent}: {len(repeated)} of {len(case_ids)} rows repeat a case_id of "
-            f"the corpus, e.g. {repeated.iloc[0]}; name each shard once, or delete the folder "
-            "and make the corpus again"
+            f"{Path(corpus[0]).parent}: a case_id occurs twice in {len(repeated)} of "
+            f"{len(case_ids)} rows, e.g. {repeated.iloc[0]}; name each shard once, or delete the "
+            "folder and make the corpus again"
         )
 
 
