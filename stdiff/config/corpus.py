@@ -81,6 +81,10 @@ class CorpusConfig(Section):
         """Number of images of one shard; the last may hold fewer."""
         return min(self.shard_size, self.count - shard * self.shard_size)
 
+    def part_before(self, shard: str, number: int) -> str:
+        """The part whose rejected images round ``number`` (from 1) of a shard replaces."""
+        return f"{shard}r{number - 1}" if number > 1 else shard
+
     @property
     def parts(self) -> list[str]:
         """Names of its files: shards, then replacements of their rejected images, by round."""

@@ -65,16 +65,18 @@ rule filter:
 
 if CONFIG.corpus.filter.replacement_rounds:
 
-    def round_before(w):
-        earlier = int(w.number) - 1
-        return f"{RUN}/labels{w.labels}/corpus/{w.shard}" + (f"r{earlier}" if earlier else "")
-
     rule replacements:
         input:
             config=ancient(f"{RUN}/config.yaml"),
             # The round before; the shard itself is round 0.
-            shard=lambda w: round_before(w) + ".parquet",
-            verdicts=lambda w: round_before(w) + ".filter.json",
+            shard=lambda w: (
+                f"{RUN}/labels{w.labels}/corpus/{CONFIG.corpus.part_before(w.shard, int(w.number))}"
+                ".parquet"
+            ),
+            verdicts=lambda w: (
+                f"{RUN}/labels{w.labels}/corpus/{CONFIG.corpus.part_before(w.shard, int(w.number))}"
+                ".filter.json"
+            ),
         output:
             f"{RUN}/labels{{labels}}/replacements/{{shard}}r{{number}}.parquet",
         log:
