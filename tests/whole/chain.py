@@ -22,6 +22,7 @@ def chain(folder, *options, target="gain.json", snakemake=("-m", "snakemake")):
     return [
         *(sys.executable, *snakemake, "--snakefile", str(ROOT / "Snakefile")),
         *("--directory", str(folder), "--configfile", str(HERE / "small.yaml"), "--cores", "2"),
+        "--show-failed-logs",
         *(*options, "--", f"{MADE}/{target}"),
     ]
 

@@ -159,9 +159,10 @@ def an_earlier_step_damaged(run):
         run.start()
         if run.ended() == 0:
             break
-        told = re.search(r"stdiff: error: (\S+): .*(delete|make it with|make it again)", run.said())
-        assert told, run.said()
-        path = run.folder / told[1]
+        mend = "delete|make it with|make it again|rerun"
+        named = re.search(rf"stdiff: error: (\S+): .*({mend})", run.said())
+        assert named, run.said()
+        path = run.folder / named[1]
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if file.suffix == ".parquet" and file.read_bytes() != before:
         # Parquet has no check sum for what it says of the pages.
