@@ -191,10 +191,11 @@ def quality(run, config, segmenter):
             f"{kid:.2f} ± {1.96 * error:.2f}",
             f"{dice.mean():.3f} ± {1.96 * stats.sem(dice):.3f}",
         ]
-        told = derived_agreement(plan, LabelledImages(images, masks), plan["case_id"].to_numpy())
+        shown = LabelledImages(images, masks)
+        agreement = derived_agreement(plan, shown, plan["case_id"].to_numpy())
         for name in SEEN_TERMS:
             draws, rng = config.evaluation.bootstrap_draws, random_generator(config.seed, "bench")
-            met = balanced_record(told[name], draws, rng)
+            met = balanced_record(agreement[name], draws, rng)
             values = (met[f"balanced_accuracy{end}"] for end in ("", "_low", "_high"))
             cells.append("{:.2f} ({:.2f}–{:.2f})".format(*values))
         return cells

@@ -76,7 +76,7 @@ def _rows(
                 if stop:
                     raise Interrupted(
                         f"stopped at image {kept} of {len(plan_rows)}; they are kept in {parts}. "
-                        "The same command goes on from there."
+                        "Run the same command to resume."
                     )
 
 

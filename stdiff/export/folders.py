@@ -12,7 +12,7 @@ from stdiff.export.selection import PICTURES, Case, Choice
 from stdiff.runtime.files import write_text
 from stdiff.table.cases import PIXELS, SCHEMA
 
-# Pixels stand in files of their own; of the fingerprint nobody reads anything in a CSV.
+# Pixels are in separate files; a fingerprint is of no use in a CSV.
 _ROW_COLUMNS = tuple(name for name in SCHEMA.names if name not in (*PIXELS, "fingerprint"))
 
 _FILES = """\

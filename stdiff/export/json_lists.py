@@ -19,7 +19,7 @@ class JsonLists:
 
     def __init__(self, out: Path, names: Sequence[str]) -> None:
         self.counts = dict.fromkeys(names, 0)
-        # What stands in the object before the lists; may be set until it is closed.
+        # Keys of the object before the lists; may be set until it is closed.
         self.head: dict[str, Any] = {}
         self._out = out
         self._parts = {name: out.with_name(f".{out.name}.{name}") for name in names}

@@ -31,7 +31,7 @@ def name_problems(to: Path) -> list[str]:
 def write(choice: Choice, folder: Path) -> None:
     """Write training cases, and test cases (imagesTs, labelsTs) where splits name any.
 
-    Validation cases stand among nnU-Net's training cases; ``splits_final.json``, which nnU-Net
+    Validation cases are among nnU-Net's training cases; ``splits_final.json``, which nnU-Net
     takes over when it plans, makes them the validation cases of its fold 0. Without it nnU-Net
     draws folds that cut patients.
     """

@@ -27,7 +27,7 @@ class FilterReference:
 
     Distances are of encoder features, each feature divided by its standard deviation over the
     training images; their unit is the median distance of a training image to the nearest other.
-    As training shows images mirrored left to right, each stands here in both forms.
+    Each image is kept as it is and mirrored left to right, because training uses both.
     """
 
     case_ids: list[str]  # M

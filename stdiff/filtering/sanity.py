@@ -10,7 +10,7 @@ from stdiff.diffusion.decoupling import soft_gate
 
 # From here on a pixel is white on the screen.
 WHITE_GREY = 250
-# The decoupling gate's contours at which a seam may stand: where the gate ends (a background that
+# The decoupling gate's contours where a seam may be: where the gate ends (a background that
 # is kept is put back there) and where it falls fastest.
 _CONTOURS = (0.0, 0.5)
 # Distances from a contour: what counts as on it, and the bands on both sides it is compared with.

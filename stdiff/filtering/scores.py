@@ -1,7 +1,7 @@
 """The quality filter: scores of generated images, thresholds from real ones, and the verdicts.
 
 An image is rejected where a score lies beyond what real held-out images show. The row stays in its
-shard: scores, verdict and reasons stand in the column ``filter`` of the case table.
+shard: readers find scores, verdict and reasons in the column ``filter``.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ def scores_of(rows: Sequence[Mapping[str, Any]], measures: Measures) -> list[dic
 def terms_met(row: Mapping[str, Any], image_HW: np.ndarray, mask_HW: np.ndarray) -> Score:
     """Share of the row's :data:`SEEN_TERMS` that image analysis finds, of those it can tell."""
     found = derived_terms(image_HW, mask_HW > 0)
-    told = [name for name in SEEN_TERMS if isinstance(row[name], str) and name in found]
-    if not told:
+    conditional = [name for name in SEEN_TERMS if isinstance(row[name], str) and name in found]
+    if not conditional:
         return None
-    return sum(row[name] == found[name] for name in told) / len(told)
+    return sum(row[name] == found[name] for name in conditional) / len(conditional)
 
 
 def calibrate(
