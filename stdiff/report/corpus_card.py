@@ -128,8 +128,8 @@ def _contents(counts: _Counts, shards: Sequence[Path]) -> Iterator[str]:
     yield (
         f"{counts.images} 8-bit grey images of {sizes}, each with the mask of its lesion and a "
         f"caption of BI-RADS terms that it was made from, in {len(shards)} Parquet file(s) "
-        f"({megabytes:.1f} MB). The terms are the *conditions* of the generator; no reader has seen "
-        "the images."
+        f"({megabytes:.1f} MB). The terms are the *conditions* of the generator; no reader has "
+        "seen the images."
     )
     classes = sorted(counts.by_class, key=_class_order)
     yield _table(
