@@ -56,7 +56,7 @@ def left_beside(out):
 def test_a_stopped_shard_goes_on_and_ends_as_one_that_was_not(rows, tmp_path, images, number):
     out = tmp_path / "shard.parquet"
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="of 11; they are kept in .*same command goes on"):
+    with pytest.raises(Interrupted, match="of 11; they are kept in .*same command to resume"):
         make(rows, out, StopsAt(images, number))
     assert not out.exists() and left_beside(out) == [".shard.unfinished"]
     assert signal.getsignal(number) is before

@@ -224,8 +224,12 @@ def test_only_accepted_images_are_measured(run_folder):
     rows = read_rows(run_folder / "shard1.parquet")
     verdict = dict.fromkeys(SCHEMA.field("filter").type.names) | {"reasons": []}
     cells = [verdict | {"accepted": accepted} for accepted in (True, False)]
-    twice = [{**row, "filter": cell} for row in rows for cell in cells]
-    write_cases(twice, run_folder / "shard1.parquet")
+    judged = [
+        {**row, "case_id": f"{row['case_id']}{suffix}", "filter": cell}
+        for row in rows
+        for cell, suffix in zip(cells, ("", "-rejected"), strict=True)
+    ]
+    write_cases(judged, run_folder / "shard1.parquet")
     result = evaluate(run_folder, shards)
     assert (result.pop("generated"), expected.pop("generated")) == (30, 20)
     assert result == expected
