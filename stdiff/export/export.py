@@ -1,4 +1,4 @@
-"""Write case tables in the layout of another tool, whole or not at all."""
+"""Write case tables in the layout of another tool; a failed export leaves nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A folder that Hugging Face's ``load_dataset`` opens, and that can be uploaded as it is.
+"""A folder that Hugging Face's ``load_dataset`` opens and that can be uploaded.
 
-The rows are those of the case table: it says of its columns ``image`` and ``mask`` that they are
-images (see :data:`stdiff.table.cases.SCHEMA`), so a shard opens the same way without any export.
+The rows are those of the case table, whose metadata marks the columns ``image`` and ``mask`` as
+images (see :data:`stdiff.table.cases.SCHEMA`); a shard opens the same way without an export.
 The export adds: only accepted cases, parts by role, and the dataset card.
 """
 

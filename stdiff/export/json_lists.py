@@ -14,7 +14,7 @@ from typing import Any, TextIO
 class JsonLists:
     """Lists of JSON values that need not fit into memory.
 
-    Each list grows in a file of its own beside the object; closing puts them together.
+    Each list is written to a separate file; closing joins them into one object.
     """
 
     def __init__(self, out: Path, names: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def _entry(case: Case, *, with_verdict: bool) -> dict[str, Any]:
         "synthetic": case.synthetic,
     }
     if with_verdict:
-        # What no filter has seen is not rejected.
+        # An image that was not filtered is not rejected.
         entry["accepted"] = case.accepted is not False
     for name in ("case_id", "collection", "pathology", "birads", "caption"):
         entry[name] = case.row[name] or _UNKNOWN

@@ -61,7 +61,7 @@ def write(choice: Choice, folder: Path) -> None:
 
 
 def about_dataset(training: int) -> dict[str, Any]:
-    """What ``dataset.json`` must say of a dataset with so many training cases."""
+    """The content of ``dataset.json`` for this number of training cases."""
     return {
         # An unknown channel is normalised to mean 0 and SD 1 image by image, as it should be.
         "channel_names": {"0": "ultrasound"},

@@ -1,4 +1,4 @@
-"""What every export says of its images, whatever the layout."""
+"""The notice of every export: synthetic images, licences, sources."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def calibrate_filter(
         reference: safetensors file to write, see :class:`FilterReference`.
 
     Returns:
-        What was found, in one line a score.
+        The thresholds as text, one line per score.
 
     Raises:
         InputError: no held-out lesion although a score is to reject images, unreadable files.

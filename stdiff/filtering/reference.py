@@ -1,6 +1,6 @@
-"""The training images as the filter looks at them: encoder features, and small pictures.
+"""The training images that the filter compares with: encoder features and small pictures.
 
-Made once a label budget and kept in a file, since every shard of a corpus is compared with it.
+Made once per label budget and stored, because every shard of a corpus is compared with them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class FilterReference:
         return [self.case_ids[k] for k in nearest_N], correlation_N
 
     def write(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all."""
+        """Write a safetensors file atomically."""
         tensors = {
             "features": self.features_KD,
             "scale": self.scale_D,

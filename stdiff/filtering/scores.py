@@ -82,7 +82,7 @@ class Threshold:
 
 
 def scores_of(rows: Sequence[Mapping[str, Any]], measures: Measures) -> list[dict[str, Any]]:
-    """The score fields of ``filter`` for case rows with image and mask, each row by itself.
+    """The score fields of ``filter`` of case rows with image and mask; rows are independent.
 
     Scores are rounded to float32, as the table stores them; one that cannot be measured is None.
     """

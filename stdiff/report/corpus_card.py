@@ -31,7 +31,7 @@ _UNKNOWN = "not said"
 
 @dataclass
 class _Counts:
-    """What the rows of a corpus hold; grows with the number of terms, not of rows."""
+    """Counts over the rows of a corpus; memory grows with the terms, not with the rows."""
 
     images: int = 0
     planned: int = 0  # those of the plan itself, without replacements of rejected ones

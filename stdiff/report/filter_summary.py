@@ -1,4 +1,4 @@
-"""What the quality filter accepted of a corpus, and why it rejected the rest."""
+"""Accepted images of a corpus, and the reasons of the rejected ones."""
 
 from __future__ import annotations
 

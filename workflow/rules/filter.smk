@@ -8,7 +8,7 @@ rule filter_thresholds:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
-        # Of the same label budget, trained on real images.
+        # A segmenter of the same label budget, trained on real images.
         weights=FILTER_SEGMENTER,
     output:
         thresholds=f"{RUN}/labels{{labels}}/filter.json",
