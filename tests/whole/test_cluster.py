@@ -149,7 +149,8 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(cluster, undisturbed, tmp_pa
         assert re.search(r"resuming at image [1-9]", log), log
     ended = (Path(cluster["CLUSTER"]) / "log/ended.txt").read_text()
     states = re.findall("JobState=([A-Z]+)", ended)
-    assert states.count("CANCELLED") == 2 and states.count("TIMEOUT") == 1
+    # A busy machine may run another job into its limit too; that one resumes as well.
+    assert states.count("CANCELLED") == 2 and states.count("TIMEOUT") >= 1
     assert_same(folder, undisturbed.ended())
     nothing = subprocess.run(chain(folder, "-n"), capture_output=True, text=True, timeout=60)
     assert "Nothing to be done" in nothing.stdout + nothing.stderr
