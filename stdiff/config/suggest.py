@@ -75,7 +75,7 @@ model:
   unet: {channels: [32, 64, 128], layers: 1}
 
 # Images to train on: 30, 60 and 15 passes over some $training training images, $fraction of all; at
-# least as many as in config/demo.yaml, at most as in config/busi_cpu.yaml (an hour on two cores).
+# least as many as in config/demo.yaml, at most as in config/busi_cpu.yaml.
 training:
   autoencoder: {images: $autoencoder, batch: 32, learning_rate: 2.0e-3}
   pretrain: {images: $pretrain, batch: 32, learning_rate: 8.0e-4$ema}
@@ -89,13 +89,22 @@ training:
 # As in config/busi_cpu.yaml.
 sampler: {precision: bfloat16, batch: 50}
 masks: {compared: $compared}
-corpus: {count: 1000, shard_size: 250}
+corpus: {count: 5500, shard_size: 550}
 
-# Percent of the labels; 10 % are $few images, and at least 20 are trained on.
+# The share of synthetic images is chosen on validation lesions. 10 % are $few images.
 segmentation:
-  labels: $labels
+  labels: $budgets
+  arms:
+    real: {kind: real}
+    mixed_quarter: {kind: mixed, synthetic_share: 0.25}
+    mixed_half: {kind: mixed}
   seeds: 3
-  training: {images: 7680, batch: 16, learning_rate: 1.0e-3}
+  training:
+    images: 10240
+    batch: 16
+    learning_rate: 1.0e-3
+    precision: bfloat16
+    validate_every_images: 2560
 $kid"""
 
 _GPU = """
@@ -200,7 +209,7 @@ def _values(found: Sequence[RawCollection], masks: int, size_px: int) -> dict[st
     pretrain = _budget(60 * training, 3200, 80000)
     # Less than half of the test images, which are compared with the other half.
     subset = min(100, masks // 11 // 10 * 10)
-    basis = "64 px: what two cores train in an hour (config/busi_cpu.yaml)"
+    basis = "64 px: what two cores train in two hours (config/busi_cpu.yaml)"
     return {
         "size": size_px,
         "size_basis": basis
@@ -215,7 +224,8 @@ def _values(found: Sequence[RawCollection], masks: int, size_px: int) -> dict[st
         "finetune": finetune,
         "validate": finetune // 6 // 32 * 32,
         "compared": min(400, masks * 3 // 10),
-        "labels": [10, 100] if few >= _FEWEST_LABELS else [100],
+        "labels": "[10, 100]" if few >= _FEWEST_LABELS else "[100]",
+        "budgets": "[40 cases, 10]" if few >= _FEWEST_LABELS else "[40 cases, 100]",
         "few": few,
         "kid": "" if subset == 100 else Template(_KID).substitute(subset=subset),
     }
