@@ -22,17 +22,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
-from snakemake_logger_plugin_stdiff.steps import step_name
+from snakemake_logger_plugin_stdiff.steps import expected_s, step_name
 
 # A tqdm bar: 123/456 [00:10<00:20, 12.3image/s]; if slow, 1.23s/image.
 _BAR = re.compile(r"(\d+)/(\d+) \[[^<\]]*<([\d:?]+), *([\d.?]+(?:\w+/s|s/\w+))")
 _ROUTINE = re.compile(
-    "Building DAG|Using (shell|profile|workflow)|host:|Select jobs|Execute |Assuming|Shutting down"
+    "Building DAG|localrules directive|Using (shell|profile|workflow)|host:|Select jobs|Execute |Assuming|Shutting down"
     "|Exiting because|Singularity|Conda|None$|$"
 )
 _MAX_LINES_PER_STEP = 20
 _LAST_LOG_LINES = 15
 _SHOWN_JOBS = 8
+_SHARE_BEFORE_ESTIMATE = 0.05
 
 
 @dataclass
@@ -91,6 +92,7 @@ class LogHandler(LogHandlerBase):
 
     def _on_run_info(self, record: LogRecord) -> None:
         self.total = Counter(record.stats)
+        self.start = time.time()
         self._print(f"{self.total['total']} jobs to run")
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             shown = {"get_renderable": self._status, "refresh_per_second": 2, "transient": True}
@@ -133,11 +135,27 @@ class LogHandler(LogHandlerBase):
         self.console.print(text, style=style, markup=False, soft_wrap=True)
 
     def _count(self) -> str:
-        return f"[{self.done['total']}/{self.total['total']}]"
+        return f"[{self.done['total']}/{self.total['total']}, {self._share_done():.0%}]"
+
+    def _share_done(self) -> float:
+        """Expected time of what is done, as a share of the whole run."""
+        total = sum(n * expected_s(rule) for rule, n in self.total.items() if rule != "total")
+        done = sum(n * expected_s(rule) for rule, n in self.done.items() if rule != "total")
+        for job in list(self.jobs.values()):
+            images, of, _ = job.progress()
+            done += expected_s(job.rule) * images / of
+        return done / total if total else 0.0
+
+    def _left(self) -> str:
+        """Time left, if what is done took as long as expected relative to the rest."""
+        share = self._share_done()
+        if share < _SHARE_BEFORE_ESTIMATE:
+            return ""
+        return f", about {_duration((time.time() - self.start) * (1 - share) / share)} left"
 
     def _status(self) -> Table:
         table, jobs = Table.grid(padding=(0, 1)), list(self.jobs.values())
-        rows = [("all jobs", self.done["total"], self.total["total"], self._count())]
+        rows = [("all jobs", self._share_done(), 1, self._count() + self._left())]
         for name, done, total, text in rows + [(j.name, *j.progress()) for j in jobs[:_SHOWN_JOBS]]:
             table.add_row(name, ProgressBar(total=total, completed=done, width=20), text)
         if len(jobs) > _SHOWN_JOBS:
@@ -149,7 +167,7 @@ class LogHandler(LogHandlerBase):
         while not self.closed.wait(max(60, (time.time() - self.start) / 10)):
             jobs = list(self.jobs.values())[:_SHOWN_JOBS]
             running = "; ".join(f"{job.name}: {job.progress()[2]}" for job in jobs)
-            self._print(f"{self._count()}  running: {running}")
+            self._print(f"{self._count()[:-1]}{self._left()}]  running: {running}")
 
 
 def _end(path: Path, size: int = 10_000) -> str:

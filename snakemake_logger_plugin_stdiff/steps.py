@@ -1,4 +1,4 @@
-"""Rules of the workflow in plain words."""
+"""Rules of the workflow in plain words, and their share of a run's time."""
 
 import re
 
@@ -31,6 +31,28 @@ STEPS = {
     "all_folds": "collect the folds",
     "gain_over_folds": "compare the arms' Dice over all folds",
 }
+
+# Seconds of a job, measured with config/busi_cpu.yaml (docs/results/whole_chain.md). Only their
+# ratios are used, so that a run is shown as half done after about half of its time.
+EXPECTED_S = {
+    "autoencoder": 400,
+    "pretrain": 700,
+    "finetune": 250,
+    "distill": 250,
+    "segment": 110,
+    "classify": 110,
+    "shard": 33,
+    "replacement_shard": 33,
+    "evaluate": 25,
+    "harmonize": 20,
+    "report": 15,
+}
+_EXPECTED_OF_OTHERS_S = 3
+
+
+def expected_s(rule: str) -> int:
+    """Expected seconds of a job of a rule, or of a rule of one fold."""
+    return EXPECTED_S.get(re.sub(r"^fold\d+_", "", rule), _EXPECTED_OF_OTHERS_S)
 
 
 def step_name(rule: str, wildcards: dict[str, str]) -> str:

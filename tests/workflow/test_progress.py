@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from snakemake_logger_plugin_stdiff import Job
-from snakemake_logger_plugin_stdiff.steps import STEPS, step_name
+from snakemake_logger_plugin_stdiff import Job, LogHandler
+from snakemake_logger_plugin_stdiff.steps import EXPECTED_S, STEPS, step_name
 
 ROOT = Path(__file__).parents[2]
 SNAKEFILE = """
@@ -48,7 +49,7 @@ def test_steps_are_in_plain_words_and_a_failure_ends_with_its_log(tmp_path):
     assert done.returncode == 1
     said = done.stdout + done.stderr
     assert "3 jobs to run" in said
-    assert re.search(r"\[1/3\]  split cases into training, validation and test: \d+ s\n", said)
+    assert re.search(r"\[1/3, 0%\]  split cases into training, validation and test: \d+ s\n", said)
     assert (
         "FAILED: pretrain the generator\n  log: logs/pretrain.log\n  | loaded\n"
         "  |  7/9 [00:01<00:09, 1.0image/s]\n  | stdiff: error: x.parquet: damaged\n" in said
@@ -72,9 +73,22 @@ def test_every_rule_has_a_name_in_plain_words():
     files = [*(ROOT / "workflow").glob("*.smk"), *(ROOT / "workflow" / "rules").glob("*.smk")]
     rules = {name for f in files for name in re.findall(r"^ *rule (\w+):", f.read_text(), re.M)}
     assert rules == set(STEPS)
+    assert set(EXPECTED_S) <= rules
     assert step_name("fold2_segment", {"arm": "real", "seed": "0"}) == (
         "train a segmenter (fold 2, arm real, seed 0)"
     )
+
+
+def test_progress_is_the_share_of_the_expected_time_not_of_the_jobs(tmp_path):
+    handler = LogHandler.__new__(LogHandler)
+    handler.total = Counter(total=41, pretrain=1, mask_prior=40)
+    handler.done = Counter(total=40, mask_prior=40)
+    handler.jobs = {}
+    assert handler._share_done() == pytest.approx(120 / 820)
+    (tmp_path / "log").write_text("1/2 [00:02<00:02, 1.0image/s]")
+    handler.jobs = {1: Job("pretrain", "pretrain the generator", tmp_path / "log", 0.0)}
+    assert handler._share_done() == pytest.approx((120 + 350) / 820)
+    assert handler._count() == "[40/41, 57%]"
 
 
 @pytest.mark.parametrize(
