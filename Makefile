@@ -45,17 +45,17 @@ export GOMP_SPINCOUNT ?= 1000
 
 # Ablation of ST-Diff's parts, on real files: make ablation DATA=FOLDER
 ablation: $(READY)
-	snakemake --cores all --configfile config/busi_cpu.yaml \
+	snakemake --cores all --configfile config/busi_cpu.yaml config/studies/all_labels_cpu.yaml \
 		--config data_root=$(DATA) run=ablation -- results/ablation/autoencoder \
 		results/ablation/segment/unet_resnet18/real-100/seed0.parquet
 	python bench/ablation.py --run results/ablation
 
 # Generation compared with the stock pipeline of diffusers, on real files: make bench-generate DATA=FOLDER
 bench-generate: $(READY)
-	snakemake --cores all --configfile config/busi_cpu.yaml --config data_root=$(DATA) \
-		-- results/busi_cpu/labels100/model \
-		results/busi_cpu/segment/unet_resnet18/real-100/seed0.parquet
-	python bench/generate.py --run results/busi_cpu
+	snakemake --cores all --configfile config/busi_cpu.yaml config/studies/all_labels_cpu.yaml \
+		--config data_root=$(DATA) -- results/all_labels/labels100/model \
+		results/all_labels/segment/unet_resnet18/real-100/seed0.parquet
+	python bench/generate.py --run results/all_labels
 
 # Side-by-side measurements; docs/results.md has those that are kept.
 OF_A_RUN := $(addprefix bench/,ablation.py filter.py generate.py insertion.py scale.py)

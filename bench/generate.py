@@ -9,7 +9,7 @@ accuracy of echo pattern and posterior features against the caption, with a boot
 images. Masks are drawn with their own seed (`--seed`): no setting was chosen on them.
 
     make bench-generate DATA=FOLDER        makes the run first
-    python bench/generate.py --run results/busi_cpu
+    python bench/generate.py --run results/all_labels
 """
 
 import argparse

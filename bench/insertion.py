@@ -5,7 +5,7 @@ for comparison. The seam is measured as in the quality filter (`stdiff.filtering
 across the edge of the decoupling gate over the slope beside it, about 1 without a seam), and with
 the same masks on real images, which have none.
 
-    python bench/insertion.py --run results/busi_cpu
+    python bench/insertion.py --run results/all_labels
 """
 
 import argparse
