@@ -10,56 +10,21 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from documentation import PAGES, ROOT, SHELL, is_exempt, name, split_page
 
 from stdiff.cli.main import main
 
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "config/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "bench").rglob("*.md")),
-]
-# `<!-- not run: why -->` on the line before a block exempts the block, on the first line the page.
-_EXEMPT = re.compile(r"\s*<!-- not run: .+ -->")
-_FENCE = re.compile(r"\s*```")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 _FILE = re.compile(r"\b(?:bench|config|envs|stdiff|tests|workflow)/[\w/-]+(?:\.\w+)+")
 # Made by the reader of a page that names them.
 _MADE = {"config/my_run.yaml", "envs/stdiff.sif"}
-# It names what is no more.
-_HISTORY = {ROOT / "CHANGELOG.md"}
-
-
-def is_exempt(page: Path) -> bool:
-    return page in _HISTORY or bool(_EXEMPT.match(page.read_text().partition("\n")[0]))
-
-
-def split_page(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Prose, and the code blocks to check with the language of each."""
-    prose, blocks, before = [], [], ""
-    lines = iter(text.splitlines())
-    for line in lines:
-        if _FENCE.match(line):
-            body = []
-            for inner in lines:
-                if _FENCE.match(inner):
-                    break
-                body.append(inner)
-            if not _EXEMPT.match(before):
-                blocks.append((line.strip().strip("`"), "\n".join(body)))
-        elif line.startswith("    "):
-            blocks.append(("", line))
-        else:
-            prose.append(line)
-        before = line or before
-    return "\n".join(prose), blocks
 
 
 def commands_of(page: Path) -> list[str]:
     """Every `stdiff ...` of code blocks and of inline code."""
     prose, blocks = split_page(page.read_text())
-    code = "\n".join(body for language, body in blocks if language in ("", "bash", "sh", "console"))
+    code = "\n".join(body for language, body, _ in blocks if language in SHELL)
     lines = [line.strip().removeprefix("$ ") for line in code.replace("\\\n", " ").splitlines()]
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
     found = [line for line in [*lines, *spans] if re.match(r"stdiff [a-z]", line)]
@@ -107,10 +72,6 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
 @pytest.mark.parametrize("page", [p for p in PAGES if not is_exempt(p)], ids=name)
 def test_every_command_and_option_exists(page):
     mistakes = [m for line in commands_of(page) for m in mistakes_of(line)]
@@ -152,7 +113,7 @@ def test_names_in_the_guide_for_contributors_are_those_of_the_code():
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_examples_compile_and_import_what_there_is(page):
     _, blocks = split_page(page.read_text())
-    for body in (body for language, body in blocks if language == "python"):
+    for body in (body for language, body, _ in blocks if language == "python"):
         compile(body, name(page), "exec")
         for module, names in re.findall(r"^from (stdiff[\w.]*) import ([\w, ]+)$", body, re.M):
             for wanted in names.split(", "):
@@ -200,8 +161,10 @@ def test_commands_are_read_from_blocks_and_inline_code(tmp_path):
     assert commands_of(page) == expected
 
 
-def test_a_block_is_exempt_only_where_the_line_before_says_why():
+def test_a_block_is_not_run_only_where_the_line_before_says_why():
     block = "```\nstdiff nothing\n```\n"
-    assert split_page(f"<!-- not run: history -->\n{block}")[1] == []
-    assert split_page(f"<!-- not run: -->\n{block}")[1] == [("", "stdiff nothing")]
-    assert split_page(f"Text.\n\n{block}")[1] == [("", "stdiff nothing")]
+    for before, is_run in (("<!-- not run: a download -->", False), ("<!-- not run: -->", True)):
+        assert split_page(f"{before}\n{block}")[1] == [("", "stdiff nothing", is_run)]
+    assert split_page("\n    stdiff a \\\n        --b\n\nText.")[1] == [
+        ("", "stdiff a \\\n    --b", True)
+    ]
