@@ -80,8 +80,7 @@ def read(raw: Path) -> Reading:
         InputError: no folder or several with the images, no workbook or several, a workbook that
             cannot be read or lacks a column, a CaseID twice.
     """
-    raw = given_folder(raw, FOLDER)
-    root, workbook = _image_folder(raw), _workbook(raw)
+    root, workbook = places(raw)
     files = {path.name.lower(): path for path in files_in(root) if path != workbook}
     rows = _rows(workbook)
     refuse_repeats((_case_number(row) for row in rows), f"{workbook.name}: column CaseID")
@@ -95,6 +94,12 @@ def read(raw: Path) -> Reading:
     )
     unnamed = problems_of(files.values(), root, f"not named in {workbook.name}")
     return cases, problems + missing_masks + unnamed
+
+
+def places(raw: Path) -> list[Path]:
+    """The folder of images and the workbook."""
+    raw = given_folder(raw, FOLDER)
+    return [_image_folder(raw), _workbook(raw)]
 
 
 def _image_folder(raw: Path) -> Path:

@@ -17,7 +17,7 @@ from stdiff.birads.lexicon import BIRADS, PATHOLOGIES, Findings
 from stdiff.datasets.raw import (
     RawCase,
     Reading,
-    collection_root,
+    paths_in_collection,
     read_paired,
     refuse_extra_cells,
     unknown_term,
@@ -43,8 +43,13 @@ def read(raw: Path) -> Reading:
     Raises:
         InputError: missing or otherwise laid out folder, CSV without a column, an ID twice.
     """
-    root = collection_root(raw, FOLDER, ("Images", "Masks", _TABLE))
-    return read_paired(root / _TABLE, _COLUMNS, ("Images", "Masks"), _names, _case)
+    *folders, table = places(raw)
+    return read_paired(table, _COLUMNS, folders, _names, _case)
+
+
+def places(raw: Path) -> list[Path]:
+    """The folders of images and masks, and the table."""
+    return paths_in_collection(raw, FOLDER, ("Images", "Masks", _TABLE))
 
 
 def _names(key: str) -> tuple[str, str]:

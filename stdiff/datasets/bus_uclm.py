@@ -13,7 +13,7 @@ from stdiff.birads.lexicon import PATHOLOGIES, Findings
 from stdiff.datasets.raw import (
     RawCase,
     Reading,
-    collection_root,
+    paths_in_collection,
     read_paired,
     refuse_extra_cells,
     unknown_term,
@@ -39,8 +39,13 @@ def read(raw: Path) -> Reading:
     Raises:
         InputError: missing or otherwise laid out folder, CSV without a column, an image twice.
     """
-    root = collection_root(raw, FOLDER, ("images", "masks", _INFO))
-    return read_paired(root / _INFO, _COLUMNS, ("images", "masks"), _names, _case)
+    *folders, table = places(raw)
+    return read_paired(table, _COLUMNS, folders, _names, _case)
+
+
+def places(raw: Path) -> list[Path]:
+    """The folders of images and masks, and the table."""
+    return paths_in_collection(raw, FOLDER, ("images", "masks", _INFO))
 
 
 def _names(image: str) -> tuple[str, str]:

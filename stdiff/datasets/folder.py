@@ -2,8 +2,9 @@
 
 Either ``images/`` with ``masks/`` (or ``masks/0/``, as CMU-Net and MGCC have it) and an optional
 ``metadata.csv``, or the first ST-Diff layout, ``labeled/{images,masks,texts}/`` beside
-``unlabeled/images/``, where ``texts/<stem>.txt`` holds a caption in lexicon terms. Image and mask
-may be of different formats. A mask of another size than its image shows the whole frame.
+``unlabeled/images/``, where ``texts/<stem>.txt`` holds a caption in lexicon terms. Other usual
+names of folders and masks are known to :mod:`stdiff.datasets.folder_layout`. Image and mask may be
+of different formats. A mask of another size than its image shows the whole frame.
 
 ``metadata.csv`` (or the one CSV file there is, whatever its name) has the column ``stem`` and any
 of ``patient_id``, ``pixel_spacing_mm``, ``device``, ``histology`` and the lexicon's columns
@@ -17,6 +18,13 @@ from functools import partial
 from pathlib import Path
 
 from stdiff.birads.lexicon import VOCABULARY, Findings, parse
+from stdiff.datasets.folder_layout import (
+    Part,
+    masks_among,
+    masks_of_images,
+    parts_of,
+    refuse_two_masks,
+)
 from stdiff.datasets.raw import (
     EXTRA_CELLS,
     IMAGE_SUFFIXES,
@@ -26,15 +34,13 @@ from stdiff.datasets.raw import (
     cases_or_problems,
     decimal,
     files_in,
-    is_clutter,
-    listed,
     problems_of,
     read_rows,
     refuse_extra_cells,
     refuse_repeats,
     relative,
 )
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, is_clutter
 
 COLLECTION = "folder"
 METADATA = "metadata.csv"
@@ -48,13 +54,7 @@ def read(raw: Path) -> Reading:
         InputError: neither layout, a stem twice, a metadata column that is not known.
     """
     root = Path(raw)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give the one that holds images/ or labeled/")
-    parts = [root] if (root / "images").is_dir() else [root / "labeled", root / "unlabeled"]
-    if not (parts[0] / "images").is_dir():
-        raise InputError(
-            f"{root}: expected images/ (with masks/), or labeled/images/; found {listed(root)}"
-        )
+    parts = parts_of(root)
     metadata, rows = _metadata(root)
     cases: list[RawCase] = []
     problems: list[Problem] = []
@@ -68,9 +68,15 @@ def read(raw: Path) -> Reading:
     ]
 
 
+def places(raw: Path) -> list[Path]:
+    """Files and folders that :func:`read` reads."""
+    folders = [f for part in parts_of(raw) for f in (part.images, *part.masks, part.texts)]
+    return [*_tables(raw), *folders]
+
+
 def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
     """The metadata file's name, and its rows by stem."""
-    tables = [path for path in files_in(root) if path.suffix.lower() == ".csv"]
+    tables = _tables(root)
     if len(tables) > 1:
         tables = [path for path in tables if path.name == METADATA]
         if not tables:
@@ -91,28 +97,35 @@ def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
     return path.name, by_stem
 
 
+def _tables(root: Path) -> list[Path]:
+    return [path for path in files_in(root) if path.suffix.lower() == ".csv"]
+
+
 def _stem(name: str) -> str:
     """'x' of 'x.png'; other dots belong to the stem."""
     path = Path(name)
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
-def _read_part(root: Path, part: Path, rows: dict[str, dict[str, str]]) -> Reading:
+def _read_part(root: Path, part: Part, rows: dict[str, dict[str, str]]) -> Reading:
     """Cases of one ``images/`` folder; removes the rows that they use from ``rows``."""
-    images, problems = _by_stem(root, IMAGE_SUFFIXES, part / "images")
-    masks, bad_masks = _by_stem(root, IMAGE_SUFFIXES, part / "masks", part / "masks" / "0")
-    texts, bad_texts = _by_stem(root, (".txt",), part / "texts")
+    images, problems = _by_stem(root, IMAGE_SUFFIXES, part.images)
+    masks, bad_masks = _by_stem(root, IMAGE_SUFFIXES, *part.masks)
+    texts, bad_texts = _by_stem(root, (".txt",), part.texts)
+    beside = {stem: images.pop(stem) for stem in masks_among(images)}
+    of_image, unpaired = masks_of_images(images, masks | beside)
     attempts = []
     for stem, path in images.items():
-        mask_paths = (masks.pop(stem),) if stem in masks else ()
+        mask_paths = tuple(of_image.get(stem, ()))
         make = partial(_case, root, path, mask_paths, texts.pop(stem, None), rows.pop(stem, {}))
         attempts.append((relative(path, root), make))
     cases, refused = cases_or_problems(attempts)
-    problems += bad_masks + bad_texts + refused
     reason = "no image of the same stem; expected equal stems, e.g. images/x.png and {}"
-    for paths, example in ((masks, "masks/x.png"), (texts, "texts/x.txt")):
-        problems += problems_of(paths.values(), root, reason.format(example))
-    return cases, problems
+    return cases, [
+        *(*part.problems, *problems, *bad_masks, *bad_texts, *refused),
+        *problems_of(unpaired, root, reason.format("masks/x.png or masks/x_mask.png")),
+        *problems_of(texts.values(), root, reason.format("texts/x.txt")),
+    ]
 
 
 def _by_stem(
@@ -122,7 +135,8 @@ def _by_stem(
     existing = [folder for folder in folders if folder.is_dir()]
     paths = [path for folder in existing for path in files_in(folder)]
     fitting = [path for path in paths if path.suffix.lower() in suffixes]
-    refuse_repeats((path.stem for path in fitting), f"{relative(folders[0], root)}: file stem")
+    for folder in existing[:1]:
+        refuse_repeats((path.stem for path in fitting), f"{relative(folder, root)}: file stem")
     other_types = [path for path in paths if path not in set(fitting)]
     subfolders = [
         path
@@ -140,6 +154,7 @@ def _by_stem(
 def _case(
     root: Path, path: Path, mask_paths: tuple[Path, ...], text: Path | None, row: dict[str, str]
 ) -> RawCase:
+    refuse_two_masks(root, mask_paths)
     refuse_extra_cells(row, METADATA)
     values = {name: row.get(name) or None for name in COLUMNS}
     margin = tuple(m.strip() for m in (values.pop("margin") or "").split("&") if m.strip())

@@ -10,15 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 
 from stdiff.birads.lexicon import Findings
-from stdiff.runtime.files import CLUTTER, InputError
+from stdiff.runtime.files import InputError, is_clutter
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Archives wrap a collection in one or two folders.
@@ -135,7 +136,7 @@ def problems_of(paths: Iterable[Path], root: Path, reason: str) -> list[Problem]
 def read_paired(
     table: Path,
     columns: Sequence[str],
-    folders: tuple[str, str],
+    folders: Sequence[Path],
     names_of: Callable[[str], tuple[str, str]],
     case_of: Callable[[dict[str, str], Path, Path | None, Path | None], RawCase],
 ) -> Reading:
@@ -144,7 +145,7 @@ def read_paired(
     Args:
         table: CSV file in the collection's folder.
         columns: columns that it must have, the first one its key.
-        folders: names of the folders with images and with masks.
+        folders: the one with images and the one with masks, in the collection's folder.
         names_of: file names of image and mask, by the row's key.
         case_of: makes a case of row, collection's folder, image and mask (None if missing).
 
@@ -152,15 +153,21 @@ def read_paired(
         InputError: as :func:`read_rows`.
     """
     root = table.parent
-    images, masks = ({path.name: path for path in files_in(root / name)} for name in folders)
+    images, masks = ({path.name: path for path in files_in(folder)} for folder in folders)
     attempts = []
     for row in read_rows(table, columns, key=columns[0]):
         image, mask = names_of(row[columns[0]])
         paths = images.pop(image, None), masks.pop(mask, None)
-        attempts.append((f"{folders[0]}/{image}", partial(case_of, row, root, *paths)))
+        attempts.append((f"{folders[0].name}/{image}", partial(case_of, row, root, *paths)))
     cases, problems = cases_or_problems(attempts)
     unnamed = [*images.values(), *masks.values()]
     return cases, problems + problems_of(unnamed, root, f"not named in {table.name}")
+
+
+@cache
+def warn(text: str) -> None:
+    """Print a warning on what does not hinder; each once, though a folder is read repeatedly."""
+    print(f"stdiff: warning: {text}", file=sys.stderr)
 
 
 def decimal(text: str) -> float:
@@ -202,16 +209,19 @@ def given_folder(raw: Path, name: str) -> Path:
 
 
 def folders_by_depth(raw: Path) -> Iterator[list[Path]]:
-    """``raw``, then the folders in it, then those in them, each depth in name order."""
-    level = [raw]
+    """``raw``, then the folders in it, then those in them, each depth in name order.
+
+    A folder that several links lead to comes once.
+    """
+    level, known = [raw], {raw.resolve()}
     yield level
     for _ in range(_LEVELS_DOWN):
-        level = [
-            path
-            for folder in level
-            for path in sorted(folder.iterdir())
-            if path.is_dir() and not is_clutter(path)
-        ]
+        below = [path for folder in level for path in sorted(folder.iterdir())]
+        level = []
+        for path in below:
+            if path.is_dir() and not is_clutter(path) and path.resolve() not in known:
+                known.add(path.resolve())
+                level.append(path)
         yield level
 
 
@@ -239,6 +249,12 @@ def collection_root(raw: Path, name: str, parts: Sequence[str]) -> Path:
     )
 
 
+def paths_in_collection(raw: Path, name: str, parts: Sequence[str]) -> list[Path]:
+    """The parts of a collection; see :func:`collection_root`."""
+    root = collection_root(raw, name, parts)
+    return [root / part for part in parts]
+
+
 def listed(folder: Path) -> str:
     """The first names in a folder, for a message."""
     return ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
@@ -254,11 +270,6 @@ def files_in(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if not is_clutter(path) and (not path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES)
     )
-
-
-def is_clutter(path: Path) -> bool:
-    """Whether a file or folder is hidden or was left behind by a file manager or archiver."""
-    return path.name in CLUTTER or path.name.startswith(".")
 
 
 def read_rows(path: Path, columns: Sequence[str], key: str) -> list[dict[str, str]]:

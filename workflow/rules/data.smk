@@ -44,7 +44,12 @@ if CONFIG.phantom:
 
 rule harmonize:
     input:
-        raw=lambda w: str(CONFIG.raw_folder(w.collection)),
+        # Of raw data only the listing decides, not the time stamp of a folder or link.
+        raw=(
+            (lambda w: str(CONFIG.raw_folder(w.collection)))
+            if CONFIG.phantom
+            else ancient(lambda w: str(CONFIG.raw_folder(w.collection)))
+        ),
     output:
         table=f"{RUN}/cases/{{collection}}.parquet",
         # Near-duplicates within the collection, which the command keeps beside the table.
@@ -77,8 +82,12 @@ rule harmonize:
             if CONFIG.collections[w.collection].limit
             else ""
         ),
-        # A folder's time does not change when files in it are replaced. (Phantoms are an output.)
-        listing=lambda w: (None if CONFIG.phantom else listing_of(CONFIG.raw_folder(w.collection))),
+        # Phantoms are an output of this run.
+        listing=lambda w: (
+            None
+            if CONFIG.phantom
+            else listing_of(*places_of(w.collection, CONFIG.raw_folder(w.collection)))
+        ),
         # BUS-CoT contains images of other collections; those of this run are not read twice.
         others=lambda w: [name for name in CONFIG.collections if name != w.collection],
     shell:
@@ -94,7 +103,7 @@ rule split:
         # Read beside the tables: only pairs across collections are searched.
         pairs=expand(rules.harmonize.output.pairs, collection=list(CONFIG.collections)),
         # BUS-BRA's published folds, if the configuration names them.
-        published=(
+        published=lambda w: (
             str(CONFIG.raw_folder("bus_bra") / CONFIG.split.published)
             if CONFIG.split.published
             else []
@@ -117,12 +126,12 @@ rule split:
             if CONFIG.split.folds
             else f"--test {CONFIG.split.test}"
         ),
-        published=lambda w, input: f"--published {input.published}" if input.published else "",
+        published=lambda w, input: ["--published", input.published] if input.published else [],
         validation=CONFIG.split.validation,
         test_only=[name for name, c in CONFIG.collections.items() if c.test_only],
         seed=CONFIG.seed,
     shell:
-        "stdiff split {input.tables} {params.scheme} {params.published}"
+        "stdiff split {input.tables} {params.scheme} {params.published:q}"
         " --test-only {params.test_only}"
         " --validation {params.validation} --seed {params.seed} --processes {threads}"
         " --duplicates {output.duplicates} --out {output.splits} > {log} 2>&1"
