@@ -36,6 +36,9 @@ class Problem:
     source_path: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.source_path}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class RawCase:

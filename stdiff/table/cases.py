@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from stdiff.birads.lexicon import CaptionError, Findings, render
 from stdiff.runtime.files import InputError, atomic_write, decode_png, encode_png
 from stdiff.table.parquet import read_parquet
+from stdiff.table.shard_list import tables_in
 from stdiff.table.verdicts import VERDICT, fill_verdicts, read_verdicts
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -135,7 +136,7 @@ def write_cases(rows: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Rows of one or several case tables, in the order given.
+    """Rows of one or several case tables or folders of them, in the order given.
 
     ``image`` and ``mask`` cells are dicts with ``bytes``; see :func:`images_of`.
 
@@ -145,7 +146,7 @@ def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = Non
     """
     tables = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        tables.append(_read_one(Path(path), columns))
+        tables += [_read_one(table, columns) for table in tables_in(path)]
     return pa.concat_tables(tables).to_pandas()
 
 
@@ -173,14 +174,16 @@ def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
 def verify_table(path: Path) -> list[str]:
     """Every problem of a case table, one line each; empty if there is none."""
     cases = read_cases(path)
-    problems = [
-        f"{case_id}: case_id occurs {count} times"
-        for case_id, count in cases["case_id"].value_counts().items()
-        if count > 1
-    ]
+    problems = repeated_ids(cases["case_id"])
     for row in cases.to_dict("records"):
         problems += [f"{row['case_id']}: {problem}" for problem in _row_problems(row)]
     return problems
+
+
+def repeated_ids(case_ids: pd.Series) -> list[str]:
+    """One line for each case_id that occurs more than once."""
+    counts = case_ids.value_counts()
+    return [f"{case}: case_id occurs {n} times" for case, n in counts.items() if n > 1]
 
 
 def _row_problems(row: dict[str, Any]) -> Iterable[str]:
