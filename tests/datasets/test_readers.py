@@ -300,10 +300,7 @@ def test_busi_without_normal_images_is_read_with_a_warning(busi, capsys):
     assert len(cases) == 6 and not problems
     read_raw("busi", busi)
     said = capsys.readouterr().err
-    assert (
-        said
-        == f"stdiff: warning: {busi}: no folder normal/, so BUSI gives no image without a lesion\n"
-    )
+    assert said.count(f"stdiff: warning: {busi}: no folder normal/") == 1
     shutil.rmtree(busi / "malignant")
     with pytest.raises(InputError, match="malignant missing"):
         read_raw("busi", busi)
