@@ -52,6 +52,7 @@ def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
     """Row of a case; descriptors, lesion count and fingerprint come from native pixels."""
     pixels = read_pixels(case)
     image_HW, placed, flags = _prepared(pixels, how)
+    spacing_x_mm, spacing_y_mm = placed.spacing_mm(case.pixel_spacing_mm)
     findings, mask, lesion_count, measures = case.findings, None, None, None
     if pixels.mask_HW is not None:
         description = describe(image_HW, pixels.mask_HW)
@@ -69,7 +70,8 @@ def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
         mask=mask,
         height_px=how.size_px,
         width_px=how.size_px,
-        pixel_spacing_mm=placed.spacing_mm(case.pixel_spacing_mm),
+        pixel_spacing_mm=spacing_x_mm,
+        pixel_spacing_y_mm=spacing_y_mm,
         device=case.device,
         histology=case.histology,
         **findings.as_row(),

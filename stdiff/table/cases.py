@@ -45,7 +45,10 @@ SCHEMA = pa.schema(
         ("mask", _PNG),
         ("height_px", pa.int32()),
         ("width_px", pa.int32()),
+        # Of the stored image, from left to right; and from top to bottom, which differs where a
+        # frame was stretched to the square.
         ("pixel_spacing_mm", pa.float32()),
+        ("pixel_spacing_y_mm", pa.float32()),
         ("device", pa.string()),
         ("pathology", pa.string()),
         ("histology", pa.string()),
