@@ -23,6 +23,7 @@ from stdiff.datasets.raw import (
     relative,
     warn,
 )
+from stdiff.runtime.names import file_key
 
 COLLECTION = "busi"
 FOLDER = "Dataset_BUSI_with_GT"
@@ -47,7 +48,7 @@ def read(raw: Path) -> Reading:
         images: list[tuple[int, Path]] = []
         masks: dict[int, list[Path]] = {}
         for path in files_in(root / pathology):
-            name = _NAME.fullmatch(path.name)
+            name = _NAME.fullmatch(file_key(path.name))
             if not name or name["pathology"] != pathology:
                 reason = f"name not understood; expected e.g. '{pathology} (1).png'"
                 problems.append(Problem(relative(path, root), reason))

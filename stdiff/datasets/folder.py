@@ -14,10 +14,13 @@ lesions.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
 from stdiff.birads.lexicon import VOCABULARY, Findings, parse
+from stdiff.datasets.cells import decimal, term_of, text_of
+from stdiff.datasets.csv_tables import EXTRA_CELLS, read_rows, refuse_extra_cells
 from stdiff.datasets.folder_layout import (
     Part,
     masks_among,
@@ -26,21 +29,18 @@ from stdiff.datasets.folder_layout import (
     refuse_two_masks,
 )
 from stdiff.datasets.raw import (
-    EXTRA_CELLS,
     IMAGE_SUFFIXES,
     Problem,
     RawCase,
     Reading,
     cases_or_problems,
-    decimal,
     files_in,
     problems_of,
-    read_rows,
-    refuse_extra_cells,
     refuse_repeats,
     relative,
 )
 from stdiff.runtime.files import InputError, is_clutter
+from stdiff.runtime.names import composed, escaped
 
 COLLECTION = "folder"
 METADATA = "metadata.csv"
@@ -56,6 +56,7 @@ def read(raw: Path) -> Reading:
     root = Path(raw)
     parts = parts_of(root)
     metadata, rows = _metadata(root)
+    rows = _with_zeros(rows, {_stem_of(p) for part in parts for p in files_in(part.images)})
     cases: list[RawCase] = []
     problems: list[Problem] = []
     for part in parts:
@@ -84,7 +85,7 @@ def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
     if not tables:
         return METADATA, {}
     path = tables[0]
-    rows = read_rows(path, ("stem",), key="stem")
+    rows = read_rows(path, ("stem",), key="stem", optional=COLUMNS)
     unknown = [name for name in (rows[0] if rows else ()) if name not in (*COLUMNS, EXTRA_CELLS)]
     if unknown:
         raise InputError(
@@ -94,7 +95,7 @@ def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
     by_stem = {_stem(row["stem"]): row for row in rows}
     if len(by_stem) < len(rows):
         refuse_repeats((_stem(row["stem"]) for row in rows), f"{path}: column stem")
-    return path.name, by_stem
+    return escaped(path.name), by_stem
 
 
 def _tables(root: Path) -> list[Path]:
@@ -105,6 +106,30 @@ def _stem(name: str) -> str:
     """'x' of 'x.png'; other dots belong to the stem."""
     path = Path(name)
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _stem_of(path: Path) -> str:
+    return composed(path.stem)
+
+
+def _with_zeros(rows: dict[str, dict[str, str]], stems: set[str]) -> dict[str, dict[str, str]]:
+    """Rows by image stem, where spreadsheets have made '0' or '0.0' of '000'.
+
+    A stem that no image has is taken for the only image and row of that number.
+    """
+    images, lacking = defaultdict(list), defaultdict(list)
+    for stem in stems - set(rows):
+        if stem.isdecimal():
+            images[int(stem)].append(stem)
+    for stem in set(rows) - stems:
+        if (number := text_of(stem)).isdecimal():
+            lacking[int(number)].append(stem)
+    meant = {
+        found[0]: images[number][0]
+        for number, found in lacking.items()
+        if len(found) == len(images[number]) == 1
+    }
+    return {meant.get(stem, stem): row for stem, row in rows.items()}
 
 
 def _read_part(root: Path, part: Part, rows: dict[str, dict[str, str]]) -> Reading:
@@ -136,7 +161,7 @@ def _by_stem(
     paths = [path for folder in existing for path in files_in(folder)]
     fitting = [path for path in paths if path.suffix.lower() in suffixes]
     for folder in existing[:1]:
-        refuse_repeats((path.stem for path in fitting), f"{relative(folder, root)}: file stem")
+        refuse_repeats(map(_stem_of, fitting), f"{relative(folder, root)}: file stem")
     other_types = [path for path in paths if path not in set(fitting)]
     subfolders = [
         path
@@ -148,7 +173,7 @@ def _by_stem(
     problems += problems_of(
         subfolders, root, "a folder that is not read: only the files beside it are"
     )
-    return {path.stem: path for path in fitting}, problems
+    return {_stem_of(path): path for path in fitting}, problems
 
 
 def _case(
@@ -157,9 +182,13 @@ def _case(
     refuse_two_masks(root, mask_paths)
     refuse_extra_cells(row, METADATA)
     values = {name: row.get(name) or None for name in COLUMNS}
-    margin = tuple(m.strip() for m in (values.pop("margin") or "").split("&") if m.strip())
-    terms = {name: values[name] for name in VOCABULARY if name != "margin" and values[name]}
-    findings = Findings(**terms, margin=margin)
+    margin = (m.strip() for m in (values.pop("margin") or "").split("&"))
+    terms = {
+        name: term_of(name, value) or value
+        for name in VOCABULARY
+        if name != "margin" and (value := values[name])
+    }
+    findings = Findings(**terms, margin=tuple(term_of("margin", m) or m for m in margin if m))
     if text is not None:
         if findings != Findings():
             raise InputError(f"described both in {METADATA} and in {text.name}; keep one")
@@ -168,7 +197,7 @@ def _case(
         except UnicodeDecodeError as error:
             raise InputError(f"{text.name} is not UTF-8 text ({error.reason})") from error
     return RawCase(
-        case_id=f"{COLLECTION}/{path.stem}",
+        case_id=f"{COLLECTION}/{_stem_of(path)}",
         root=root,
         image_path=path,
         mask_paths=mask_paths,
@@ -179,6 +208,7 @@ def _case(
         pixel_spacing_mm=_spacing(values["pixel_spacing_mm"]),
         mask_may_be_scaled=True,
         device=values["device"],
+        flags=("metadata_by_number",) if row and _stem(row["stem"]) != _stem_of(path) else (),
     )
 
 
