@@ -23,7 +23,7 @@ _BIRADS_WORD = re.compile(r"^bi[ -]?rads\b[ :]*", re.IGNORECASE)
 
 
 def text_of(cell: object) -> str:
-    """A cell as a person reads it: 1.0 is '1', an é is one letter, blanks around it do not count."""
+    """A cell as a person reads it: 1.0 is '1'; blanks around it and Unicode forms do not count."""
     text = " ".join(_WITHOUT_WIDTH.sub("", composed("" if cell is None else str(cell))).split())
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text

@@ -10,6 +10,7 @@ import numpy as np
 
 from stdiff.birads.descriptors import describe
 from stdiff.birads.lexicon import Findings, render
+from stdiff.birads.shape import count_lesions
 from stdiff.datasets.geometry import Fit, fit_frame
 from stdiff.datasets.pixels import Pixels, read_pixels
 from stdiff.datasets.raw import Problem, RawCase
@@ -20,6 +21,7 @@ from stdiff.overlays.inpaint import without_marks
 from stdiff.overlays.sector import sector_box
 from stdiff.runtime.files import InputError, sha256_file
 from stdiff.table.cases import case_row, png_cell
+from stdiff.table.values import LESIONS_MERGED
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
         stored_mask, cut = _stored_mask(pixels.mask_HW, placed)
         mask = png_cell(stored_mask, f"{case.case_id}-mask")
         flags |= {"lesion_cut_by_crop"} if cut else set()
+        flags |= {LESIONS_MERGED} if count_lesions(stored_mask) != lesion_count else set()
     return case_row(
         case_id=case.case_id,
         collection=case.collection,

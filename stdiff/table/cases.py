@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import pyarrow.parquet as pq
 
 from stdiff.birads.lexicon import CaptionError, Findings, render
 from stdiff.runtime.files import InputError, atomic_write, decode_png, encode_png
+from stdiff.runtime.names import escaped
 from stdiff.table.parquet import read_parquet
 from stdiff.table.shard_list import tables_in
+from stdiff.table.values import value_problems
 from stdiff.table.verdicts import VERDICT, fill_verdicts, read_verdicts
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -176,10 +179,11 @@ def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
 
 def verify_table(path: Path) -> list[str]:
     """Every problem of a case table, one line each; empty if there is none."""
-    cases = read_cases(path)
-    problems = repeated_ids(cases["case_id"])
-    for row in cases.to_dict("records"):
-        problems += [f"{row['case_id']}: {problem}" for problem in _row_problems(row)]
+    rows = read_rows(path)
+    problems = repeated_ids(row["case_id"] for row in rows)
+    for row in rows:
+        found = [*_row_problems(row), *value_problems(row)]
+        problems += [f"{escaped(row['case_id'])}: {problem}" for problem in found]
     return problems
 
 
