@@ -19,7 +19,7 @@ _MISSING = frozenset(
 # Blanks at the ends that str.strip() leaves: without width, and the mark before a file.
 _WITHOUT_WIDTH = re.compile("[\u200b\u2060\ufeff]")
 _WHOLE = re.compile(r"(\d+)[.,]0*")
-_BIRADS_WORD = re.compile(r"^bi[ -]?rads\b[ :]*", re.IGNORECASE)
+_BIRADS_WORD = re.compile(r"^bi[ -]?rads[ :]*", re.IGNORECASE)
 
 
 def text_of(cell: object) -> str:
@@ -57,7 +57,7 @@ def decimal(text: str) -> float:
         return math.nan
 
 
-def look_alike(identifier: str) -> tuple[str | int, ...]:
+def look_alike(identifier: str) -> str:
     """What identifiers share that a person may take for one: 'P 01', 'p1' and 'P-001' are alike."""
     parts = re.findall(r"\d+|[^\W\d_]+", composed(identifier).casefold())
-    return tuple(int(part) if part.isdecimal() else part for part in parts)
+    return " ".join(str(int(part)) if part.isdecimal() else part for part in parts)

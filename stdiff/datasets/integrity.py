@@ -14,6 +14,7 @@ import pandas as pd
 
 from stdiff.birads.lexicon import PATHOLOGIES, VOCABULARY
 from stdiff.datasets.harmonize import harmonize
+from stdiff.datasets.patients import alike_patients
 from stdiff.datasets.pixels import box_of, read_pixels
 from stdiff.datasets.raw import RawCase
 from stdiff.datasets.readers import read_raw
@@ -23,6 +24,8 @@ from stdiff.runtime.files import InputError
 from stdiff.runtime.problem_kinds import by_kind
 from stdiff.table.cases import read_cases, repeated_ids, verify_table, write_cases
 from stdiff.table.parquet import read_parquet
+from stdiff.table.streaming import iterate_rows
+from stdiff.table.values import value_problems
 
 COLUMNS = (
     *leaks.COLUMNS,
@@ -123,6 +126,8 @@ def inspect_raw(collection: str, raw: Path, table: Path, processes: int = 1) -> 
         for case in [raw_cases[case_id]]
         for text in _defects(case, flags)
     ]
+    for row in iterate_rows(table):
+        problems += [f"{row['source_path']}: {problem}" for problem in value_problems(row)]
     return replace(found, problems=sorted(found.problems + problems))
 
 
@@ -160,7 +165,7 @@ def found_in_run(
     if quarantine is None:
         quarantine = pd.DataFrame(columns=["source_path", "reason"])
     problems = [f"{row.source_path}: {row.reason}" for row in quarantine.itertuples()]
-    problems += _conflicts(cases, ours)
+    problems += [*_conflicts(cases, ours), *alike_patients(cases)]
     return Integrity(name, cases, ours, quarantine, sorted(problems))
 
 

@@ -180,16 +180,17 @@ def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
 def verify_table(path: Path) -> list[str]:
     """Every problem of a case table, one line each; empty if there is none."""
     rows = read_rows(path)
-    problems = repeated_ids(row["case_id"] for row in rows)
-    for row in rows:
+    names = [escaped(row["case_id"]).strip() or "(no id)" for row in rows]
+    problems = repeated_ids(names)
+    for name, row in zip(names, rows, strict=True):
         found = [*_row_problems(row), *value_problems(row)]
-        problems += [f"{escaped(row['case_id'])}: {problem}" for problem in found]
+        problems += [f"{name}: {problem}" for problem in found]
     return problems
 
 
-def repeated_ids(case_ids: pd.Series) -> list[str]:
+def repeated_ids(case_ids: Iterable[str]) -> list[str]:
     """One line for each case_id that occurs more than once."""
-    counts = case_ids.value_counts()
+    counts = Counter(case_ids)
     return [f"{case}: case_id occurs {n} times" for case, n in counts.items() if n > 1]
 
 
