@@ -10,6 +10,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from stdiff.config.run import ConfigError, check_raw_folders, parse_config, refresh_config
+from stdiff.datasets.readers import places_of
 from stdiff.runtime.provenance import code_of, listing_of, source_of
 from stdiff.runtime.resources import grown_mb, grown_minutes
 from stdiff.downstream.arms import per_case_tables, real_arm

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stdiff.cli.options import Cases, ConfigFile, Model, Run, Threads, register
+from stdiff.cli.options import Cases, ConfigFile, Model, Run, TableArguments, Threads, register
 
 app = typer.Typer()
 corpus = typer.Typer(no_args_is_help=True)
@@ -19,8 +19,6 @@ app.add_typer(
     rich_help_panel="Generate",
 )
 command = partial(register, corpus, "Corpus")
-
-Shards = Annotated[list[Path], typer.Argument(help="shards of one corpus, or @shards.txt")]
 
 
 @command("stdiff corpus grow images --plan plan.parquet --model model --config config.yaml")
@@ -66,7 +64,7 @@ def speed(run: Run) -> None:
 
 @command("stdiff corpus verify images/00000.parquet images/00001.parquet --plan plan.parquet")
 def verify(
-    shards: Shards,
+    shards: TableArguments,
     plan: Annotated[Path, typer.Option(help="plan of the corpus")],
 ) -> int:
     """List every problem of the shards against their plan; exit code 1 if there is any."""
@@ -79,7 +77,7 @@ def verify(
 
 @command("stdiff corpus show corpus/00000.parquet --count 40 --out sheet.png")
 def show(
-    shards: Shards,
+    shards: TableArguments,
     out: Annotated[Path, typer.Option(help="PNG")],
     count: Annotated[int, typer.Option(help="images")] = 40,
 ) -> None:
@@ -94,7 +92,7 @@ def show(
     "--out README.md"
 )
 def card(
-    shards: Shards,
+    shards: TableArguments,
     cases: Cases,
     out: Annotated[Path, typer.Option(help="Markdown")],
     config_file: Annotated[

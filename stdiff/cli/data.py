@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from stdiff.cli.options import Collection, Fit, Processes, Published, Seed, UsageError, register
+from stdiff.cli.options import (
+    Collection,
+    Fit,
+    Processes,
+    Published,
+    Seed,
+    TableArguments,
+    UsageError,
+    register,
+)
 from stdiff.runtime.errors import InputError
 
 app = typer.Typer()
@@ -129,19 +138,21 @@ def harmonize(
     processes: Processes = 1,
 ) -> None:
     """Raw collection → case table."""
-    from stdiff.datasets.harmonize import harmonize
+    from stdiff.datasets.harmonize import harmonize, summary
     from stdiff.datasets.rows import Harmonization
 
+    quarantine = quarantine or out.with_name(f"{out.stem}_quarantine.parquet")
     harmonize(
         collection,
         raw,
         out,
-        quarantine or out.with_name(f"{out.stem}_quarantine.parquet"),
+        quarantine,
         how=Harmonization(size, fit, crop_sector, inpaint_marks),
         limit=limit,
         drop_sources=tuple(drop_sources or ()),
         processes=processes,
     )
+    print(summary(out, quarantine))
 
 
 @command("stdiff verify data --collection bus_bra --page check")
@@ -151,27 +162,31 @@ def verify(
     page: Annotated[Path | None, typer.Option(help="write a page with pictures here")] = None,
     processes: Processes = 1,
 ) -> int:
-    """Count and list every problem of a case table or raw folder; exit code 1 if there is any."""
-    from stdiff.datasets.integrity import inspect_raw, inspect_table
+    """Count the problems of a case table or raw folder by kind; exit code 1 if there is any.
+
+    The page lists every one.
+    """
+    from stdiff.datasets.integrity import inspect_raw, inspect_tables
+    from stdiff.table.shard_list import tables_in
 
     with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "cases.parquet" if collection else path
+        tables = [Path(folder) / "cases.parquet"] if collection else tables_in(path)
         if collection:
-            found = inspect_raw(collection, path, table, processes)
+            found = inspect_raw(collection, path, tables[0], processes)
         else:
-            found = inspect_table(path)
+            found = inspect_tables(str(path), tables)
         print(found.text())
         if page:
             from stdiff.report.collections import write_integrity_page
 
-            write_integrity_page(found, table, path, page)
+            write_integrity_page(found, tables, path, page)
             print(f"page: {page / 'index.html'}")
     return 1 if found.problems else 0
 
 
 @command("stdiff split busi.parquet bus_bra.parquet --out splits.parquet --test 0.2")
 def split(
-    tables: Annotated[list[Path], typer.Argument(help="case tables")],
+    tables: TableArguments,
     out: Annotated[Path, typer.Option(help="splits table (Parquet)")],
     test: Annotated[float, typer.Option(help="hold-out: test fraction")] = 0.2,
     validation: Annotated[float, typer.Option(help="validation fraction")] = 0.1,

@@ -7,6 +7,7 @@ again; any other stopped command leaves no output.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ for group in (data, train, masks, generate, corpus, downstream, evaluate, share)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that this terminal cannot show ends no command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
         words = expand(sys.argv[1:] if arguments is None else arguments)

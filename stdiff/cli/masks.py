@@ -16,6 +16,7 @@ from stdiff.cli.options import (
     OptionalSplits,
     Seed,
     Splits,
+    TableArguments,
     Threads,
     register,
 )
@@ -107,7 +108,7 @@ def sample(
     "--out realism.json"
 )
 def evaluate(
-    tables: Annotated[list[Path], typer.Argument(help="tables of masks, or plans")],
+    tables: TableArguments,
     cases: Cases,
     splits: Splits,
     out: Annotated[Path, typer.Option(help="JSON")],

@@ -106,19 +106,37 @@ def _set_threads(threads: int | None) -> int | None:
     return threads
 
 
+def _tables(paths: list[Path] | None) -> list[Path] | None:
+    """The tables in place of each folder of tables."""
+    if not paths or not any(path.is_dir() for path in paths):
+        return paths
+    from stdiff.table.shard_list import tables_in
+
+    return [table for path in paths for table in tables_in(path)]
+
+
 def _labels(**more: Any) -> Any:
     text = "label budget: percent of the training labels, or a number of cases, e.g. 40cases"
     return typer.Option("--labels", parser=_label_budget, metavar="BUDGET", help=text, **more)
 
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="configuration (YAML)")]
-Cases = Annotated[list[Path], typer.Option("--cases", help="case tables, one or several")]
-OptionalCases = Annotated[list[Path] | None, typer.Option("--cases", help="case tables")]
+TableArguments = Annotated[
+    list[Path], typer.Argument(callback=_tables, help="case tables, shards, or folders of them")
+]
+Cases = Annotated[
+    list[Path], typer.Option("--cases", callback=_tables, help="case tables, one or several")
+]
+OptionalCases = Annotated[
+    list[Path] | None, typer.Option("--cases", callback=_tables, help="case tables")
+]
 Splits = Annotated[Path, typer.Option("--splits", help="splits table of `stdiff split`")]
 OptionalSplits = Annotated[Path | None, typer.Option("--splits", help="splits table")]
 Fold = Annotated[int, typer.Option("--fold", help="fold of the splits")]
 Labels = Annotated[LabelBudget, _labels()]
-Corpus = Annotated[list[Path] | None, typer.Option("--corpus", help="shards, or @shards.txt")]
+_CORPUS = typer.Option("--corpus", callback=_tables, help="shards, their folder, or @shards.txt")
+Corpus = Annotated[list[Path], _CORPUS]
+OptionalCorpus = Annotated[list[Path] | None, _CORPUS]
 Segmenter = Annotated[str, typer.Option("--segmenter", help="name of the segmenter of --weights")]
 Model = Annotated[Path, typer.Option("--model", help="model folder")]
 Run = Annotated[Path, typer.Argument(help="run folder, results/RUN")]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stdiff.cli.options import Fold, Layout, OptionalSplits, Run, register
+from stdiff.cli.options import Fold, Layout, OptionalSplits, Run, TableArguments, register
 
 app = typer.Typer()
 command = partial(register, app, "Share")
@@ -16,7 +16,7 @@ command = partial(register, app, "Share")
 
 @command("stdiff export busi.parquet --as nnunet --to Dataset101_BUSI --splits splits.parquet")
 def export(
-    tables: Annotated[list[Path], typer.Argument(help="case tables or shards")],
+    tables: TableArguments,
     to: Annotated[Path, typer.Option(help="new folder; for nnunet: DatasetNNN_Name")],
     layout: Annotated[Layout, typer.Option("--as", help="format of the folder")] = "folders",
     splits: OptionalSplits = None,

@@ -16,24 +16,25 @@ from pathlib import Path
 import openpyxl
 
 from stdiff.birads.lexicon import BIRADS, ECHO_PATTERNS, MARGINS, PATHOLOGIES, SHAPES, Findings
+from stdiff.datasets.cells import decimal, value_of
+from stdiff.datasets.csv_tables import known_names, refuse_missing_columns
 from stdiff.datasets.raw import (
     Problem,
     RawCase,
     Reading,
     cases_or_problems,
-    decimal,
     files_in,
     folders_by_depth,
     given_folder,
     listed,
     problems_of,
-    refuse_missing_columns,
     refuse_repeats,
     relative,
     unknown_term,
     unreadable_metadata,
 )
 from stdiff.runtime.files import InputError
+from stdiff.runtime.names import composed
 
 COLLECTION = "breast"
 FOLDER = "BrEaST-Lesions_USG-images_and_masks"
@@ -43,7 +44,6 @@ _COLUMNS = (
     *("Shape", "Margin", "Echogenicity", "Posterior_features", "Calcifications"),
     *("BIRADS", "Diagnosis", "Classification"),
 )
-_NOTHING = ("", "not applicable", "not available")
 _MM_A_CM = 10
 
 # Column of the sheet → column of the case table and its term for each value in small letters.
@@ -80,9 +80,8 @@ def read(raw: Path) -> Reading:
         InputError: no folder or several with the images, no workbook or several, a workbook that
             cannot be read or lacks a column, a CaseID twice.
     """
-    raw = given_folder(raw, FOLDER)
-    root, workbook = _image_folder(raw), _workbook(raw)
-    files = {path.name.lower(): path for path in files_in(root) if path != workbook}
+    root, workbook = places(raw)
+    files = {composed(path.name).lower(): path for path in files_in(root) if path != workbook}
     rows = _rows(workbook)
     refuse_repeats((_case_number(row) for row in rows), f"{workbook.name}: column CaseID")
     missing_masks: list[Problem] = []
@@ -97,9 +96,15 @@ def read(raw: Path) -> Reading:
     return cases, problems + missing_masks + unnamed
 
 
+def places(raw: Path) -> list[Path]:
+    """The folder of images and the workbook."""
+    raw = given_folder(raw, FOLDER)
+    return [_image_folder(raw), _workbook(raw)]
+
+
 def _image_folder(raw: Path) -> Path:
     for level in folders_by_depth(raw):
-        fitting = [folder for folder in level if any(folder.glob("case[0-9]*.png"))]
+        fitting = [folder for folder in level if any(map(_is_image, folder.iterdir()))]
         if len(fitting) > 1:
             several = ", ".join(relative(path, raw) for path in fitting)
             raise InputError(f"{raw}: several folders hold case*.png: {several}; give one of them")
@@ -108,6 +113,10 @@ def _image_folder(raw: Path) -> Path:
     raise InputError(
         f"{raw}: expected {FOLDER}/ with case001.png ..., or these files; found {listed(raw)}"
     )
+
+
+def _is_image(path: Path) -> bool:
+    return bool(re.fullmatch(r"case\d.*\.png", path.name, re.IGNORECASE))
 
 
 def _workbook(raw: Path) -> Path:
@@ -135,27 +144,25 @@ def _rows(workbook: Path) -> list[dict[str, str]]:
             for sheet in book.worksheets:
                 # Some writers state a wrong range, which would hide cells.
                 sheet.reset_dimensions()
-                cells = [[_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+                cells = [
+                    [value_of(cell) for cell in row] for row in sheet.iter_rows(values_only=True)
+                ]
                 sheets.append([row for row in cells if any(row)])
     except Exception as error:  # openpyxl lets any error of its zip and XML parsers through
         raise InputError(f"{workbook}: not a readable Excel file ({error})") from error
     if not any(sheets):
         raise InputError(f"{workbook}: no sheet with cells; expected {', '.join(_COLUMNS)}")
     # 'Pixel_size (cm)' is 'Pixel_size'.
-    headers = [[name.partition(" (")[0] for name in (rows or [[]])[0]] for rows in sheets]
+    headers = [
+        known_names([name.partition(" (")[0] for name in (rows or [[]])[0]], _COLUMNS)
+        for rows in sheets
+    ]
     best = max(range(len(sheets)), key=lambda i: len(set(_COLUMNS) & set(headers[i])))
     refuse_missing_columns(headers[best], _COLUMNS, str(workbook))
     return [
         {name: "" for name in _COLUMNS} | dict(zip(headers[best], row, strict=False))
         for row in sheets[best][1:]
     ]
-
-
-def _text(cell: object) -> str:
-    """A cell as Excel shows it: 1.0 is '1', an empty cell ''."""
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return "" if cell is None else " ".join(str(cell).split())
 
 
 def _case_number(row: dict[str, str]) -> str:
@@ -192,8 +199,7 @@ def _case(
     if not lesions and not lesion_free:
         raise InputError("no Mask_tumor_filename, though the case is not classified as normal")
     spacing_mm, spacing_flags = _spacing_mm(row["Pixel_size"])
-    diagnosis = [] if row["Diagnosis"].lower() in _NOTHING else row["Diagnosis"].split("&")
-    histology = "; ".join(part.strip() for part in diagnosis) or None
+    histology = "; ".join(part.strip() for part in row["Diagnosis"].split("&")) or None
     return RawCase(
         case_id=f"{COLLECTION}/case{int(number):03d}",
         root=root,
@@ -210,14 +216,12 @@ def _case(
 
 def _names(cell: str) -> list[str]:
     """File names of a cell such as 'case005_other1.png&case005_other2.png'."""
-    if cell.lower() in _NOTHING:
-        return []
     return [name.strip() for name in cell.split("&") if name.strip()]
 
 
 def _taken(name: str, files: dict[str, Path]) -> Path | None:
     """The file of that name, with or without its suffix, taken out of ``files``."""
-    key = name.lower()
+    key = composed(name).lower()
     return files.pop(key, None) or files.pop(f"{key}.png", None)
 
 
@@ -229,7 +233,7 @@ def _findings(row: dict[str, str]) -> tuple[Findings, list[str]]:
         value = row[column].lower()
         if value in values:
             terms[name] = values[value]
-        elif value not in _NOTHING:
+        elif value:
             flags.append(unknown_term(column, row[column]))
     margin = _margin(row["Margin"].lower())
     if margin is None:
@@ -239,7 +243,7 @@ def _findings(row: dict[str, str]) -> tuple[Findings, list[str]]:
 
 def _margin(value: str) -> tuple[str, ...] | None:
     """Margins of 'circumscribed' or 'not circumscribed - angular&indistinct'; None if unknown."""
-    if value in (*_NOTHING, "not circumscribed"):
+    if value in ("", "not circumscribed"):
         return ()
     if value == "circumscribed":
         return (value,)
@@ -251,7 +255,7 @@ def _margin(value: str) -> tuple[str, ...] | None:
 
 def _spacing_mm(value: str) -> tuple[float | None, list[str]]:
     """Millimetres of a pixel from the sheet's centimetres."""
-    if value.lower() in _NOTHING:
+    if not value:
         return None, []
     spacing_cm = decimal(value)
     if not 0 < spacing_cm < 1:

@@ -10,16 +10,15 @@ A case needs image, mask and patient. Any other odd value is left out and flagge
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from stdiff.birads.lexicon import BIRADS, PATHOLOGIES, Findings
+from stdiff.birads.lexicon import Findings
+from stdiff.datasets.cells import term_of
+from stdiff.datasets.csv_tables import read_paired, refuse_extra_cells
 from stdiff.datasets.raw import (
     RawCase,
     Reading,
-    collection_root,
-    read_paired,
-    refuse_extra_cells,
+    paths_in_collection,
     unknown_term,
     unreadable_metadata,
 )
@@ -34,7 +33,8 @@ _COLUMNS = (
 )
 _ID = re.compile(r"bus_\d+-(?P<side>[a-z]+)")
 _SIDES = {"l": "left", "r": "right", "s": "single"}
-_BOX = re.compile(r"\[? *(\d+) *, *(\d+) *, *(\d+) *, *(\d+) *\]?")
+_NUMBER = r" *(\d+)(?:\.0*)? *"
+_BOX = re.compile(rf"\[?{','.join([_NUMBER] * 4)}\]?")
 
 
 def read(raw: Path) -> Reading:
@@ -43,8 +43,13 @@ def read(raw: Path) -> Reading:
     Raises:
         InputError: missing or otherwise laid out folder, CSV without a column, an ID twice.
     """
-    root = collection_root(raw, FOLDER, ("Images", "Masks", _TABLE))
-    return read_paired(root / _TABLE, _COLUMNS, ("Images", "Masks"), _names, _case)
+    *folders, table = places(raw)
+    return read_paired(table, _COLUMNS, folders, _names, _case)
+
+
+def places(raw: Path) -> list[Path]:
+    """The folders of images and masks, and the table."""
+    return paths_in_collection(raw, FOLDER, ("Images", "Masks", _TABLE))
 
 
 def _names(key: str) -> tuple[str, str]:
@@ -66,8 +71,8 @@ def _case(
         raise InputError(f"{_TABLE}: Case (the patient) is empty: it cannot be split safely")
     flags: list[str] = []
     findings = Findings(
-        pathology=_known(row, "Pathology", row["Pathology"].lower(), PATHOLOGIES, flags),
-        birads=_known(row, "BIRADS", row["BIRADS"].upper(), BIRADS, flags),
+        pathology=_known("pathology", row, "Pathology", flags),
+        birads=_known("birads", row, "BIRADS", flags),
     )
     if row["Side"].lower() not in ("", _SIDES.get(name["side"])):
         flags.append("side_mismatch")
@@ -86,15 +91,12 @@ def _case(
     )
 
 
-def _known(
-    row: dict[str, str], column: str, term: str, terms: Sequence[str], flags: list[str]
-) -> str | None:
-    """The term if the lexicon has it; else None, and a flag unless the cell is empty."""
-    if term in terms:
-        return term
-    if term:
+def _known(name: str, row: dict[str, str], column: str, flags: list[str]) -> str | None:
+    """The lexicon's term in a cell; else None, and a flag unless the cell is empty."""
+    term = term_of(name, row[column])
+    if row[column] and term is None:
         flags.append(unknown_term(column, row[column]))
-    return None
+    return term
 
 
 def _size_px(row: dict[str, str], flags: list[str]) -> tuple[int, int] | None:

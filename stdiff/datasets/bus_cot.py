@@ -39,6 +39,7 @@ from stdiff.runtime.files import InputError, sha256_file
 
 COLLECTION = "bus_cot"
 FOLDER = "BUSCoT"
+_PARTS = ("BUS-Lesion", "BUS-Expert", "DatasetFiles")
 _LESIONS = "DatasetFiles/lesion_dataset.json"
 _EXPERT = "DatasetFiles/BUS-Expert_dataset.json"
 _FOR_PEOPLE = "*_VISBOXMASK.png"
@@ -51,7 +52,7 @@ def read(raw: Path) -> Reading:
     Raises:
         InputError: missing or otherwise laid out folder, JSON that is no object, a key twice.
     """
-    root = collection_root(raw, FOLDER, ("BUS-Lesion", "BUS-Expert", _LESIONS, _EXPERT))
+    root = _root(raw)
     expert, lesions = _entries(root / _EXPERT), _entries(root / _LESIONS)
     frames = [(f"BUS-Expert/{k}", partial(_expert_case, root, k, v)) for k, v in expert.items()]
     crops = [
@@ -60,6 +61,15 @@ def read(raw: Path) -> Reading:
     ]
     cases, problems = cases_or_problems(frames + crops)
     return cases, problems + _unnamed(root, set(expert), {case.image_path for case in cases})
+
+
+def places(raw: Path) -> list[Path]:
+    """The folders that :func:`read` reads."""
+    return [path for path in sorted(_root(raw).iterdir()) if path.name in _PARTS]
+
+
+def _root(raw: Path) -> Path:
+    return collection_root(raw, FOLDER, (*_PARTS[:2], _LESIONS, _EXPERT))
 
 
 def _entries(path: Path) -> dict[str, dict[str, Any]]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stdiff.birads.lexicon import PATHOLOGIES, Findings
+from stdiff.birads.lexicon import Findings
+from stdiff.datasets.cells import term_of
+from stdiff.datasets.csv_tables import read_paired, refuse_extra_cells
 from stdiff.datasets.raw import (
     RawCase,
     Reading,
-    collection_root,
-    read_paired,
-    refuse_extra_cells,
+    paths_in_collection,
     unknown_term,
     unreadable_metadata,
 )
@@ -39,30 +39,37 @@ def read(raw: Path) -> Reading:
     Raises:
         InputError: missing or otherwise laid out folder, CSV without a column, an image twice.
     """
-    root = collection_root(raw, FOLDER, ("images", "masks", _INFO))
-    return read_paired(root / _INFO, _COLUMNS, ("images", "masks"), _names, _case)
+    *folders, table = places(raw)
+    return read_paired(table, _COLUMNS, folders, _names, _case)
+
+
+def places(raw: Path) -> list[Path]:
+    """The folders of images and masks, and the table."""
+    return paths_in_collection(raw, FOLDER, ("images", "masks", _INFO))
 
 
 def _names(image: str) -> tuple[str, str]:
-    name = f"{image.removesuffix('.png')}.png"
-    return name, name
+    return (f"{_stem(image)}.png",) * 2
+
+
+def _stem(image: str) -> str:
+    return re.sub(r"\.png$", "", image, flags=re.IGNORECASE)
 
 
 def _case(
     row: dict[str, str], root: Path, image_path: Path | None, mask_path: Path | None
 ) -> RawCase:
     refuse_extra_cells(row, _INFO)
-    stem = row["Image"].removesuffix(".png")
+    stem = _stem(row["Image"])
     name = _NAME.fullmatch(stem)
     if not name:
         raise InputError(f"{_INFO}: Image {row['Image']!r}; expected e.g. ALWI_000")
     if image_path is None:
         raise InputError(f"named in {_INFO}, but the image is missing")
-    label = row["Label"].lower()
-    lesion_free = label == "normal"
+    findings = Findings(pathology=term_of("pathology", row["Label"]))
+    lesion_free = findings.pathology == "normal"
     if mask_path is None and not lesion_free:
         raise InputError("its mask is missing from masks/")
-    findings = Findings(pathology=label if label in PATHOLOGIES else None)
     size_px, flags = _size_px(row["Resolution"])
     if findings.pathology is None:
         flags.append(unknown_term("Label", row["Label"]))

@@ -21,28 +21,34 @@ from stdiff.datasets.raw import (
     problems_of,
     refuse_repeats,
     relative,
+    warn,
 )
+from stdiff.runtime.names import file_key
 
 COLLECTION = "busi"
 FOLDER = "Dataset_BUSI_with_GT"
-CLASSES = ("benign", "malignant", "normal")
+*_REQUIRED, _OPTIONAL = CLASSES = ("benign", "malignant", "normal")
 _NAME = re.compile(r"(?P<pathology>[a-z]+) \((?P<number>\d+)\)(?P<mask>_mask(_\d+)?)?\.png")
 
 
 def read(raw: Path) -> Reading:
     """Cases such as ``busi/benign-0001``, and the files that belong to no case.
 
+    Without ``normal/``, which some copies lack, there is a warning.
+
     Raises:
         InputError: missing or otherwise laid out folder, one number twice.
     """
-    root = collection_root(raw, FOLDER, CLASSES)
+    root = collection_root(raw, FOLDER, _REQUIRED)
+    if not (root / _OPTIONAL).is_dir():
+        warn(f"{root}: no folder {_OPTIONAL}/, so BUSI gives no image without a lesion")
     cases: list[RawCase] = []
     problems: list[Problem] = []
-    for pathology in CLASSES:
+    for pathology in [folder.name for folder in places(raw)]:
         images: list[tuple[int, Path]] = []
         masks: dict[int, list[Path]] = {}
         for path in files_in(root / pathology):
-            name = _NAME.fullmatch(path.name)
+            name = _NAME.fullmatch(file_key(path.name))
             if not name or name["pathology"] != pathology:
                 reason = f"name not understood; expected e.g. '{pathology} (1).png'"
                 problems.append(Problem(relative(path, root), reason))
@@ -70,3 +76,9 @@ def read(raw: Path) -> Reading:
         unused = chain.from_iterable(masks.values())
         problems += problems_of(unused, root, "mask without its image")
     return cases, problems
+
+
+def places(raw: Path) -> list[Path]:
+    """The folders that :func:`read` reads."""
+    root = collection_root(raw, FOLDER, _REQUIRED)
+    return [folder for name in CLASSES if (folder := root / name).is_dir()]

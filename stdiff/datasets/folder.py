@@ -2,8 +2,9 @@
 
 Either ``images/`` with ``masks/`` (or ``masks/0/``, as CMU-Net and MGCC have it) and an optional
 ``metadata.csv``, or the first ST-Diff layout, ``labeled/{images,masks,texts}/`` beside
-``unlabeled/images/``, where ``texts/<stem>.txt`` holds a caption in lexicon terms. Image and mask
-may be of different formats. A mask of another size than its image shows the whole frame.
+``unlabeled/images/``, where ``texts/<stem>.txt`` holds a caption in lexicon terms. Other usual
+names of folders and masks are known to :mod:`stdiff.datasets.folder_layout`. Image and mask may be
+of different formats. A mask of another size than its image shows the whole frame.
 
 ``metadata.csv`` (or the one CSV file there is, whatever its name) has the column ``stem`` and any
 of ``patient_id``, ``pixel_spacing_mm``, ``device``, ``histology`` and the lexicon's columns
@@ -13,28 +14,33 @@ lesions.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
 from stdiff.birads.lexicon import VOCABULARY, Findings, parse
+from stdiff.datasets.cells import decimal, term_of, text_of
+from stdiff.datasets.csv_tables import EXTRA_CELLS, read_rows, refuse_extra_cells
+from stdiff.datasets.folder_layout import (
+    Part,
+    masks_among,
+    masks_of_images,
+    parts_of,
+    refuse_two_masks,
+)
 from stdiff.datasets.raw import (
-    EXTRA_CELLS,
     IMAGE_SUFFIXES,
     Problem,
     RawCase,
     Reading,
     cases_or_problems,
-    decimal,
     files_in,
-    is_clutter,
-    listed,
     problems_of,
-    read_rows,
-    refuse_extra_cells,
     refuse_repeats,
     relative,
 )
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, is_clutter
+from stdiff.runtime.names import composed, escaped
 
 COLLECTION = "folder"
 METADATA = "metadata.csv"
@@ -48,14 +54,9 @@ def read(raw: Path) -> Reading:
         InputError: neither layout, a stem twice, a metadata column that is not known.
     """
     root = Path(raw)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give the one that holds images/ or labeled/")
-    parts = [root] if (root / "images").is_dir() else [root / "labeled", root / "unlabeled"]
-    if not (parts[0] / "images").is_dir():
-        raise InputError(
-            f"{root}: expected images/ (with masks/), or labeled/images/; found {listed(root)}"
-        )
+    parts = parts_of(root)
     metadata, rows = _metadata(root)
+    rows = _with_zeros(rows, {_stem_of(p) for part in parts for p in files_in(part.images)})
     cases: list[RawCase] = []
     problems: list[Problem] = []
     for part in parts:
@@ -68,9 +69,15 @@ def read(raw: Path) -> Reading:
     ]
 
 
+def places(raw: Path) -> list[Path]:
+    """Files and folders that :func:`read` reads."""
+    folders = [f for part in parts_of(raw) for f in (part.images, *part.masks, part.texts)]
+    return [*_tables(raw), *folders]
+
+
 def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
     """The metadata file's name, and its rows by stem."""
-    tables = [path for path in files_in(root) if path.suffix.lower() == ".csv"]
+    tables = _tables(root)
     if len(tables) > 1:
         tables = [path for path in tables if path.name == METADATA]
         if not tables:
@@ -78,7 +85,7 @@ def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
     if not tables:
         return METADATA, {}
     path = tables[0]
-    rows = read_rows(path, ("stem",), key="stem")
+    rows = read_rows(path, ("stem",), key="stem", optional=COLUMNS)
     unknown = [name for name in (rows[0] if rows else ()) if name not in (*COLUMNS, EXTRA_CELLS)]
     if unknown:
         raise InputError(
@@ -88,7 +95,11 @@ def _metadata(root: Path) -> tuple[str, dict[str, dict[str, str]]]:
     by_stem = {_stem(row["stem"]): row for row in rows}
     if len(by_stem) < len(rows):
         refuse_repeats((_stem(row["stem"]) for row in rows), f"{path}: column stem")
-    return path.name, by_stem
+    return escaped(path.name), by_stem
+
+
+def _tables(root: Path) -> list[Path]:
+    return [path for path in files_in(root) if path.suffix.lower() == ".csv"]
 
 
 def _stem(name: str) -> str:
@@ -97,22 +108,49 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
-def _read_part(root: Path, part: Path, rows: dict[str, dict[str, str]]) -> Reading:
+def _stem_of(path: Path) -> str:
+    return composed(path.stem)
+
+
+def _with_zeros(rows: dict[str, dict[str, str]], stems: set[str]) -> dict[str, dict[str, str]]:
+    """Rows by image stem, where spreadsheets have made '0' or '0.0' of '000'.
+
+    A stem that no image has is taken for the only image and row of that number.
+    """
+    images, lacking = defaultdict(list), defaultdict(list)
+    for stem in stems - set(rows):
+        if stem.isdecimal():
+            images[int(stem)].append(stem)
+    for stem in set(rows) - stems:
+        if (number := text_of(stem)).isdecimal():
+            lacking[int(number)].append(stem)
+    meant = {
+        found[0]: images[number][0]
+        for number, found in lacking.items()
+        if len(found) == len(images[number]) == 1
+    }
+    return {meant.get(stem, stem): row for stem, row in rows.items()}
+
+
+def _read_part(root: Path, part: Part, rows: dict[str, dict[str, str]]) -> Reading:
     """Cases of one ``images/`` folder; removes the rows that they use from ``rows``."""
-    images, problems = _by_stem(root, IMAGE_SUFFIXES, part / "images")
-    masks, bad_masks = _by_stem(root, IMAGE_SUFFIXES, part / "masks", part / "masks" / "0")
-    texts, bad_texts = _by_stem(root, (".txt",), part / "texts")
+    images, problems = _by_stem(root, IMAGE_SUFFIXES, part.images)
+    masks, bad_masks = _by_stem(root, IMAGE_SUFFIXES, *part.masks)
+    texts, bad_texts = _by_stem(root, (".txt",), part.texts)
+    beside = {stem: images.pop(stem) for stem in masks_among(images)}
+    of_image, unpaired = masks_of_images(images, masks | beside)
     attempts = []
     for stem, path in images.items():
-        mask_paths = (masks.pop(stem),) if stem in masks else ()
+        mask_paths = tuple(of_image.get(stem, ()))
         make = partial(_case, root, path, mask_paths, texts.pop(stem, None), rows.pop(stem, {}))
         attempts.append((relative(path, root), make))
     cases, refused = cases_or_problems(attempts)
-    problems += bad_masks + bad_texts + refused
     reason = "no image of the same stem; expected equal stems, e.g. images/x.png and {}"
-    for paths, example in ((masks, "masks/x.png"), (texts, "texts/x.txt")):
-        problems += problems_of(paths.values(), root, reason.format(example))
-    return cases, problems
+    return cases, [
+        *(*part.problems, *problems, *bad_masks, *bad_texts, *refused),
+        *problems_of(unpaired, root, reason.format("masks/x.png or masks/x_mask.png")),
+        *problems_of(texts.values(), root, reason.format("texts/x.txt")),
+    ]
 
 
 def _by_stem(
@@ -122,7 +160,8 @@ def _by_stem(
     existing = [folder for folder in folders if folder.is_dir()]
     paths = [path for folder in existing for path in files_in(folder)]
     fitting = [path for path in paths if path.suffix.lower() in suffixes]
-    refuse_repeats((path.stem for path in fitting), f"{relative(folders[0], root)}: file stem")
+    for folder in existing[:1]:
+        refuse_repeats(map(_stem_of, fitting), f"{relative(folder, root)}: file stem")
     other_types = [path for path in paths if path not in set(fitting)]
     subfolders = [
         path
@@ -134,17 +173,22 @@ def _by_stem(
     problems += problems_of(
         subfolders, root, "a folder that is not read: only the files beside it are"
     )
-    return {path.stem: path for path in fitting}, problems
+    return {_stem_of(path): path for path in fitting}, problems
 
 
 def _case(
     root: Path, path: Path, mask_paths: tuple[Path, ...], text: Path | None, row: dict[str, str]
 ) -> RawCase:
+    refuse_two_masks(root, mask_paths)
     refuse_extra_cells(row, METADATA)
     values = {name: row.get(name) or None for name in COLUMNS}
-    margin = tuple(m.strip() for m in (values.pop("margin") or "").split("&") if m.strip())
-    terms = {name: values[name] for name in VOCABULARY if name != "margin" and values[name]}
-    findings = Findings(**terms, margin=margin)
+    margin = (m.strip() for m in (values.pop("margin") or "").split("&"))
+    terms = {
+        name: term_of(name, value) or value
+        for name in VOCABULARY
+        if name != "margin" and (value := values[name])
+    }
+    findings = Findings(**terms, margin=tuple(term_of("margin", m) or m for m in margin if m))
     if text is not None:
         if findings != Findings():
             raise InputError(f"described both in {METADATA} and in {text.name}; keep one")
@@ -153,7 +197,7 @@ def _case(
         except UnicodeDecodeError as error:
             raise InputError(f"{text.name} is not UTF-8 text ({error.reason})") from error
     return RawCase(
-        case_id=f"{COLLECTION}/{path.stem}",
+        case_id=f"{COLLECTION}/{_stem_of(path)}",
         root=root,
         image_path=path,
         mask_paths=mask_paths,
@@ -164,6 +208,7 @@ def _case(
         pixel_spacing_mm=_spacing(values["pixel_spacing_mm"]),
         mask_may_be_scaled=True,
         device=values["device"],
+        flags=("metadata_by_number",) if row and _stem(row["stem"]) != _stem_of(path) else (),
     )
 
 

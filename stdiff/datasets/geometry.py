@@ -61,14 +61,12 @@ class Fit:
         square.paste(image.resize((width, height), resampling, box=self.box_px), (left, top))
         return np.asarray(square)
 
-    def spacing_mm(self, native_mm: float | None) -> float | None:
-        """Pixel spacing of the stored image; None if unknown or no longer one number."""
+    def spacing_mm(self, native_mm: float | None) -> tuple[float | None, float | None]:
+        """(horizontal, vertical) pixel spacing of the stored image; None if unknown."""
+        if native_mm is None:
+            return None, None
         vertical, horizontal = self.scales
-        # Rounding to whole pixels makes the two scales differ slightly even at an equal aspect
-        # ratio.
-        if native_mm is None or abs(vertical - horizontal) > 0.01 * vertical:
-            return None
-        return native_mm / np.sqrt(vertical * horizontal)
+        return native_mm / horizontal, native_mm / vertical
 
     def transform(self) -> dict[str, Any]:
         """The case table's ``transform`` cell."""

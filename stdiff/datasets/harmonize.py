@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -21,13 +21,14 @@ from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization, row_or_problem
 from stdiff.near_duplicates import leaks
 from stdiff.runtime.files import InputError, atomic_write
+from stdiff.runtime.problem_kinds import by_kind
 from stdiff.runtime.workers import mapped
 from stdiff.table.cases import SCHEMA, WRITING, read_cases
+from stdiff.table.parquet import read_parquet
 
 _QUARANTINE_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.string())])
 # Rows in memory at once, and in one row group of the table.
 _BLOCK = 256
-_LISTED = 5
 # Names that BUS-CoT may give an image's collection of origin, after _plain(). BUSIS and BUSI-WHU
 # are other collections.
 _ORIGINS = {
@@ -99,7 +100,8 @@ def harmonize(
             count = _write_blocks(_rows(results, problems), draft)
             write_quarantine(problems, quarantine)
             if not count:
-                raise InputError(f"{raw}: no usable case of {collection}; {_summary(problems)}")
+                reasons = "; ".join(by_kind(map(str, problems))) or "the folder is empty"
+                raise InputError(f"{raw}: no usable case of {collection}; {reasons}")
             cases = read_cases(draft, leaks.COLUMNS)
             pairs = leaks.find_pairs(cases, processes)
             leaks.keep_pairs(pairs, cases, out)
@@ -107,6 +109,18 @@ def harmonize(
             return pairs
         finally:
             draft.unlink(missing_ok=True)
+
+
+def summary(table: Path, quarantine: Path) -> str:
+    """What was made, what was left out for which reasons, and what comes next."""
+    with pq.ParquetFile(table) as file:
+        images = file.metadata.num_rows
+    left_out = [str(Problem(**row)) for row in read_parquet(quarantine).to_pylist()]
+    lines = [f"  left out: {line}" for line in by_kind(left_out)]
+    told = f"{len(left_out):,} file(s) left out"
+    told += f", listed in {quarantine}" if left_out else ""
+    following = f"stdiff split {shlex.quote(str(table))} --out splits.parquet"
+    return "\n".join([*lines, f"{table}: {images:,} images; {told}; next: {following}"])
 
 
 def write_quarantine(problems: Iterable[Problem], path: Path) -> None:
@@ -187,9 +201,3 @@ def _write_linked(draft: Path, cases: pd.DataFrame, pairs: pd.DataFrame, out: Pa
                 block = block.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
             writer.write_table(block)
             start += block.num_rows
-
-
-def _summary(problems: Sequence[Problem]) -> str:
-    """The most frequent reasons, for an error message."""
-    reasons = Counter(problem.reason for problem in problems).most_common(_LISTED)
-    return "; ".join(f"{count} x {reason}" for reason, count in reasons) or "the folder is empty"

@@ -5,7 +5,7 @@ A raw folder is checked by harmonizing it, so the report is what a run would fin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +14,18 @@ import pandas as pd
 
 from stdiff.birads.lexicon import PATHOLOGIES, VOCABULARY
 from stdiff.datasets.harmonize import harmonize
+from stdiff.datasets.patients import alike_patients
 from stdiff.datasets.pixels import box_of, read_pixels
 from stdiff.datasets.raw import RawCase
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization
 from stdiff.near_duplicates import leaks
 from stdiff.runtime.files import InputError
-from stdiff.table.cases import read_cases, verify_table, write_cases
+from stdiff.runtime.problem_kinds import by_kind
+from stdiff.table.cases import read_cases, repeated_ids, verify_table, write_cases
 from stdiff.table.parquet import read_parquet
+from stdiff.table.streaming import iterate_rows
+from stdiff.table.values import value_problems
 
 COLUMNS = (
     *leaks.COLUMNS,
@@ -55,12 +59,12 @@ class Integrity:
     problems: list[str]
 
     def text(self) -> str:
-        """Counts by class, masks, sizes, devices, flags and near-duplicates; then all problems."""
+        """Counts by class, masks, sizes, devices, flags and near-duplicates; problems by kind."""
         lines = [f"{self.name}: {len(self.cases)} images, {len(self.quarantine)} left out"]
-        lines += [f"  {what:<16}{found}" for what, found in self.counts() if found]
+        lines += [f"  {what:<20}{found}" for what, found in self.counts() if found]
         if not self.problems:
             return "\n".join([*lines, "no problem found"])
-        return "\n".join([*lines, f"{len(self.problems)} problem(s):", *self.problems])
+        return "\n".join([*lines, f"{len(self.problems)} problem(s):", *by_kind(self.problems)])
 
     def counts(self) -> Iterator[tuple[str, str]]:
         """(quantity, counts as text) for each line of the summary."""
@@ -115,46 +119,53 @@ def inspect_raw(collection: str, raw: Path, table: Path, processes: int = 1) -> 
         # No usable image: the quarantine says why.
         pairs = None
         write_cases([], table)
-    found = found_in_run(collection, table, pairs, read_parquet(quarantine).to_pandas())
+    found = found_in_run(collection, [table], pairs, read_parquet(quarantine).to_pandas())
     problems = [
         f"{case.source_path}: {text}"
         for case_id, flags in zip(found.cases["case_id"], found.cases["flags"], strict=True)
         for case in [raw_cases[case_id]]
         for text in _defects(case, flags)
     ]
+    for row in iterate_rows(table):
+        problems += [f"{row['source_path']}: {problem}" for problem in value_problems(row)]
     return replace(found, problems=sorted(found.problems + problems))
 
 
-def inspect_table(table: Path) -> Integrity:
-    """Inspect a case table.
+def inspect_tables(name: str, tables: Sequence[Path]) -> Integrity:
+    """Inspect case tables as one.
 
     Raises:
         InputError: not a readable case table.
     """
-    found = found_in_run(str(table), table, None, None)
-    return replace(found, problems=sorted(verify_table(table) + found.problems))
+    found = found_in_run(name, tables, None, None)
+    problems = {problem for table in tables for problem in verify_table(table)}
+    problems.update(repeated_ids(found.cases["case_id"]))
+    return replace(found, problems=sorted([*problems, *found.problems]))
 
 
 def found_in_run(
-    name: str, table: Path, pairs: pd.DataFrame | None, quarantine: pd.DataFrame | None
+    name: str,
+    tables: Sequence[Path],
+    pairs: pd.DataFrame | None,
+    quarantine: pd.DataFrame | None,
 ) -> Integrity:
     """Inspect a harmonized collection.
 
     Args:
         name: of the collection.
-        table: its case table.
+        tables: its case table or tables.
         pairs: near-duplicates of its run, from :func:`stdiff.near_duplicates.leaks.find_pairs`;
-            by default those within the table.
+            by default those within the tables.
         quarantine: files left out of it, if known.
     """
-    cases = read_cases(table, COLUMNS)
-    of_run = leaks.pairs_of_tables([table], cases) if pairs is None else pairs
+    cases = read_cases(tables, COLUMNS)
+    of_run = leaks.pairs_of_tables(tables, cases) if pairs is None else pairs
     known = set(cases["case_id"])
     ours = of_run[of_run["case_a"].isin(known) | of_run["case_b"].isin(known)]
     if quarantine is None:
         quarantine = pd.DataFrame(columns=["source_path", "reason"])
     problems = [f"{row.source_path}: {row.reason}" for row in quarantine.itertuples()]
-    problems += _conflicts(cases, ours)
+    problems += [*_conflicts(cases, ours), *alike_patients(cases)]
     return Integrity(name, cases, ours, quarantine, sorted(problems))
 
 
@@ -182,11 +193,12 @@ def _defects(case: RawCase, flags: list[str]) -> Iterator[str]:
 
 def _conflicts(cases: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
     """Pairs of one scene in one table whose pathologies differ."""
-    by_id = cases.set_index("case_id")
+    by_id = cases.drop_duplicates("case_id").set_index("case_id")
     within = pairs["case_a"].isin(by_id.index) & pairs["case_b"].isin(by_id.index)
     for pair in pairs[within].itertuples():
         one, other = by_id.loc[pair.case_a], by_id.loc[pair.case_b]
-        if one["pathology"] and other["pathology"] and one["pathology"] != other["pathology"]:
+        known = pd.notna(one["pathology"]) and pd.notna(other["pathology"])
+        if known and one["pathology"] != other["pathology"]:
             yield (
                 f"{one['source_path']}: label_conflict: {one['pathology']}, but shows the scene of "
                 f"{other['source_path']}, which is {other['pathology']} "

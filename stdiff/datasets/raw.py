@@ -7,24 +7,20 @@ a :class:`Problem`: that file is left out.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import zip_longest
+from functools import cache
 from pathlib import Path
 
 from stdiff.birads.lexicon import Findings
-from stdiff.runtime.files import CLUTTER, InputError
+from stdiff.runtime.files import InputError, is_clutter
+from stdiff.runtime.names import escaped
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Archives wrap a collection in one or two folders.
 _LEVELS_DOWN = 2
-# Key of a CSV row's cells beyond those of the header.
-EXTRA_CELLS = "cells beyond the header"
 _FLAG_CHARACTERS = 60
 
 
@@ -34,6 +30,9 @@ class Problem:
 
     source_path: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source_path}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,8 @@ Reading = tuple[list[RawCase], list[Problem]]
 
 
 def relative(path: Path, root: Path) -> str:
-    """Path below ``root`` with forward slashes."""
-    return path.relative_to(root).as_posix()
+    """Path below ``root`` with forward slashes, fit to be stored and printed."""
+    return escaped(path.relative_to(root).as_posix())
 
 
 def cases_or_problems(attempts: Iterable[tuple[str, Callable[[], RawCase]]]) -> Reading:
@@ -132,43 +131,10 @@ def problems_of(paths: Iterable[Path], root: Path, reason: str) -> list[Problem]
     return [Problem(relative(path, root), reason) for path in paths]
 
 
-def read_paired(
-    table: Path,
-    columns: Sequence[str],
-    folders: tuple[str, str],
-    names_of: Callable[[str], tuple[str, str]],
-    case_of: Callable[[dict[str, str], Path, Path | None, Path | None], RawCase],
-) -> Reading:
-    """Cases of a CSV file with one row per image, beside a folder of images and one of masks.
-
-    Args:
-        table: CSV file in the collection's folder.
-        columns: columns that it must have, the first one its key.
-        folders: names of the folders with images and with masks.
-        names_of: file names of image and mask, by the row's key.
-        case_of: makes a case of row, collection's folder, image and mask (None if missing).
-
-    Raises:
-        InputError: as :func:`read_rows`.
-    """
-    root = table.parent
-    images, masks = ({path.name: path for path in files_in(root / name)} for name in folders)
-    attempts = []
-    for row in read_rows(table, columns, key=columns[0]):
-        image, mask = names_of(row[columns[0]])
-        paths = images.pop(image, None), masks.pop(mask, None)
-        attempts.append((f"{folders[0]}/{image}", partial(case_of, row, root, *paths)))
-    cases, problems = cases_or_problems(attempts)
-    unnamed = [*images.values(), *masks.values()]
-    return cases, problems + problems_of(unnamed, root, f"not named in {table.name}")
-
-
-def decimal(text: str) -> float:
-    """Number with a decimal point or comma; NaN if it is none."""
-    try:
-        return float(text.replace(",", "."))
-    except ValueError:
-        return math.nan
+@cache
+def warn(text: str) -> None:
+    """Print a warning on what does not hinder; each once, though a folder is read repeatedly."""
+    print(f"stdiff: warning: {text}", file=sys.stderr)
 
 
 def unknown_term(field: str, value: object) -> str:
@@ -202,16 +168,19 @@ def given_folder(raw: Path, name: str) -> Path:
 
 
 def folders_by_depth(raw: Path) -> Iterator[list[Path]]:
-    """``raw``, then the folders in it, then those in them, each depth in name order."""
-    level = [raw]
+    """``raw``, then the folders in it, then those in them, each depth in name order.
+
+    A folder that several links lead to comes once.
+    """
+    level, known = [raw], {raw.resolve()}
     yield level
     for _ in range(_LEVELS_DOWN):
-        level = [
-            path
-            for folder in level
-            for path in sorted(folder.iterdir())
-            if path.is_dir() and not is_clutter(path)
-        ]
+        below = [path for folder in level for path in sorted(folder.iterdir())]
+        level = []
+        for path in below:
+            if path.is_dir() and not is_clutter(path) and path.resolve() not in known:
+                known.add(path.resolve())
+                level.append(path)
         yield level
 
 
@@ -239,6 +208,12 @@ def collection_root(raw: Path, name: str, parts: Sequence[str]) -> Path:
     )
 
 
+def paths_in_collection(raw: Path, name: str, parts: Sequence[str]) -> list[Path]:
+    """The parts of a collection; see :func:`collection_root`."""
+    root = collection_root(raw, name, parts)
+    return [root / part for part in parts]
+
+
 def listed(folder: Path) -> str:
     """The first names in a folder, for a message."""
     return ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
@@ -254,64 +229,6 @@ def files_in(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if not is_clutter(path) and (not path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES)
     )
-
-
-def is_clutter(path: Path) -> bool:
-    """Whether a file or folder is hidden or was left behind by a file manager or archiver."""
-    return path.name in CLUTTER or path.name.startswith(".")
-
-
-def read_rows(path: Path, columns: Sequence[str], key: str) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header, cells without surrounding blanks, blank rows left out.
-
-    Cells are divided by comma or semicolon, whichever the header holds more of. Cells beyond the
-    header are under :data:`EXTRA_CELLS`.
-
-    Raises:
-        InputError: no such file, not UTF-8, a column missing, or a repeated ``key``.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; it comes with the collection")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        # Spreadsheets separate by semicolons if the decimal mark is a comma.
-        header = text.partition("\n")[0]
-        delimiter = max(",;", key=header.count)
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        cells = [[cell.strip() for cell in line] for line in lines]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not a UTF-8 CSV file ({error}); save it as 'CSV UTF-8'"
-        ) from error
-    found, *lines = [line for line in cells if any(line)] or [[]]
-    refuse_missing_columns(found, columns, str(path))
-    rows = []
-    for line in lines:
-        row = dict(zip_longest(found, line[: len(found)], fillvalue=""))
-        if any(line[len(found) :]):
-            row[EXTRA_CELLS] = delimiter.join(line[len(found) :])
-        rows.append(row)
-    refuse_repeats((row[key] for row in rows), f"{path}: column {key}")
-    return rows
-
-
-def refuse_extra_cells(row: Mapping[str, str], where: str) -> None:
-    """Raise an ``InputError`` for a CSV row whose cells have moved out of their columns."""
-    if EXTRA_CELLS in row:
-        raise InputError(
-            f"{where}: more cells than columns (last {row[EXTRA_CELLS]!r}); put quotation marks "
-            "around a cell that holds the separator"
-        )
-
-
-def refuse_missing_columns(found: Sequence[str], columns: Sequence[str], where: str) -> None:
-    """Raise one ``InputError`` with all missing and repeated columns."""
-    missing = [column for column in columns if column not in found]
-    if missing:
-        raise InputError(
-            f"{where}: column(s) {', '.join(missing)} missing; found {', '.join(found) or 'none'}"
-        )
-    refuse_repeats((column for column in found if column), f"{where}: header")
 
 
 def refuse_repeats(names: Iterable[str], where: str) -> None:

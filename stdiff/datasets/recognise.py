@@ -6,9 +6,10 @@ from pathlib import Path
 
 from stdiff.config.suggest import RawCollection
 from stdiff.datasets import breast, bus_bra, bus_cot, bus_uclm, busi, folder
-from stdiff.datasets.raw import is_clutter, listed
+from stdiff.datasets.folder_layout import holds_own_images
+from stdiff.datasets.raw import listed
 from stdiff.datasets.readers import read_raw
-from stdiff.runtime.errors import InputError
+from stdiff.runtime.files import InputError, is_clutter
 
 PUBLISHED = {
     reader.COLLECTION: reader.FOLDER for reader in (busi, bus_bra, bus_cot, breast, bus_uclm)
@@ -37,7 +38,7 @@ def recognise(raw: Path) -> tuple[list[RawCollection], list[str]]:
             notes += [f"{name} cannot be used: {error}"] if is_there else []
     known = {(raw / one.path).resolve() for one in found}
     for path in [raw, *sorted(p for p in raw.iterdir() if p.is_dir() and not is_clutter(p))]:
-        if path.resolve() in known or not _looks_like_own(path):
+        if path.resolve() in known or not holds_own_images(path):
             continue
         if any(one.name == folder.COLLECTION for one in found):
             notes.append(f"{path.name} is left out: a run takes one folder of your own")
@@ -54,10 +55,6 @@ def recognise(raw: Path) -> tuple[list[RawCollection], list[str]]:
         )
         raise InputError("\n".join([message, *notes]))
     return found, notes
-
-
-def _looks_like_own(path: Path) -> bool:
-    return (path / "images").is_dir() or (path / "labeled" / "images").is_dir()
 
 
 def _count(name: str, given: Path, raw: Path) -> RawCollection:

@@ -10,6 +10,7 @@ import numpy as np
 
 from stdiff.birads.descriptors import describe
 from stdiff.birads.lexicon import Findings, render
+from stdiff.birads.shape import count_lesions
 from stdiff.datasets.geometry import Fit, fit_frame
 from stdiff.datasets.pixels import Pixels, read_pixels
 from stdiff.datasets.raw import Problem, RawCase
@@ -20,6 +21,7 @@ from stdiff.overlays.inpaint import without_marks
 from stdiff.overlays.sector import sector_box
 from stdiff.runtime.files import InputError, sha256_file
 from stdiff.table.cases import case_row, png_cell
+from stdiff.table.values import LESIONS_MERGED
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
     """Row of a case; descriptors, lesion count and fingerprint come from native pixels."""
     pixels = read_pixels(case)
     image_HW, placed, flags = _prepared(pixels, how)
+    spacing_x_mm, spacing_y_mm = placed.spacing_mm(case.pixel_spacing_mm)
     findings, mask, lesion_count, measures = case.findings, None, None, None
     if pixels.mask_HW is not None:
         description = describe(image_HW, pixels.mask_HW)
@@ -60,6 +63,7 @@ def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
         stored_mask, cut = _stored_mask(pixels.mask_HW, placed)
         mask = png_cell(stored_mask, f"{case.case_id}-mask")
         flags |= {"lesion_cut_by_crop"} if cut else set()
+        flags |= {LESIONS_MERGED} if count_lesions(stored_mask) != lesion_count else set()
     return case_row(
         case_id=case.case_id,
         collection=case.collection,
@@ -69,7 +73,8 @@ def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
         mask=mask,
         height_px=how.size_px,
         width_px=how.size_px,
-        pixel_spacing_mm=placed.spacing_mm(case.pixel_spacing_mm),
+        pixel_spacing_mm=spacing_x_mm,
+        pixel_spacing_y_mm=spacing_y_mm,
         device=case.device,
         histology=case.histology,
         **findings.as_row(),

@@ -7,7 +7,6 @@ would *improve* the mean HD95 when lesions are missed.
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import numpy as np
@@ -28,14 +27,14 @@ warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
 
 
 def case_metrics(
-    predicted_NHW: np.ndarray, lesion_NHW: np.ndarray, spacing_mm_N: np.ndarray | None = None
+    predicted_NHW: np.ndarray, lesion_NHW: np.ndarray, spacing_mm_N2: np.ndarray | None = None
 ) -> pd.DataFrame:
     """Metrics with one row per case.
 
     Args:
         predicted_NHW: Predicted masks; values above 0 are lesion.
         lesion_NHW: True masks of the same shape.
-        spacing_mm_N: Side of a pixel in mm, NaN where unknown; None = unknown for all.
+        spacing_mm_N2: (height, width) of a pixel in mm, NaN where unknown; None = unknown for all.
 
     Returns:
         ``dice``, ``iou``, ``sensitivity``, ``precision``: of pixels, in [0, 1].
@@ -59,8 +58,13 @@ def case_metrics(
     predicted_pixels, lesion_pixels = predicted.sum(axis=(1, 2)), lesion.sum(axis=(1, 2))
     overlap = (predicted & lesion).sum(axis=(1, 2))
     either = (predicted | lesion).sum(axis=(1, 2))
-    hd95_px, assd_px = _distances_px(predicted, lesion)
-    spacing = np.full(len(either), np.nan) if spacing_mm_N is None else np.asarray(spacing_mm_N)
+    hd95_px, assd_px = _distances(predicted, lesion)
+    hd95_mm, assd_mm = np.full((2, len(either)), np.nan)
+    if spacing_mm_N2 is not None:
+        known = np.isfinite(spacing_mm_N2).all(axis=1)
+        hd95_mm[known], assd_mm[known] = _distances(
+            predicted[known], lesion[known], spacing_mm_N2[known]
+        )
     pairs = zip(predicted, lesion, strict=True)
     detection = np.array([_detection(*pair) for pair in pairs], int).reshape(-1, 3)
     return pd.DataFrame(
@@ -71,8 +75,8 @@ def case_metrics(
             "precision": _share(overlap, predicted_pixels, either),
             "hd95_px": hd95_px,
             "assd_px": assd_px,
-            "hd95_mm": hd95_px * spacing,
-            "assd_mm": assd_px * spacing,
+            "hd95_mm": hd95_mm,
+            "assd_mm": assd_mm,
             "lesions": detection[:, 0],
             "lesions_found": detection[:, 1],
             "false_lesions": detection[:, 2],
@@ -96,21 +100,29 @@ def _share(part: np.ndarray, whole: np.ndarray, either: np.ndarray) -> np.ndarra
     return np.divide(part, whole, out=empty, where=whole > 0)
 
 
-def _distances_px(predicted: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95th percentile of the Hausdorff distance and mean surface distance (N,)."""
+def _distances(
+    predicted: np.ndarray, lesion: np.ndarray, spacing_N2: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """95th percentile of the Hausdorff distance and mean surface distance (N,).
+
+    In the unit of ``spacing_N2``, the (height, width) of each case's pixels; in pixels if None.
+    """
     is_predicted, is_lesion = predicted.any(axis=(1, 2)), lesion.any(axis=(1, 2))
-    hd95 = np.full(len(lesion), math.hypot(*lesion.shape[1:]))
+    sizes_N2 = np.ones((len(lesion), 2)) if spacing_N2 is None else spacing_N2
+    hd95 = np.hypot(*(sizes_N2 * lesion.shape[1:]).T)
     hd95[~is_predicted & ~is_lesion] = np.nan
     assd = hd95.copy()
     both = is_predicted & is_lesion
     if both.any():
         masks = [torch.from_numpy(m[both, None]) for m in (predicted, lesion)]
-        hd95[both] = compute_hausdorff_distance(
-            *masks, include_background=True, percentile=95
-        ).numpy()[:, 0]
-        assd[both] = compute_average_surface_distance(
-            *masks, include_background=True, symmetric=True
-        ).numpy()[:, 0]
+        options = {
+            "include_background": True,
+            "spacing": None if spacing_N2 is None else spacing_N2[both].tolist(),
+        }
+        hd95[both] = compute_hausdorff_distance(*masks, percentile=95, **options).numpy()[:, 0]
+        assd[both] = compute_average_surface_distance(*masks, symmetric=True, **options).numpy()[
+            :, 0
+        ]
     return hd95, assd
 
 

@@ -105,7 +105,8 @@ def segment_arm(
     save_network(network, weights, known)
 
     def metrics(role: str, rows: pd.DataFrame) -> pd.DataFrame:
-        spacing_mm = rows["pixel_spacing_mm"].to_numpy(float, na_value=np.nan)
+        axes = ["pixel_spacing_y_mm", "pixel_spacing_mm"]
+        spacing_mm = rows[axes].to_numpy(float, na_value=np.nan)
         predicted_NHW = predict(held_out[role].images_NHW)
         return case_metrics(predicted_NHW, held_out[role].masks_NHW, spacing_mm)
 

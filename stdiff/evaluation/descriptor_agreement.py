@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from stdiff.birads.descriptors import derived_terms
 from stdiff.birads.lexicon import MARGINS, VOCABULARY, Findings
+from stdiff.datasets.csv_tables import read_rows
 from stdiff.datasets.pixels import read_pixels
-from stdiff.datasets.raw import RawCase, read_rows
+from stdiff.datasets.raw import RawCase
 from stdiff.datasets.readers import read_raw
 from stdiff.runtime.files import InputError, write_text
 

@@ -37,7 +37,7 @@ LAYOUTS = {
 def export_cases(choice: Choice, to: Path, layout: str = "folders") -> None:
     """Write the chosen cases.
 
-    Files are named by case_id with every character outside A-Z a-z 0-9 . _ - replaced.
+    Files are named by case_id; see :mod:`stdiff.export.file_names`.
 
     Args:
         choice: of cases.
@@ -45,9 +45,8 @@ def export_cases(choice: Choice, to: Path, layout: str = "folders") -> None:
         layout: one of :data:`LAYOUTS`.
 
     Raises:
-        InputError: ``to`` holds something or has the wrong name, a table cannot be read, two
-            cases share a file name, cases lack what the layout needs, or none is left; all of
-            it at once.
+        InputError: ``to`` holds something or has the wrong name, a table cannot be read, a case
+            occurs twice, cases lack what the layout needs, or none is left; all of it at once.
     """
     to, how = Path(to), LAYOUTS[layout]
     problems = how.name_problems(to)

@@ -11,6 +11,7 @@ from stdiff.export.notice import Notice
 from stdiff.export.selection import PICTURES, Case, Choice
 from stdiff.runtime.files import write_text
 from stdiff.table.cases import PIXELS, SCHEMA
+from stdiff.table.spreadsheet import as_shown
 
 # Pixels are in separate files; a fingerprint is of no use in a CSV.
 _ROW_COLUMNS = tuple(name for name in SCHEMA.names if name not in (*PIXELS, "fingerprint"))
@@ -19,7 +20,8 @@ _FILES = """\
 images/    8-bit grey PNG
 masks/     lesion masks of the same names, 0 or 255; a file is missing where an image is unlabelled
 cases.csv  one line an image: findings, caption, origin; several terms are joined by `;`, synthetic
-           images are marked `synthetic = yes`"""
+           images are marked `synthetic = yes`; a text that a spreadsheet would take for a formula
+           has an apostrophe before it"""
 
 
 def write(choice: Choice, folder: Path) -> None:
@@ -65,5 +67,7 @@ def _as_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return ";".join(value)
+        value = ";".join(value)
+    if isinstance(value, str):
+        return as_shown(value)
     return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from stdiff.export.file_names import name_giver
 from stdiff.runtime.files import InputError
 from stdiff.table.cohort import read_splits
 from stdiff.table.streaming import is_rejected, is_synthetic, iterate_rows
@@ -84,7 +84,7 @@ class Choice:
                     synthetic = is_synthetic(row)
                     yield Case(
                         row=row,
-                        stem=_stem(row["case_id"]),
+                        stem=self._name_of(row["case_id"]),
                         role="train" if synthetic else self._role_of(row["case_id"]) or "train",
                         synthetic=synthetic,
                         accepted=row["filter"] and row["filter"]["accepted"],
@@ -132,7 +132,7 @@ class Choice:
                 f"{lacking} of {seen['chosen']} cases are real and not in {self.splits}; make the "
                 "splits again from these tables with `stdiff split`"
             )
-        return found + self._clashes()
+        return found + self._repeats()
 
     def _unreadable(self) -> list[str]:
         """Tables of which not even the first row can be read."""
@@ -188,30 +188,26 @@ class Choice:
                 names.append(row["case_id"])
         return ", ".join(names)
 
-    def _clashes(self) -> list[str]:
-        """Cases that would be written under one name.
+    def _chosen_ids(self) -> Iterator[str]:
+        return (row["case_id"] for row in filter(self._is_chosen, self._light_rows()))
 
-        Eight bytes a case are kept, so that a corpus of any size can be checked; the names
-        themselves are looked at only where those are equal.
-        """
+    @cached_property
+    def _name_of(self) -> Callable[[str], str]:
+        return name_giver(self._chosen_ids())
 
-        def names() -> Iterator[str]:
-            return (row["case_id"] for row in filter(self._is_chosen, self._light_rows()))
-
-        keys = np.fromiter(map(_key, names()), np.uint64)
+    def _repeats(self) -> list[str]:
+        """Cases that the tables hold more than once; eight bytes a case are kept."""
+        keys = np.fromiter(map(_key, self._chosen_ids()), np.uint64)
         values, counts = np.unique(keys, return_counts=True)
-        repeated = set(values[counts > 1].tolist())
-        of_name: dict[str, list[str]] = {}
-        for case_id in names() if repeated else ():
-            if _key(case_id) in repeated:
-                of_name.setdefault(_stem(case_id).lower(), []).append(case_id)
-        found = [
-            f"cases {', '.join(map(repr, same[:_LISTED]))} would both be written as "
-            f"{_stem(same[0])}.png; export them apart, or give each case a name of its own"
-            for same in of_name.values()
+        if not (repeated := set(values[counts > 1].tolist())):
+            return []
+        found = Counter(name for name in self._chosen_ids() if _key(name) in repeated)
+        shown = ", ".join(f"{name!r} ({n} times)" for name, n in found.most_common(_LISTED))
+        more = ", ..." if len(found) > _LISTED else ""
+        return [
+            f"{len(found)} case ids occur more than once: {shown}{more}; name each table once and "
+            "give each case an id of its own"
         ]
-        more = len(found) - _LISTED
-        return found[:_LISTED] + ([f"{more} more names that two cases share"] if more > 0 else [])
 
 
 def refuse_problems(problems: Sequence[str]) -> None:
@@ -222,12 +218,5 @@ def refuse_problems(problems: Sequence[str]) -> None:
         raise InputError(f"{len(problems)} problems:\n  " + "\n  ".join(problems))
 
 
-def _stem(case_id: str) -> str:
-    """File name of a case: what is not A-Z a-z 0-9 . _ - is replaced."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", case_id)
-
-
 def _key(case_id: str) -> int:
-    # Some file systems take A and a for the same name.
-    name = _stem(case_id).lower().encode()
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(case_id.encode(), digest_size=8).digest())

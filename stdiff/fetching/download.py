@@ -252,15 +252,14 @@ def verify_file(path: Path, file: SourceFile) -> Verified:
     for checksum in file.checksums:
         name = checksum.algorithm.upper()
         found = sha256 if checksum.algorithm == "sha256" else _digest(path, checksum.algorithm)
-        if found == checksum.hexdigest:
+        known = " and ".join(checksum.hexdigests)
+        if checksum.fits(found):
             print(f"{path.name}: {name} {found}, as {_by_whom(checksum.published)}")
         elif checksum.published:
-            raise InputError(
-                f"{path}: {name} {found}, expected {checksum.hexdigest} for {file.name}. {way_out}"
-            )
+            raise InputError(f"{path}: {name} {found}, expected {known} for {file.name}. {way_out}")
         else:
             print(
-                f"{path.name}: {name} {found} differs from {checksum.hexdigest}, as "
+                f"{path.name}: {name} {found} differs from {known}, as "
                 f"{_by_whom(False)}: another release, or packed anew"
             )
     if not any(checksum.published for checksum in file.checksums):

@@ -11,11 +11,19 @@ import yaml
 
 @dataclass(frozen=True)
 class Checksum:
-    """Hex digest of a file: ``published`` by its host and binding, or recorded by others."""
+    """Hex digests of a file: ``published`` by its host and binding, or recorded by others.
+
+    Attributes:
+        hexdigests: of the copies that are known; one that was recorded may be cut short.
+    """
 
     algorithm: str
-    hexdigest: str
+    hexdigests: tuple[str, ...]
     published: bool
+
+    def fits(self, found: str) -> bool:
+        """Whether a file's digest is that of a known copy."""
+        return found.startswith(self.hexdigests)
 
 
 @dataclass(frozen=True)
@@ -67,9 +75,9 @@ def _source(collection: str, row: dict[str, Any]) -> Source:
     for file in row.pop("files"):
         kinds = {kind: file.pop(kind, {}) for kind in ("published", "recorded")}
         checksums = tuple(
-            Checksum(algorithm, digest, published=kind == "published")
-            for kind, digests in kinds.items()
-            for algorithm, digest in digests.items()
+            Checksum(algorithm, tuple(digests.split()), published=kind == "published")
+            for kind, by_algorithm in kinds.items()
+            for algorithm, digests in by_algorithm.items()
         )
         files.append(SourceFile(**file, checksums=checksums))
     return Source(collection, files=tuple(files), holds=tuple(row.pop("holds")), **row)

@@ -21,12 +21,12 @@ from stdiff.report.tables import quarantine_table
 from stdiff.runtime.files import atomic_write, write_text
 
 
-def write_integrity_page(found: Integrity, table: Path, root: Path, out: Path) -> None:
+def write_integrity_page(found: Integrity, tables: Sequence[Path], root: Path, out: Path) -> None:
     """``index.html`` and ``figures/*.png`` of one collection or case table.
 
     Args:
         found: what was found.
-        table: its case table, for pictures.
+        tables: its case tables, for pictures.
         root: folder of the quarantine's paths.
         out: folder to write atomically; an earlier page is replaced.
 
@@ -37,7 +37,7 @@ def write_integrity_page(found: Integrity, table: Path, root: Path, out: Path) -
     with atomic_write(out) as temporary:
         (temporary / FIGURES).mkdir(parents=True)
         contents = {
-            "collection": collection_contents(found, [table], root, temporary / FIGURES),
+            "collection": collection_contents(found, tables, root, temporary / FIGURES),
             "quarantine": quarantine_table({found.name: found.quarantine}),
             "problems": found.problems,
         }

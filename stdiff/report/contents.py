@@ -104,7 +104,7 @@ def _collection(
     """Contents of one collection."""
     table, pairs = run / "cases" / f"{name}.parquet", run / "duplicates.parquet"
     known = read_parquet(pairs).to_pandas() if pairs.is_file() else None
-    found = found_in_run(name, table, known, quarantine)
+    found = found_in_run(name, [table], known, quarantine)
     return collection_contents(found, tables, config.raw_folder(name), folder)
 
 

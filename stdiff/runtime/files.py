@@ -35,6 +35,11 @@ def unreadable_table(path: Path, error: Exception) -> UnusableFile:
     )
 
 
+def is_clutter(path: Path) -> bool:
+    """Whether a file or folder is hidden or was left behind by a file manager or archiver."""
+    return path.name in CLUTTER or path.name.startswith(".")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write a file or folder to; rename it when done.

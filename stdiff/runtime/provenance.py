@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
+import stat
+from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+from stdiff.runtime.files import is_clutter
 
 _PACKAGE = Path(__file__).parents[1]
 # Configuration values reach every rule as `params`; the code that reads them changes no result.
@@ -66,16 +71,42 @@ def _file(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def listing_of(folder: Path) -> str:
-    """Digest of names, sizes and modification times of all files below a folder.
+def listing_of(*places: Path) -> str:
+    """Digest of names, sizes and modification times of files and of all files below folders.
 
-    Snakemake notices only that a folder's files were added or removed, not that one was replaced.
+    Links are followed. Clutter is passed over, as readers do. Snakemake itself notices only that
+    a folder's files were added or removed, not that one was replaced.
     """
     digest = hashlib.sha256()
-    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
-        stat = path.stat()
-        digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    for place in map(Path, places):
+        for path, found in _files_below(place):
+            state = f"{found.st_size}\0{found.st_mtime_ns}" if found else "cannot be read"
+            digest.update(os.fsencode(f"{path.relative_to(place.parent)}\0{state}\n"))
     return digest.hexdigest()
+
+
+def _files_below(
+    path: Path, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[Path, os.stat_result | None]]:
+    """A file, or all below a folder; without a state where it cannot be read.
+
+    Args:
+        path: of the file or folder.
+        above: device and inode of the folders that lead to it; a link back to one is not entered.
+    """
+    try:
+        found = path.stat()
+        inside = sorted(path.iterdir()) if stat.S_ISDIR(found.st_mode) else None
+    except OSError:
+        yield path, None
+        return
+    if inside is None:
+        yield path, found
+        return
+    this = (found.st_dev, found.st_ino)
+    for child in [] if this in above else inside:
+        if not is_clutter(child):
+            yield from _files_below(child, above | {this})
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from stdiff.datasets import bus_bra
-from stdiff.datasets.raw import read_rows
+from stdiff.datasets.csv_tables import read_rows
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import integer_seed
 
@@ -84,7 +84,7 @@ def published_folds(path: Path, cases: pd.DataFrame) -> pd.Series:
         InputError: a file that is not of this form, or a BUS-BRA case that it does not name.
     """
     rows = read_rows(path, ("ID", "kFold"), key="ID")
-    bad = [row for row in rows if not row["kFold"].strip().isdigit() or int(row["kFold"]) < 1]
+    bad = [row for row in rows if not row["kFold"].isdecimal() or int(row["kFold"]) < 1]
     if bad:
         named = ", ".join(f"{row['ID']}: {row['kFold']!r}" for row in bad[:_LISTED])
         raise InputError(f"{path}: kFold of {named}; expected a fold number from 1")

@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stdiff.datasets.raw import refuse_repeats
+from stdiff.datasets.patients import alike_patients
+from stdiff.datasets.raw import refuse_repeats, warn
 from stdiff.near_duplicates import leaks
 from stdiff.runtime.files import InputError, atomic_write
 from stdiff.splitting.folds import draw_folds, published_folds
@@ -73,6 +74,8 @@ def split_tables(
     """
     cases = read_cases(tables, columns=COLUMNS)
     refuse_repeats(cases["case_id"], "case tables: case_id")
+    for line in alike_patients(cases):
+        warn(line)
     given = published_folds(published, cases) if published else None
     pairs = leaks.pairs_of_tables(tables, cases, processes)
     splits = make_splits(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ import pyarrow.parquet as pq
 
 from stdiff.birads.lexicon import CaptionError, Findings, render
 from stdiff.runtime.files import InputError, atomic_write, decode_png, encode_png
+from stdiff.runtime.names import escaped
 from stdiff.table.parquet import read_parquet
+from stdiff.table.shard_list import tables_in
+from stdiff.table.values import value_problems
 from stdiff.table.verdicts import VERDICT, fill_verdicts, read_verdicts
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -44,7 +48,10 @@ SCHEMA = pa.schema(
         ("mask", _PNG),
         ("height_px", pa.int32()),
         ("width_px", pa.int32()),
+        # Of the stored image, from left to right; and from top to bottom, which differs where a
+        # frame was stretched to the square.
         ("pixel_spacing_mm", pa.float32()),
+        ("pixel_spacing_y_mm", pa.float32()),
         ("device", pa.string()),
         ("pathology", pa.string()),
         ("histology", pa.string()),
@@ -135,7 +142,7 @@ def write_cases(rows: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Rows of one or several case tables, in the order given.
+    """Rows of one or several case tables or folders of them, in the order given.
 
     ``image`` and ``mask`` cells are dicts with ``bytes``; see :func:`images_of`.
 
@@ -145,7 +152,7 @@ def read_cases(paths: Path | Sequence[Path], columns: Sequence[str] | None = Non
     """
     tables = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        tables.append(_read_one(Path(path), columns))
+        tables += [_read_one(table, columns) for table in tables_in(path)]
     return pa.concat_tables(tables).to_pandas()
 
 
@@ -172,15 +179,19 @@ def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
 
 def verify_table(path: Path) -> list[str]:
     """Every problem of a case table, one line each; empty if there is none."""
-    cases = read_cases(path)
-    problems = [
-        f"{case_id}: case_id occurs {count} times"
-        for case_id, count in cases["case_id"].value_counts().items()
-        if count > 1
-    ]
-    for row in cases.to_dict("records"):
-        problems += [f"{row['case_id']}: {problem}" for problem in _row_problems(row)]
+    rows = read_rows(path)
+    names = [escaped(row["case_id"]).strip() or "(no id)" for row in rows]
+    problems = repeated_ids(names)
+    for name, row in zip(names, rows, strict=True):
+        found = [*_row_problems(row), *value_problems(row)]
+        problems += [f"{name}: {problem}" for problem in found]
     return problems
+
+
+def repeated_ids(case_ids: Iterable[str]) -> list[str]:
+    """One line for each case_id that occurs more than once."""
+    counts = Counter(case_ids)
+    return [f"{case}: case_id occurs {n} times" for case, n in counts.items() if n > 1]
 
 
 def _row_problems(row: dict[str, Any]) -> Iterable[str]:

@@ -35,7 +35,8 @@ def open_parquet(
     """
     path = Path(path)
     if not path.is_file():
-        raise UnusableFile(f"{path}: no such {kind}; {hint}")
+        found = f"is a folder, not a {kind}" if path.is_dir() else f"no such {kind}"
+        raise UnusableFile(f"{path}: {found}; {hint}")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = file.schema_arrow

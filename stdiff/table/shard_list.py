@@ -1,16 +1,53 @@
-"""The shards of a corpus as one text file, passed to commands as ``@FILE``."""
+"""The tables in a folder, and the shards of a corpus as one text file (``@FILE`` in commands)."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from stdiff.runtime.files import InputError, write_text
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stdiff.runtime.files import InputError, is_clutter, write_text
 from stdiff.table.verdicts import lacks_verdicts
 
 # Its name in the folder of the shards.
 SHARD_LIST = "shards.txt"
 _LISTED = 5
+
+
+def tables_in(path: Path) -> list[Path]:
+    """A case table alone; of a folder, the shards that its list names, or all its case tables.
+
+    Raises:
+        InputError: the folder holds no case table.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    if (path / SHARD_LIST).is_file():
+        lines = (path / SHARD_LIST).read_text(encoding="utf-8").splitlines()
+        return [path / Path(line).name for line in lines]
+    files = sorted(file for file in path.glob("*.parquet") if not is_clutter(file))
+    tables = [file for file in files if _may_be_case_table(file)]
+    if not tables:
+        found = ", ".join(sorted(file.name for file in path.iterdir())[:_LISTED]) or "nothing"
+        raw = shlex.quote(str(path))
+        raise InputError(
+            f"{path}: a folder without case tables, found {found}; give a folder of shards. Raw "
+            f"data are checked by `stdiff verify {raw} --collection NAME` and made a table by "
+            f"`stdiff harmonize NAME {raw} --out cases.parquet`"
+        )
+    return tables
+
+
+def _may_be_case_table(file: Path) -> bool:
+    """False for pairs, files left out and the like; damage is left for those who read it."""
+    try:
+        return {"case_id", "image"} <= set(pq.read_schema(file).names)
+    except (pa.ArrowException, ValueError, OSError):
+        return True
 
 
 def write_shard_list(folder: Path, parts: Sequence[str], out: Path) -> None:

@@ -95,7 +95,7 @@ def test_an_orientation_beside_the_pixels_is_ignored(tmp_path, draw):
 def test_what_lies_there_and_is_not_understood_is_named(tmp_path, draw):
     draw.save(tmp_path / "images" / "x.png", draw.speckle(1))
     draw.save(tmp_path / "images" / "more" / "y.png", draw.speckle(2))
-    draw.save(tmp_path / "masks" / "x_mask.png", draw.disc())
+    draw.save(tmp_path / "masks" / "y_mask.png", draw.disc())
     draw.save(tmp_path / "masks" / "1" / "x.png", draw.disc())
     for name in ("images/Thumbs.db", "images/.hidden.png", "images/notes.txt", "masks/x.txt"):
         (tmp_path / name).write_text("hello")
@@ -106,8 +106,8 @@ def test_what_lies_there_and_is_not_understood_is_named(tmp_path, draw):
         "images/notes.txt": "expected a file of type .png",
         "masks/1": "a folder that is not read",
         "masks/x.txt": "expected a file of type .png",
-        "masks/x_mask.png": "no image of the same stem; expected equal stems, e.g. images/x.png "
-        "and masks/x.png",
+        "masks/y_mask.png": "no image of the same stem; expected equal stems, e.g. images/x.png "
+        "and masks/x.png or masks/x_mask.png",
     }
     assert set(reasons) == set(expected)
     assert all(part in reasons[path] for path, part in expected.items())
@@ -210,3 +210,63 @@ def test_missing_masks_mean_unlabelled_and_order_does_not_matter(tmp_path, draw)
     ]
     assert described[0] == described[1]
     assert [count for _, _, count in described[0]] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("folder", ["masks", "Masks", "labels", "annotations", "gt", "GT/0"])
+@pytest.mark.parametrize("ending", ["", "_mask", "_seg", "_gt", "_GT", "-mask", "_label"])
+def test_usual_names_of_masks_are_known(tmp_path, draw, folder, ending):
+    for key, stem in enumerate(("a", "b_1")):
+        draw.save(tmp_path / "images" / f"{stem}.png", draw.speckle(key))
+        draw.save(tmp_path / folder / f"{stem}{ending}.png", draw.disc())
+    cases, problems = read_raw("folder", tmp_path)
+    assert not problems
+    assert [case.case_id for case in cases] == ["folder/a", "folder/b_1"]
+    assert all((read_pixels(case).mask_HW == draw.disc()).all() for case in cases)
+
+
+def test_masks_beside_their_images_are_no_images(tmp_path, draw):
+    for key, stem in enumerate(("a", "b_gt")):
+        draw.save(tmp_path / "images" / f"{stem}.png", draw.speckle(key))
+    for name, x in (("a_mask.png", 30), ("a_mask_1.png", 50)):
+        draw.save(tmp_path / "images" / name, draw.disc(x=x))
+    cases, problems = read_raw("folder", tmp_path)
+    assert not problems
+    assert [(case.case_id, len(case.mask_paths)) for case in cases] == [
+        ("folder/a", 2),
+        ("folder/b_gt", 0),
+    ]
+    assert (read_pixels(cases[0]).mask_HW == draw.disc(x=30) | draw.disc(x=50)).all()
+
+
+def test_an_image_with_two_masks_that_are_not_numbered_is_left_out(tmp_path, draw):
+    draw.save(tmp_path / "images" / "a.png", draw.speckle(1))
+    for name in ("a.png", "a_seg.png"):
+        draw.save(tmp_path / "masks" / name, draw.disc())
+    cases, (problem,) = read_raw("folder", tmp_path)
+    assert not cases and problem.source_path == "images/a.png"
+    assert "several masks: masks/a.png, masks/a_seg.png; keep one" in problem.reason
+
+
+def test_folders_that_may_hold_the_masks_are_named(tmp_path, draw):
+    draw.save(tmp_path / "images" / "a.png", draw.speckle(1))
+    draw.save(tmp_path / "outlines" / "a.png", draw.disc())
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 .5 .5 .1 .1")
+    reasons = {p.source_path: p.reason for p in read_raw("folder", tmp_path)[1]}
+    assert reasons["outlines"] == "did you mean masks/?"
+    assert "holds no image" in reasons["labels"] and len(reasons) == 2
+    draw.save(tmp_path / "gt" / "a.png", draw.disc())
+    draw.save(tmp_path / "annotations" / "a.png", draw.disc())
+    with pytest.raises(InputError, match="annotations/, gt/ may all hold the masks; call the rig"):
+        read_raw("folder", tmp_path)
+    draw.save(tmp_path / "masks" / "a.png", draw.disc())
+    (case,), problems = read_raw("folder", tmp_path)
+    assert case.mask_paths == (tmp_path / "masks" / "a.png",)
+    reasons = {p.source_path: p.reason for p in problems}
+    assert reasons["gt"] == reasons["annotations"] == "is not read: the masks are in masks/"
+
+
+def test_images_that_lie_in_no_folder_of_images(tmp_path, draw):
+    draw.save(tmp_path / "a.png", draw.speckle(1))
+    with pytest.raises(InputError, match=r"found a.png; move the images into images/"):
+        read_raw("folder", tmp_path)

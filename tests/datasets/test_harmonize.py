@@ -153,11 +153,14 @@ def test_folder_mask_of_the_same_aspect_ratio_is_brought_to_size(tmp_path, draw)
 def test_pixel_spacing_is_that_of_the_stored_image(tmp_path, draw):
     draw.save(tmp_path / "images" / "a.png", draw.speckle(1, 60, 96))
     (tmp_path / "metadata.csv").write_text("stem,pixel_spacing_mm\na,0.1\n")
-    assert table("folder", tmp_path, tmp_path, fit="pad")["pixel_spacing_mm"][0] == pytest.approx(
-        0.2
-    )
-    stretched = table("folder", tmp_path, tmp_path, fit="stretch")["pixel_spacing_mm"][0]
-    assert np.isnan(stretched)
+    axes = ["pixel_spacing_mm", "pixel_spacing_y_mm"]
+    # 60 x 96 px become 30 x 48, or 48 x 48.
+    padded = table("folder", tmp_path, tmp_path, fit="pad")
+    assert list(padded[axes].iloc[0]) == pytest.approx([0.2, 0.2])
+    stretched = table("folder", tmp_path, tmp_path, fit="stretch")
+    assert list(stretched[axes].iloc[0]) == pytest.approx([0.2, 0.125])
+    (tmp_path / "metadata.csv").unlink()
+    assert table("folder", tmp_path, tmp_path)[axes].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from stdiff.cli.main import main
 from stdiff.datasets.harmonize import harmonize
-from stdiff.datasets.integrity import inspect_raw, inspect_table
+from stdiff.datasets.integrity import inspect_raw, inspect_tables
 from stdiff.datasets.rows import Harmonization
 from stdiff.near_duplicates import leaks
 from stdiff.report.collections import write_integrity_page
@@ -79,16 +79,16 @@ def test_nothing_usable_is_still_a_list(busi, tmp_path):
         path.write_bytes(b"")
     found = inspect_raw("busi", busi, tmp_path / "cases.parquet")
     assert len(found.problems) == 9 and len(found.cases) == 0
-    write_integrity_page(found, tmp_path / "cases.parquet", busi, tmp_path / "page")
+    write_integrity_page(found, [tmp_path / "cases.parquet"], busi, tmp_path / "page")
     assert (tmp_path / "page" / "index.html").is_file()
 
 
 def test_a_table_can_be_verified(busi, tmp_path):
     table = tmp_path / "t.parquet"
     harmonize("busi", busi, table, tmp_path / "q.parquet", how=Harmonization(48))
-    found = inspect_table(table)
+    found = inspect_tables("all", [table])
     assert found.problems == []
-    assert f"{table}: 9 images" in found.text()
+    assert "all: 9 images" in found.text()
     broken = pd.read_parquet(table)
     assert list(read_cases(table)["case_id"]) == list(broken["case_id"])
 
@@ -101,7 +101,7 @@ def test_a_harmonized_table_is_verified_without_another_search(busi, tmp_path, m
     table = tmp_path / "t.parquet"
     pairs = harmonize("busi", busi, table, tmp_path / "q.parquet", how=Harmonization(48))
     monkeypatch.setattr(leaks, "find_pairs", None)
-    assert len(pairs) == 1 and inspect_table(table).pairs.equals(pairs)
+    assert len(pairs) == 1 and inspect_tables("busi", [table]).pairs.equals(pairs)
 
 
 def test_the_command_prints_writes_the_page_and_says_so(faulty_busi, tmp_path, capsys):
@@ -119,3 +119,63 @@ def test_the_command_prints_writes_the_page_and_says_so(faulty_busi, tmp_path, c
 def test_a_sound_folder_exits_0(busi, capsys):
     assert main(["verify", str(busi), "--collection", "busi"]) == 0
     assert "no problem found" in capsys.readouterr().out
+
+
+def test_unknown_classes_contradict_nothing(tmp_path, draw):
+    for stem in "ab":
+        draw.save(tmp_path / "images" / f"{stem}.png", scene(1))
+        draw.save(tmp_path / "masks" / f"{stem}.png", draw.disc(120, 150))
+    table = tmp_path / "cases.parquet"
+    found = inspect_raw("folder", tmp_path, table)
+    assert len(found.pairs) == 1 and found.problems == []
+    assert inspect_tables("own", [table]).problems == []
+
+
+def test_annotated_terms_are_counted_in_words(breast, tmp_path):
+    text = inspect_raw("breast", breast, tmp_path / "cases.parquet").text()
+    assert "  posterior_features  annotated in 3 images" in text
+
+
+def test_problems_of_a_kind_take_one_line(tmp_path, draw, capsys):
+    draw.save(tmp_path / "images" / "a.png", scene(1))
+    for number in range(12):
+        draw.save(tmp_path / "masks" / f"z{number}.png", draw.disc())
+        (tmp_path / "images" / f"q{number}.png").write_bytes(b"no picture")
+    assert main(["verify", str(tmp_path), "--collection", "folder"]) == 1
+    lines = capsys.readouterr().out.partition("24 problem(s):\n")[2].splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("12 x ") for line in lines)
+    assert any(line.endswith(": masks/z0.png, masks/z1.png, masks/z10.png, ...") for line in lines)
+    # What was left out is said, and where it is listed.
+    out = tmp_path / "cases.parquet"
+    assert main(["harmonize", "folder", str(tmp_path), "--out", str(out), "--size", "32"]) == 0
+    *reasons, last = capsys.readouterr().out.splitlines()
+    assert len(reasons) == 2
+    assert last.startswith(f"{out}: 1 images; 24 file(s) left out, listed in {tmp_path}/cases_q")
+
+
+def test_a_folder_of_tables_is_one_table(busi, bus_bra, tmp_path, capsys):
+    for name, raw in (("busi", busi), ("bus_bra", bus_bra)):
+        harmonize(
+            name,
+            raw,
+            tmp_path / "cases" / f"{name}.parquet",
+            tmp_path / "cases" / f"{name}_quarantine.parquet",
+            how=Harmonization(32),
+        )
+    assert main(["verify", str(tmp_path / "cases")]) == 0
+    assert f"{tmp_path / 'cases'}: 15 images" in capsys.readouterr().out
+    splits = tmp_path / "splits.parquet"
+    assert main(["split", str(tmp_path / "cases"), "--out", str(splits)]) == 0
+    assert len(pd.read_parquet(splits)) == 15
+    shutil.copy(tmp_path / "cases" / "busi.parquet", tmp_path / "cases" / "copy.parquet")
+    assert main(["verify", str(tmp_path / "cases")]) == 1
+    assert "9 x case_id occurs 2 times" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["verify {}", "split {} --out splits.parquet"])
+def test_raw_data_given_as_a_table(busi, command, capsys):
+    assert main(command.format(busi).split()) == 1
+    said = capsys.readouterr().err
+    assert f"{busi}: a folder without case tables, found benign, malignant, normal" in said
+    assert f"`stdiff verify {busi} --collection NAME`" in said and "delete" not in said

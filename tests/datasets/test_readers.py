@@ -292,3 +292,23 @@ def test_every_reader_is_registered():
 def test_real_collections_are_read_whole(collection, count):
     cases, problems = read_raw(collection, DATA)
     assert (len(cases), problems) == (count, [])
+
+
+def test_busi_without_normal_images_is_read_with_a_warning(busi, capsys):
+    shutil.rmtree(busi / "normal")
+    cases, problems = read_raw("busi", busi)
+    assert len(cases) == 6 and not problems
+    read_raw("busi", busi)
+    said = capsys.readouterr().err
+    assert said.count(f"stdiff: warning: {busi}: no folder normal/") == 1
+    shutil.rmtree(busi / "malignant")
+    with pytest.raises(InputError, match="malignant missing"):
+        read_raw("busi", busi)
+
+
+def test_a_loop_of_links_is_no_second_copy(breast, busi):
+    for raw in (breast.parent,):
+        (raw / "again").symlink_to(raw)
+        (raw / "busi2").symlink_to(busi)
+        assert len(read_raw("breast", raw)[0]) == 4
+        assert len(read_raw("busi", raw)[0]) == 9

@@ -33,7 +33,7 @@ def test_known_drawings():
 
 
 def test_both_empty_is_left_out():
-    metrics = case_metrics(square(0, 0, 0), square(0, 0, 0), np.array([0.1]))
+    metrics = case_metrics(square(0, 0, 0), square(0, 0, 0), np.array([[0.1, 0.1]]))
     names = [*OVERLAPS, *DISTANCES, "hd95_mm", "assd_mm"]
     assert metrics[names].isna().all(axis=None)
     assert metrics[["lesions", "lesions_found", "false_lesions"]].to_numpy().tolist() == [[0, 0, 0]]
@@ -123,8 +123,19 @@ def test_lesions_are_found_one_by_one():
 def test_millimetres_where_the_spacing_is_known():
     masks = np.concatenate([square(4, 4, 10)] * 2)
     predicted = np.concatenate([square(4, 9, 10)] * 2)
-    metrics = case_metrics(predicted, masks, np.array([0.1, np.nan]))
+    metrics = case_metrics(predicted, masks, np.array([[0.1, 0.1], [np.nan, 0.1]]))
     for name in ("hd95", "assd"):
         assert metrics[f"{name}_mm"][0] == pytest.approx(0.1 * metrics[f"{name}_px"][0])
         assert np.isnan(metrics[f"{name}_mm"][1])
     assert case_metrics(predicted, masks)["hd95_mm"].isna().all()
+
+
+def test_millimetres_of_pixels_that_are_no_squares():
+    mask, right, below = square(4, 4, 10), square(4, 9, 10), square(9, 4, 10)
+    spacing_mm = np.array([[0.2, 0.1]] * 3)
+    predicted = np.concatenate([right, below, square(0, 0, 0)])
+    metrics = case_metrics(predicted, np.concatenate([mask] * 3), spacing_mm)
+    height, width = mask.shape[1:]
+    diagonal_mm = np.hypot(0.2 * height, 0.1 * width)
+    assert metrics["hd95_mm"].tolist() == pytest.approx([0.5, 1, diagonal_mm], rel=1e-6)
+    assert metrics["assd_mm"][1] == pytest.approx(2 * metrics["assd_mm"][0], rel=0.2)

@@ -50,7 +50,7 @@ def test_splits_part_real_cases_and_leave_synthetic_ones_to_training(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_all_problems_are_told_at_once_and_nothing_is_written(tmp_path, layout):
     table = rows(4, first_unlabelled=True)
-    table += [{**table[1], "case_id": "SYN_00000002"}, {**table[1], "image": None, "case_id": "x"}]
+    table += [table[2], {**table[1], "image": None, "case_id": "x"}]
     table += [{**row, "collection": "busi"} for row in rows(1, "busi", synthetic=False)]
     path = write(table, tmp_path / "a.parquet")
     splits = write_splits({"busi/other": "train"}, tmp_path / "splits.parquet")
@@ -59,7 +59,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(tmp_path, layout):
         export_cases(Choice([path], splits=splits), tmp_path, layout)
     said = str(told.value)
     assert "already holds something" in said
-    assert "'syn/00000002', 'SYN_00000002' would both be written" in said
+    assert "1 case ids occur more than once: 'syn/00000002' (2 times)" in said
     assert "1 of 7 cases are real and not in" in said
     labels_needed = layout in ("nnunet", "monai")
     assert ("1 of 7 cases have no mask (syn/00000000)" in said) == labels_needed
@@ -81,7 +81,7 @@ def test_what_the_message_says_mends_it(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda table: table + table[:1], "would both be written"),
+        (lambda table: table + table[:1], "occur more than once"),
         (lambda table: [], "nothing to export"),
         (lambda table: [judged(row, "seam") for row in table], "filter rejected 6"),
         (

@@ -67,7 +67,24 @@ def test_a_plan_can_be_exported_without_images(tmp_path):
 def test_names_stay_within_the_folder(tmp_path):
     table = write([{**rows(1)[0], "case_id": "../../évil\\x"}], tmp_path / "a.parquet")
     export_cases(Choice([table]), tmp_path / "out")
-    assert [p.name for p in (tmp_path / "out/images").iterdir()] == [".._.._" + "_vil_x.png"]
+    assert [p.name for p in (tmp_path / "out/images").iterdir()] == ["_._.._évil_x.png"]
+
+
+def test_texts_that_a_spreadsheet_would_compute_are_shown(tmp_path):
+    texts = {
+        "case_id": "=1+1",
+        "device": "@SUM(A1)",
+        "histology": "-2+3|cmd",
+        "patient_id": " ＝A1",
+        "source_path": "+x.png",
+        "flags": ["=a", "b"],
+    }
+    row = {**rows(1)[0], **texts, "pixel_spacing_mm": -0.5, "caption": "oval shape = round"}
+    export_cases(Choice([write([row], tmp_path / "a.parquet")]), tmp_path / "out")
+    (line,) = lines_of(tmp_path / "out")
+    for name, text in texts.items():
+        assert line[name] == "'" + (";".join(text) if isinstance(text, list) else text)
+    assert line["pixel_spacing_mm"] == "-0.5" and line["caption"] == "oval shape = round"
 
 
 def test_an_empty_folder_is_taken(tmp_path):

@@ -175,6 +175,20 @@ def test_damaged_tables_are_refused_or_read(tmp_path_factory, data):
         ({"margin": ["fuzzy"]}, "margin: 'fuzzy' is not a lexicon term"),
         ({"caption": "BI-RADS 5"}, "caption 'BI-RADS 5' does not say what the row says"),
         ({"caption": None}, "does not say what the row says"),
+        ({"pixel_spacing_mm": -0.1}, "pixel_spacing_mm is -0.1; expected millimetres"),
+        ({"pixel_spacing_mm": 0.0}, "pixel_spacing_mm is 0"),
+        ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm is nan"),
+        ({"pixel_spacing_mm": float("inf")}, "pixel_spacing_mm is inf"),
+        ({"measures": {"aspect": float("nan")}}, "measures.aspect is nan"),
+        ({"transform": {"scale_x": float("-inf")}}, "transform.scale_x is -inf"),
+        ({"lesion_count": 2}, "lesion_count is 2, but the mask shows 1"),
+        ({"lesion_count": 0}, "lesion_count is 0, but the mask shows 1"),
+        ({"lesion_count": -1, "flags": ["lesions_merged"]}, "lesion_count is -1"),
+        ({"lesion_count": 1, "mask": png_cell(MASK * 0, "a")}, "is 1, but the mask shows 0"),
+        ({"lesion_count": 1, "mask": None}, "there is no mask to count on"),
+        ({"device": "=cmd|'/c calc'!A0"}, "device \"=cmd|'/c calc'!A0\" is a formula"),
+        ({"histology": " ＠SUM(A1)"}, "is a formula in a spreadsheet"),
+        ({"flags": ["colour", "+1"]}, "flags '+1' is a formula"),
     ],
 )
 def test_every_kind_of_problem_is_found(tmp_path, changes, problem):
@@ -183,6 +197,34 @@ def test_every_kind_of_problem_is_found(tmp_path, changes, problem):
     problems = verify_table(path)
     assert problems and all(line.startswith("bad: ") for line in problems)
     assert any(problem in line for line in problems)
+
+
+@pytest.mark.parametrize(
+    ("case_id", "problem"),
+    [
+        ("", "case_id is empty"),
+        (" \u3000", "case_id is empty"),
+        ("busi/../../etc/x", "leads out of its folder"),
+        ("..", "leads out of its folder"),
+        ("a\\..\\b", "leads out of its folder"),
+        ("/etc/passwd", "is an absolute path"),
+        ("C:\\x", "is an absolute path"),
+        ("a\nb", "control character"),
+        ("a\0b", "control character"),
+    ],
+)
+def test_ids_that_are_no_names_are_found_and_shown_on_one_line(tmp_path, case_id, problem):
+    path = tmp_path / "cases.parquet"
+    write_cases([row("busi/良性 (1).é"), row(case_id)], path)
+    (found,) = verify_table(path)
+    assert problem in found and not {"\n", "\0"} & set(found)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_lesions_that_merged_at_the_stored_size_contradict_nothing(tmp_path, count):
+    path = tmp_path / "cases.parquet"
+    write_cases([row(lesion_count=count, flags=["lesions_merged"])], path)
+    assert verify_table(path) == []
 
 
 def test_repeated_ids_and_several_problems_are_all_listed(tmp_path):

@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 # Stands in for `stdiff`: makes what follows --out and the like, a file where it has a suffix.
 STUB = """#!/bin/bash
+printf '%s\\n' "$*" >> "${0%stdiff}calls"
 step=$1
 while [ $# -gt 0 ]; do
   case $1 in
@@ -181,6 +182,34 @@ def test_a_replaced_raw_file_makes_all_again(project):
     raw.write_bytes(b"one")
     os.utime(raw, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert project.planned() == {}
+
+
+def test_paths_of_raw_data_may_hold_any_character(tmp_path):
+    one = Project(tmp_path)
+    odd = 'it\'s {my} [data] ($HOME) & "co"; 超音波 é #1 %s *'
+    (one.folder / "data").rename(one.folder / odd)
+    folds = one.folder / odd / "raw" / "5-fold-cv.csv"
+    folds.write_text("ID,kFold")
+    changes = {
+        "data_root": odd,
+        "collections": {"bus_bra": {"path": "raw"}},
+        "split": {"folds": 5, "published": folds.name},
+    }
+    made = "results/stub/splits.parquet"
+    one.snakemake("--until", "split", **changes)
+    calls = (one.folder / "bin/calls").read_text()
+    assert f"harmonize bus_bra {odd}/raw --size" in calls
+    assert f"--published {odd}/raw/{folds.name} --test-only" in calls
+
+    def planned():
+        return re.findall(r"^rule (\w+):", one.snakemake("-n", "--", made, **changes), re.M)
+
+    # The time stamps of folders and clutter say nothing.
+    (folds.parent / ".DS_Store").touch()
+    os.utime(folds.parent, (1, 1))
+    assert planned() == []
+    folds.write_text("ID,kFold\n1,2")
+    assert "split" in planned()
 
 
 def test_a_larger_corpus_makes_only_the_missing_shards(project):

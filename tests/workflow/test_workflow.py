@@ -1,6 +1,7 @@
 """The workflow as a user meets it: refusals before any job, and what every rule declares."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stdiff.datasets.readers import places_of
 from stdiff.runtime import provenance
 from stdiff.runtime.provenance import code_of, listing_of, modules_of, source_of
 
@@ -149,6 +151,49 @@ def test_a_replaced_raw_file_is_seen_without_being_read(tmp_path):
     after = listing_of(tmp_path)
     file.rename(file.with_name("benign (2).png"))
     assert len({before, after, listing_of(tmp_path)}) == 3
+
+
+def test_a_listing_follows_links_and_passes_over_what_readers_do(tmp_path):
+    store, raw = tmp_path / "store", tmp_path / "raw"
+    for folder in (store / "benign", raw):
+        folder.mkdir(parents=True)
+    file = store / "benign" / "benign (1).png"
+    file.write_bytes(b"one")
+    (raw / "benign").symlink_to(store / "benign")
+    (raw / "benign (2).png").symlink_to(file)
+    (store / "benign" / "back").symlink_to(store)  # a loop
+    (raw / "nowhere.png").symlink_to(tmp_path / "none")
+    listings = [listing_of(raw)]
+    for name in (".DS_Store", "._a.png", "Thumbs.db", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
+        clutter = raw / "benign" / name
+        clutter.parent.mkdir(exist_ok=True)
+        clutter.write_bytes(b"clutter")
+    os.utime(raw, (1, 1))
+    assert listing_of(raw) == listings[0]
+    file.write_bytes(b"other")
+    listings.append(listing_of(raw))
+    os.utime(file, (1, 1))
+    listings.append(listing_of(raw))
+    file.with_name("benign (3).png").write_bytes(b"new")
+    listings.append(listing_of(raw))
+    assert len(set(listings)) == 4
+
+
+def test_of_a_collection_only_what_its_reader_reads_is_listed(tmp_path):
+    folders = {"busi": "D/benign", "bus_bra": "B/Images", "folder": "mine/GT", "breast": "brst"}
+    for folder in ("D/malignant", "B/Masks", "mine/images", *folders.values()):
+        (tmp_path / folder).mkdir(parents=True)
+    files = ("B/bus_data.csv", "mine/images/a.png", "mine/GT/a.png", "mine/m.csv", "brst/case1.png")
+    for file in (*files, "BrEaST-Lesions-USG-clinical-data.xlsx"):
+        (tmp_path / file).write_bytes(b"")
+    roots = {name: tmp_path for name in folders} | {"folder": tmp_path / "mine"}
+    listings = {name: listing_of(*places_of(name, root)) for name, root in roots.items()}
+    for name, root in roots.items():
+        (tmp_path / folders[name] / "new.png").write_bytes(b"")
+        (root / f"notes on {name}.txt").write_bytes(b"")
+        now = {other: listing_of(*places_of(other, roots[other])) for other in roots}
+        assert {other for other in roots if now[other] != listings[other]} == {name}
+        listings = now
 
 
 # The packages of stdiff/: each may import itself and those before it.

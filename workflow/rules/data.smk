@@ -44,7 +44,9 @@ if CONFIG.phantom:
 
 rule harmonize:
     input:
-        raw=lambda w: str(CONFIG.raw_folder(w.collection)),
+        # Real raw data is no input, as Snakemake would read braces in its path as wildcards and look at
+        # the time stamps of folders and links. Its listing is a param.
+        phantom=lambda w: str(CONFIG.raw_folder(w.collection)) if CONFIG.phantom else [],
     output:
         table=f"{RUN}/cases/{{collection}}.parquet",
         # Near-duplicates within the collection, which the command keeps beside the table.
@@ -77,15 +79,22 @@ rule harmonize:
             if CONFIG.collections[w.collection].limit
             else ""
         ),
-        # A folder's time does not change when files in it are replaced. (Phantoms are an output.)
-        listing=lambda w: (None if CONFIG.phantom else listing_of(CONFIG.raw_folder(w.collection))),
+        raw=lambda w: str(CONFIG.raw_folder(w.collection)),
+        listing=lambda w: (
+            None
+            if CONFIG.phantom
+            else listing_of(*places_of(w.collection, CONFIG.raw_folder(w.collection)))
+        ),
         # BUS-CoT contains images of other collections; those of this run are not read twice.
         others=lambda w: [name for name in CONFIG.collections if name != w.collection],
     shell:
-        "stdiff harmonize {wildcards.collection} {input.raw:q} --size {params.size}"
+        "stdiff harmonize {wildcards.collection} {params.raw:q} --size {params.size}"
         " --fit {params.fit} {params.options} {params.limit} --processes {threads}"
         " --drop-sources {params.others}"
         " --out {output.table} --quarantine {output.quarantine} > {log} 2>&1"
+
+
+FOLDS = CONFIG.split.published and CONFIG.raw_folder("bus_bra") / CONFIG.split.published
 
 
 rule split:
@@ -93,12 +102,6 @@ rule split:
         tables=TABLES,
         # Read beside the tables: only pairs across collections are searched.
         pairs=expand(rules.harmonize.output.pairs, collection=list(CONFIG.collections)),
-        # BUS-BRA's published folds, if the configuration names them.
-        published=(
-            str(CONFIG.raw_folder("bus_bra") / CONFIG.split.published)
-            if CONFIG.split.published
-            else []
-        ),
     output:
         splits=f"{RUN}/splits.parquet",
         duplicates=f"{RUN}/duplicates.parquet",
@@ -117,12 +120,14 @@ rule split:
             if CONFIG.split.folds
             else f"--test {CONFIG.split.test}"
         ),
-        published=lambda w, input: f"--published {input.published}" if input.published else "",
+        # BUS-BRA's published folds, if the configuration names them.
+        published=lambda w: ["--published", str(FOLDS)] if FOLDS else [],
+        published_listing=lambda w: (listing_of(FOLDS) if FOLDS and not CONFIG.phantom else None),
         validation=CONFIG.split.validation,
         test_only=[name for name, c in CONFIG.collections.items() if c.test_only],
         seed=CONFIG.seed,
     shell:
-        "stdiff split {input.tables} {params.scheme} {params.published}"
+        "stdiff split {input.tables} {params.scheme} {params.published:q}"
         " --test-only {params.test_only}"
         " --validation {params.validation} --seed {params.seed} --processes {threads}"
         " --duplicates {output.duplicates} --out {output.splits} > {log} 2>&1"
