@@ -31,7 +31,7 @@ if not workflow.config_settings.configfiles:
 
 
 try:
-    CONFIG = parse_config(config)
+    CONFIG = parse_config(config, workflow.configfiles)
     check_raw_folders(CONFIG)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None

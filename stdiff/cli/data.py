@@ -80,7 +80,7 @@ def config(
         raise UsageError("`config` needs either --file or --json")
     try:
         found = load_config(file) if file else parse_config(loads(json or ""))
-    except JSONDecodeError as error:
+    except (JSONDecodeError, RecursionError) as error:
         raise InputError(f"--json: {json[:60]!r} is not JSON ({error})") from error
     write_text(out, dump_config(found))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stdiff.config.generator import Section
+from stdiff.config.section import Section, Wrong
 
 Tail = Annotated[float, Field(gt=0, lt=0.5)]
 
@@ -25,6 +25,7 @@ class FilterConfig(Section):
     )
     terms_met: Tail | None = Field(
         None,
+        examples=[0.1],
         description="share of the caption's echo pattern and posterior features that are seen",
     )
     embedding_distance: Tail | None = Field(
@@ -52,17 +53,19 @@ class FilterConfig(Section):
 class CorpusConfig(Section):
     """One synthetic corpus for each label budget."""
 
-    count: int = Field(gt=0, description="images")
+    count: int = Field(gt=0, examples=[500], description="images")
     shard_size: int = Field(250, gt=0, description="images in one shard (one job, one file)")
     shard_minutes: float | None = Field(
         None,
         gt=0,
+        examples=[30],
         description="target minutes per shard; together with `images_per_s` it sets `shard_size`. "
         "10 to 60 on a cluster",
     )
     images_per_s: float | None = Field(
         None,
         gt=0,
+        examples=[17],
         description="measured by `stdiff corpus speed results/<run>` on your machines",
     )
     backgrounds: Literal["generated", "kept"] = Field(
@@ -71,6 +74,19 @@ class CorpusConfig(Section):
         "unchanged outside `model.gate`",
     )
     filter: FilterConfig = FilterConfig()
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        given = {"shard_minutes": self.shard_minutes, "images_per_s": self.images_per_s}
+        if any(given.values()) != all(given.values()):
+            raise Wrong(
+                f"shard_minutes {self.shard_minutes} and images_per_s {self.images_per_s}: set "
+                "both or none",
+                {"shard_minutes": self.shard_minutes or 30}
+                | {"images_per_s": self.images_per_s or 17},
+                dict.fromkeys(given),
+            )
+        return self
 
     @property
     def shards(self) -> int:

@@ -6,11 +6,17 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stdiff.config.generator import Section
+from stdiff.config.section import Section, Wrong
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder"]
 # Collections that can be simulated, and their folders below the data root.
 PHANTOM_FOLDERS = {"busi": "Dataset_BUSI_with_GT", "bus_bra": "BUSBRA", "bus_cot": "BUSCoT"}
+# Folders of all collections as published.
+COLLECTION_FOLDERS = PHANTOM_FOLDERS | {
+    "breast": "BrEaST-Lesions_USG-images_and_masks",
+    "bus_uclm": "BUS-UCLM",
+    "folder": "my_images",
+}
 
 
 class PhantomConfig(Section):
@@ -25,9 +31,14 @@ class PhantomConfig(Section):
 class CollectionConfig(Section):
     """One raw collection."""
 
-    path: str = Field(description="its folder, below `data_root` (or absolute)")
+    path: str = Field(
+        examples=["Dataset_BUSI_with_GT"], description="its folder, below `data_root` (or absolute)"
+    )
     limit: int | None = Field(
-        None, ge=20, description="use only this many images, evenly spaced over the sorted ids"
+        None,
+        ge=20,
+        examples=[200],
+        description="use only this many images, evenly spaced over the sorted ids",
     )
     test_only: bool = Field(
         False,
@@ -59,7 +70,11 @@ class SplitConfig(Section):
         0.2, gt=0, lt=1, description="hold-out: fraction of the cases held out for testing"
     )
     folds: int | None = Field(
-        None, ge=2, description="number of folds of a k-fold, which replaces the hold-out `test`"
+        None,
+        ge=2,
+        le=1000,
+        examples=[5],
+        description="number of folds of a k-fold, which replaces the hold-out `test`",
     )
     fold: int = Field(
         0, ge=0, description="k-fold: the fold tested in this run, from 0; one run per fold"
@@ -80,18 +95,21 @@ class SplitConfig(Section):
     def _leaves_training_groups(self) -> Self:
         tested = 1 / self.folds if self.folds else self.test
         if tested + self.validation >= 0.9:
-            raise ValueError(
-                f"test {tested} + validation {self.validation} leave less than 0.1 for training; "
-                "e.g. test: 0.2, validation: 0.1"
+            raise Wrong(
+                f"test {tested:.3g} + validation {self.validation} leave less than 0.1 for "
+                "training",
+                {"test": 0.2, "validation": 0.1},
+                {"folds": 5, "validation": 0.1},
             )
         if self.fold >= (self.folds or 1):
-            raise ValueError(
-                f"fold {self.fold} of {self.folds or 1}: folds are numbered from 0; e.g. "
-                f"folds: {max(2, self.fold + 1)}, fold: {self.fold}"
+            raise Wrong(
+                f"fold {self.fold} of {self.folds or 1}: folds are numbered from 0",
+                {"folds": max(2, self.fold + 1), "fold": self.fold},
+                {"fold": 0},
             )
         if self.published and not self.folds:
-            raise ValueError(
-                f"published {self.published!r} are folds of a cross-validation, but folds is null; "
-                "e.g. folds: 5, published: 5-fold-cv.csv"
+            raise Wrong(
+                f"published {self.published!r} are folds of a cross-validation, but folds is null",
+                {"folds": 5, "published": "5-fold-cv.csv"},
             )
         return self

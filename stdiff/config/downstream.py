@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stdiff.config.generator import Section
+from stdiff.config.section import Section, Wrong
 from stdiff.config.training import DownstreamTrainingConfig, SegmenterTrainingConfig
+from stdiff.runtime.errors import nearest
 from stdiff.table.label_budget import LabelBudget
 
 Target = Literal["pathology", "birads"]  # of a classifier
@@ -59,16 +59,18 @@ class SegmenterConfig(Section):
         own = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.network)
         known = (*NETWORKS, NNUNET)
         if self.network not in known and not own:
-            nearest = difflib.get_close_matches(self.network, known, n=3, cutoff=0.0)
-            raise ValueError(
-                f"network {self.network!r} is not known; did you mean {', '.join(nearest)}? For "
-                f"your own network write module:factory; e.g. network: {nearest[0]}"
+            near = nearest(self.network, known, count=3)
+            raise Wrong(
+                f"network {self.network!r} is not known; did you mean {', '.join(near)}? For your "
+                "own network write module:factory",
+                *({"network": one} for one in (*near, "Unet")),
             )
         if not own and (taken := sorted(_FIXED & set(self.options))):
-            raise ValueError(
+            raise Wrong(
                 f"options {', '.join(taken)} of {self.network} cannot be set: a segmenter takes a "
                 "grey image, starts from random weights and returns one lesion logit per pixel; "
-                "leave them out, e.g. options: {}"
+                "leave them out",
+                {"options": {k: v for k, v in self.options.items() if k not in _FIXED}},
             )
         if self.network == NNUNET:
             wrong = {
@@ -77,9 +79,10 @@ class SegmenterConfig(Section):
                 if name not in _NNUNET_OPTIONS or type(value) is not int or value < 1
             }
             if wrong:
-                raise ValueError(
+                raise Wrong(
                     f"options {wrong} of {NNUNET}: expected epochs and steps_per_epoch, whole "
-                    "numbers from 1, and nothing else; e.g. options: {epochs: 100}"
+                    "numbers from 1, and nothing else",
+                    {"options": {"epochs": 100}},
                 )
         return self
 
@@ -99,14 +102,16 @@ class ArmConfig(Section):
     """
 
     kind: Literal["real", "mixed", "pretrained", "unlabelled", "synthetic"] = Field(
+        examples=["mixed"],
         description="`real`: real labelled images only; `mixed`: synthetic ones in every batch; "
         "`pretrained`: three quarters of the steps on synthetic images, then real ones; "
         "`unlabelled`: images without their masks, for a semi-supervised segmenter (`MGCC`); "
-        "`synthetic`: synthetic images only"
+        "`synthetic`: synthetic images only",
     )
     ratio: float | None = Field(
         None,
         gt=0,
+        examples=[1],
         description="synthetic images per real labelled image, the first of the corpus; "
         "null = the whole corpus",
     )
@@ -114,12 +119,14 @@ class ArmConfig(Section):
         None,
         gt=0,
         lt=1,
+        examples=[0.5],
         description="mixed: share of synthetic images in every batch; null = ratio / (1 + ratio), "
         "or 0.5 without a ratio",
     )
     unlabelled: tuple[Literal["corpus", "training"], ...] | None = Field(
         None,
         min_length=1,
+        examples=[["corpus"]],
         description="unlabelled: images of the corpus (null), real training images beyond the "
         "label budget, or both; mixed: such images in addition to the labelled ones (null = none)",
     )
@@ -156,9 +163,9 @@ class ArmConfig(Section):
         for name, effective in has_effect.items():
             value = getattr(self, name)
             if not effective and value != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"{name} {value!r} has no effect in an arm of kind {self.kind}; leave it out, "
-                    f"e.g. {{kind: {self.kind}}}"
+                raise Wrong(
+                    f"{name} {value!r} has no effect in an arm of kind {self.kind}; leave it out",
+                    {name: type(self).model_fields[name].default},
                 )
         return self
 
@@ -166,7 +173,9 @@ class ArmConfig(Section):
 class SegmentationConfig(Section):
     """The downstream benchmark: segmenters x arms x label budgets x repetitions."""
 
-    segmenters: dict[str, SegmenterConfig] = {"unet_resnet18": SegmenterConfig()}
+    segmenters: dict[str, SegmenterConfig] = Field(
+        {"unet_resnet18": SegmenterConfig()}, min_length=1
+    )
     arms: dict[str, ArmConfig] = {
         "real": ArmConfig(kind="real"),
         "mixed": ArmConfig(kind="mixed"),
@@ -177,47 +186,66 @@ class SegmentationConfig(Section):
         description="label budgets, each with its own stage 2: percent of the training labels, or "
         "number of annotated lesion cases, e.g. `40 cases`",
     )
-    seeds: int = Field(2, ge=1, description="repetitions: independent trainings of every arm")
+    seeds: int = Field(
+        2, ge=1, le=1000, description="repetitions: independent trainings of every arm"
+    )
     training: SegmenterTrainingConfig
 
-    @field_validator("labels")
+    @field_validator("labels", mode="before")
     @classmethod
-    def _are_budgets(cls, labels: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        once = dict.fromkeys(LabelBudget.parse(one) for one in labels)
-        if len(once) < len(labels):
-            raise ValueError(
-                f"{list(labels)} names a budget twice; "
-                f"e.g. labels: [{', '.join(budget.slug for budget in once)}]"
-            )
+    def _are_budgets(cls, labels: Any) -> Any:
+        given = list(labels) if isinstance(labels, list | tuple) else [labels]
+        budgets, wrong = {}, []
+        for one in given:
+            try:
+                budgets[LabelBudget.parse(one)] = one
+            except ValueError as error:
+                wrong.append(str(error).partition("; e.g.")[0])
+                if isinstance(one, float) and 0.01 <= one <= 1:  # a share where percent is meant
+                    budgets[LabelBudget(round(100 * one), is_percent=True)] = round(100 * one)
+        instead = {"labels": list(budgets.values()) or [10, 100]}
+        if wrong:
+            raise Wrong("; ".join(wrong), instead)
+        if given and not isinstance(labels, list | tuple):
+            raise Wrong(f"labels {labels!r} is not a list", instead)
+        if len(budgets) < len(given):
+            raise Wrong(f"{given} names a budget twice", instead)
         return labels
 
     @model_validator(mode="after")
     def _arms_make_sense(self) -> Self:
+        arms, segmenters = (
+            {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in all_.items()}
+            for all_ in (self.arms, self.segmenters)
+        )
+        for key, named in (("arms", arms), ("segmenters", segmenters)):
+            plain = {re.sub(r"[^a-z0-9_]+", "_", n.lower()) or "a": v for n, v in named.items()}
+            if bad := [name for name in named if name not in plain]:
+                raise Wrong(
+                    f"{bad[0]!r} becomes a file name: use a-z, 0-9 and _ only", {key: plain}
+                )
         if not any(arm.kind == "real" for arm in self.arms.values()):
-            raise ValueError(
-                "no arm is of kind real, the baseline of every gain; add one, "
-                "e.g. arms: {real: {kind: real}, mixed: {kind: mixed}}"
+            real = {"real": {"kind": "real"}}
+            raise Wrong(
+                "no arm is of kind real, the baseline of every gain; add one",
+                {"arms": real | {name: arm for name, arm in arms.items() if name != "real"}},
             )
         unmasked = [name for name, arm in self.arms.items() if arm.without_masks]
         if unmasked and not any(s.network in SEMI_SUPERVISED for s in self.segmenters.values()):
-            raise ValueError(
-                f"arm {unmasked[0]} uses images without masks, but no segmenter can; add one, "
-                "e.g. segmenters: {mgcc: {network: MGCC}}"
+            raise Wrong(
+                f"arm {unmasked[0]} uses images without masks, but no segmenter can; add one",
+                {"segmenters": segmenters | {"mgcc": {"network": "MGCC"}}},
             )
         first, evaluator = next(iter(self.segmenters.items()))
         if evaluator.network.startswith("monai.") or evaluator.network == NNUNET:
-            raise ValueError(
+            raise Wrong(
                 f"segmenter {first} is the first and evaluates generated images by its encoder "
-                f"features, which {evaluator.network} does not provide; put another first, e.g. "
-                f"segmenters: {{unet_resnet18: {{network: Unet}}, {first}: {{network: "
-                f"{evaluator.network}}}}}"
+                f"features, which {evaluator.network} does not provide; put another first",
+                *(
+                    {"segmenters": {name: {"network": "Unet"}} | segmenters}
+                    for name in ("unet_resnet18", "judge")
+                ),
             )
-        for name in (*self.arms, *self.segmenters):
-            if not re.fullmatch(r"[a-z0-9_]+", name):
-                mend = re.sub(r"[^a-z0-9_]+", "_", name.lower())
-                raise ValueError(
-                    f"{name!r} becomes a file name: use a-z, 0-9 and _ only; e.g. {mend}: {{...}}"
-                )
         return self
 
     @property
@@ -254,7 +282,5 @@ class ClassificationConfig(Section):
     @classmethod
     def _unique(cls, targets: tuple[Target, ...]) -> tuple[Target, ...]:
         if len(unique := dict.fromkeys(targets)) < len(targets):
-            raise ValueError(
-                f"{list(targets)} names a target twice; e.g. targets: [{', '.join(unique)}]"
-            )
+            raise Wrong(f"{list(targets)} names a target twice", {"targets": list(unique)})
         return targets

@@ -1,63 +1,104 @@
-"""Validation errors of the configuration in words, with the YAML to write instead."""
+"""Validation errors of the configuration in words, with the YAML to write instead.
+
+A suggestion is only shown if the validator accepts it in place of what it refused.
+"""
 
 from __future__ import annotations
 
-import difflib
+import copy
 import math
 import re
 import typing
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-# Plausible values of keys without a default.
-_EXAMPLES: dict[str, Any] = {
-    "run": "my_run",
-    "data_root": "FOLDER",
-    "collections": {"busi": {"path": "Dataset_BUSI_with_GT"}},
-    "path": "Dataset_BUSI_with_GT",
-    "limit": 200,
-    "images": 6400,
-    "training": {stage: {"images": 6400} for stage in ("autoencoder", "pretrain", "finetune")},
-    "count": 500,
-    "folds": 5,
-    "kind": "mixed",
-}
+from stdiff.config.data import COLLECTION_FOLDERS
+from stdiff.config.section import Conflicts, Wrong
+from stdiff.runtime.errors import nearest
+
+Way = tuple[str, ...]  # key path
+Mend = Mapping[Way, Any]
+_LONGEST = 80
+_LONGEST_TEXT = 500
 
 
-def explain(detail: Any, root: type[BaseModel]) -> str:
-    """One error of pydantic with its key, its value and the corrected YAML.
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
 
-    Args:
-        detail: An item of ``ValidationError.errors()``.
-        root: The model that was validated.
+    Attributes:
+        way: of the key at fault, or of its section.
+        mends: alternatives to write instead, the best first.
+        removed: key that goes before they are written.
+        about_several: it is about several keys, of which ``way`` is only one.
     """
-    location = [str(part) for part in detail["loc"] if part != "[key]"]
-    key, value = ".".join(location) or "(top level)", detail["input"]
-    message = detail["msg"].removeprefix("Value error, ")
-    # Our own validators show value and YAML; a file that is no mapping has no key.
-    if detail["type"] == "value_error" or not location:
-        return f"- {key}: {message}"
-    if detail["type"] == "extra_forbidden":
-        known = list(_section_at(location[:-1], root).model_fields)
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(known)}"
-        mend = _as_yaml([*location[:-1], near[0]], value) if near else "      (remove the line)"
-        return f"- {key}: {value!r}: unknown key; {hint}\n{mend}"
-    if "[key]" in detail["loc"]:  # a name outside a fixed choice
-        known = re.findall(r"'(\w+)'", message)
-        near = (difflib.get_close_matches(location[-1], known, n=1) or known)[0]
-        mend = _as_yaml([*location[:-1], near], _required(_section_at(location, root)))
-        return f"- {key}: unknown name; expected one of {', '.join(known)}\n{mend}"
-    # An invalid element of a list: show the whole list.
-    while location[-1].isdigit():
-        location.pop()
-    mend = _as_yaml(location, _example(location, root))
-    if detail["type"] == "missing":
-        return f"- {key}: missing; add\n{mend}"
-    return f"- {key}: {value!r}: {message}\n{mend}"
+
+    way: Way
+    text: str
+    mends: tuple[Mend, ...] = ()
+    removed: Way = ()
+    about_several: bool = False
+
+    def mended(self, values: dict[str, Any], mend: Mend) -> dict[str, Any]:
+        """The values with one of the mends."""
+        values = copy.deepcopy(values)
+        if self.removed:
+            del value_at(values, self.removed[:-1])[self.removed[-1]]
+        for way, value in mend.items():
+            inner: Any = values
+            for key in way[:-1]:
+                if not isinstance(inner.get(key), dict):
+                    inner[key] = {}
+                inner = inner[key]
+            inner[way[-1]] = value
+        return values
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an error is: a field of a section, or an entry of a field that is a dict."""
+
+    way: Way
+    section: type[BaseModel]
+    field: FieldInfo | None  # None for a key that the section does not know
+    is_entry: bool = False
+
+
+def problems_of(values: Any, root: type[BaseModel]) -> list[Problem]:
+    """Everything that is wrong with the values; a key that is wrong in two ways is named once."""
+    try:
+        root.model_validate(values)
+    except ValidationError as error:
+        found = [one for detail in error.errors() for one in _of_detail(detail, values, root)]
+        renamed = [one.way for one in found if one.removed]
+        kept: dict[Any, Problem] = {}
+        for one in found:
+            if not any(one.way[: len(way)] == way != one.way for way in renamed):
+                # A value is tried as each of the types that its key may have.
+                kept.setdefault(one.text if one.about_several else one.way, one)
+        return list(kept.values())
+    return []
+
+
+def suggestion(problem: Problem, values: Any, root: type[BaseModel]) -> str:
+    """The YAML to write instead, indented; empty if the validator accepts none of the mends."""
+    if problem.removed and not problem.mends:
+        return "      (remove the line)"
+    before = {one.text for one in problems_of(values, root)}
+    second_best = ""
+    for mend in problem.mends:
+        after = problems_of(problem.mended(values, mend), root)
+        if {one.text for one in after} < before:
+            return _as_yaml(mend)
+        # Mended, but a mistake is seen that this one hid.
+        if not second_best and not any(one.way[:1] in {w[:1] for w in mend} for one in after):
+            second_best = _as_yaml(mend)
+    return second_best
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
@@ -71,38 +112,137 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
-def _section_at(location: list[str], root: type[BaseModel]) -> type[BaseModel]:
-    """The model at a key path (names in a dict of sections are skipped)."""
-    model = root
-    for part in location:
-        if part in model.model_fields:
-            model = section_of(model.model_fields[part]) or model
-    return model
+def _of_detail(detail: Any, values: Any, root: type[BaseModel]) -> Iterator[Problem]:
+    raised = detail.get("ctx", {}).get("error")
+    message = " ".join(detail["msg"].removeprefix("Value error, ").split())
+    place = _place(detail["loc"], root)
+    way, key = place.way, ".".join(place.way)
+    if isinstance(raised, Conflicts | Wrong):
+        # Keys are named below the section, also by the validator of one field.
+        is_field = place.field is not None and section_of(place.field) is None
+        below = way[:-1] if is_field else way
+        for one in raised.found if isinstance(raised, Conflicts) else [raised]:
+            mends = tuple({(*below, *k.split(".")): v for k, v in m.items()} for m in one.mends)
+            text = _short(" ".join((f"{key}: {one}" if key else str(one)).split()), _LONGEST_TEXT)
+            yield Problem(next(iter(mends[0])), text, mends, about_several=True)
+    elif not way:  # a file that is no mapping has no key
+        yield Problem((), message)
+    elif detail["type"] == "extra_forbidden":
+        yield _unknown_key(place, detail["input"])
+    elif "[key]" in detail["loc"]:
+        known = re.findall(r"'(\w+)'", message)
+        text = f"{key}: unknown name; expected one of {', '.join(known)}"
+        yield _unknown_name(place, text, known, values)
+    elif detail["type"] == "missing" and value_at(values, way) is None:
+        yield Problem(way, f"{key}: missing; add", _mends(place))
+    else:
+        value = value_at(values, way)
+        shown = "" if detail["type"] == "value_error" else f"{_shown(value)}: "
+        section = section_of(place.field) if place.field else None
+        named: tuple[Mend, ...] = ()
+        if section and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            named = ({way: {name: _required(section, name) for name in value}},)  # names only
+        if detail["type"] == "missing":
+            message = "Too few values"
+        yield Problem(way, f"{key}: {shown}{message}", (*named, *_mends(place)))
 
 
-def _example(location: list[str], root: type[BaseModel]) -> Any:
-    """A valid value: a plausible one, or the default."""
-    field = _section_at(location[:-1], root).model_fields.get(location[-1])
-    if field is not None and location[-1] in _EXAMPLES:
-        return _EXAMPLES[location[-1]]
-    if field is None or field.is_required() or field.default is None:
-        return _required(_section_at(location, root))
-    return field.default
+def _place(location: tuple[Any, ...], root: type[BaseModel]) -> _Place:
+    """The place of an error, without positions in lists and the types that were tried."""
+    section, way = root, []
+    parts = [str(part) for part in location if part != "[key]"]
+    while parts:
+        way.append(parts.pop(0))
+        field = section.model_fields.get(way[-1])
+        inner = section_of(field) if field else None
+        if parts and field and typing.get_origin(field.annotation) is dict:
+            way.append(parts.pop(0))
+            if not parts or inner is None:
+                return _Place(tuple(way), section, field, is_entry=True)
+        if inner is None or not parts:
+            return _Place(tuple(way), section, field)
+        section = inner
+    return _Place((), root, None)
 
 
-def _required(section: type[BaseModel]) -> dict[str, Any]:
-    """The required keys of a section, with plausible values."""
-    return {
-        name: _EXAMPLES[name] if name in _EXAMPLES else _required(section_of(field))
-        for name, field in section.model_fields.items()
+def _unknown_key(place: _Place, value: Any) -> Problem:
+    known = list(place.section.model_fields)
+    near = nearest(place.way[-1], known, cutoff=0.6)
+    hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(known)}"
+    text = f"{'.'.join(place.way)}: {_shown(value)}: unknown key; {hint}"
+    if not near:
+        return Problem(place.way, text, removed=place.way)
+    meant = _Place((*place.way[:-1], near[0]), place.section, place.section.model_fields[near[0]])
+    return Problem(place.way, text, ({meant.way: value}, *_mends(meant)), removed=place.way)
+
+
+def _unknown_name(place: _Place, text: str, known: list[str], values: Any) -> Problem:
+    """A name outside the fixed choice of a dict's keys."""
+    name = (nearest(place.way[-1], known, cutoff=0.6) or known)[0]
+    way, given = (*place.way[:-1], name), value_at(values, place.way)
+    section = section_of(place.field) if place.field else None
+    required = _required(section, name) if section else None
+    return Problem(place.way, text, ({way: given}, {way: required}), removed=place.way)
+
+
+def _mends(place: _Place) -> tuple[Mend, ...]:
+    """Values to write instead, the best first."""
+    field, section = place.field, section_of(place.field) if place.field else None
+    if field is None:
+        return ()
+    if place.is_entry:
+        if section:
+            name = place.way[-1]
+            usual = {} if field.is_required() else field.default
+            given = [usual[name].model_dump(exclude_defaults=True)] if name in usual else []
+            return tuple({place.way: one} for one in (*given, _required(section, name)))
+        return ({place.way[:-1]: field.get_default(call_default_factory=True)},)
+    found = list(field.examples or [])
+    if not field.is_required() and field.default is not None:
+        found.append(field.default)
+    if section and typing.get_origin(field.annotation) is not dict:
+        found.append(_required(section, place.way[-1]))
+    if not field.is_required() and field.default is None:
+        found.append(None)
+    if typing.get_origin(field.annotation) is Literal:
+        found += typing.get_args(field.annotation)
+    return tuple({place.way: value} for value in found)
+
+
+def _required(section: type[BaseModel], name: str) -> dict[str, Any]:
+    """The required keys of a section with plausible values; ``name``: that of the section."""
+    values = {
+        key: field.examples[0] if field.examples else _required(section_of(field), key)
+        for key, field in section.model_fields.items()
         if field.is_required()
     }
+    return values | {"path": COLLECTION_FOLDERS[name]} if name in COLLECTION_FOLDERS else values
 
 
-def _as_yaml(location: list[str], value: Any) -> str:
-    """A value below its keys, one key per line."""
-    plain = TypeAdapter(Any).dump_python(value, mode="json")
-    text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=math.inf)
-    keys = [f"{'  ' * depth}{part}:" for depth, part in enumerate(location)]
-    keys[-1] += " " + text.removesuffix("...\n").strip()
-    return "\n".join(f"      {line}" for line in keys)
+def value_at(values: Any, way: Way) -> Any:
+    """The value at a key path; None if there is none."""
+    for key in way:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _shown(value: Any) -> str:
+    return _short(repr(value), _LONGEST)
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def _as_yaml(mend: Mend) -> str:
+    """Values below their keys, one key per line, indented by six."""
+    lines, before = [], ()
+    for way, value in mend.items():
+        plain = TypeAdapter(Any).dump_python(value, mode="json")
+        text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=math.inf)
+        shared = next((i for i, pair in enumerate(zip(way, before)) if len(set(pair)) > 1), 0)  # noqa: B905
+        keys = [f"{'  ' * depth}{key}:" for depth, key in enumerate(way)]
+        keys[-1] += " " + text.removesuffix("...\n").strip()
+        lines += keys[shared:]
+        before = way
+    return "\n".join(f"      {line}" for line in lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from stdiff.config.generator import Section
+from stdiff.config.section import Section
 
 
 class EvaluationConfig(Section):

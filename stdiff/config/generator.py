@@ -5,18 +5,13 @@ from __future__ import annotations
 from string import Formatter
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stdiff.birads.lexicon import VOCABULARY
+from stdiff.config.section import Section, Wrong
 
 # Fields of a caption template: the whole caption, or one of its findings.
 TEMPLATE_FIELDS = ("caption", *VOCABULARY)
-
-
-class Section(BaseModel):
-    """A section of the configuration: unknown keys are refused, values are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class AutoencoderConfig(Section):
@@ -26,7 +21,7 @@ class AutoencoderConfig(Section):
         8, ge=1, le=16, description="latent channels, at 1/4 of the image size"
     )
     decoder_channels: int = Field(32, ge=8, description="width of the decoder")
-    decoder_blocks: tuple[int, int, int] = Field(
+    decoder_blocks: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = Field(
         (3, 2, 0), description="residual blocks of the decoder at 1/4, 1/2 and full size"
     )
 
@@ -34,7 +29,7 @@ class AutoencoderConfig(Section):
 class UNetConfig(Section):
     """The U-Net."""
 
-    channels: tuple[int, ...] = Field(
+    channels: tuple[PositiveInt, ...] = Field(
         (32, 64, 128), min_length=1, description="channels at each resolution"
     )
     layers: int = Field(2, ge=1, description="residual blocks at each resolution")
@@ -43,9 +38,10 @@ class UNetConfig(Section):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if bad := [c for c in self.channels if c % 32 or c % self.heads]:
-            raise ValueError(
-                f"channels {bad} are not multiples of 32 and of heads ({self.heads}); "
-                "e.g. channels: [32, 64, 128]"
+            raise Wrong(
+                f"channels {bad} are not multiples of 32 and of heads ({self.heads})",
+                {"channels": [32, 64, 128]},
+                {"channels": [32, 64, 128], "heads": 4},
             )
         return self
 
@@ -66,8 +62,10 @@ class TextConfig(Section):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.width % self.heads:
-            raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}; e.g. heads: 4"
+            raise Wrong(
+                f"width {self.width} is not a multiple of heads {self.heads}",
+                {"heads": 4},
+                {"width": 64, "heads": 4},
             )
         return self
 
@@ -78,13 +76,14 @@ class TextConfig(Section):
                 name for _, name, _, _ in Formatter().parse(self.template) if name is not None
             ]
         except ValueError as error:
-            raise ValueError(
-                f"template {self.template!r}: {error}; e.g. template: '{{caption}}'"
+            raise Wrong(
+                f"template {self.template!r}: {error}", {"template": "{caption}"}
             ) from error
         if unknown := sorted({name for name in fields if name not in TEMPLATE_FIELDS}):
-            raise ValueError(
+            raise Wrong(
                 f"template {self.template!r} has unknown fields {', '.join(unknown)}; known are "
-                f"{', '.join(TEMPLATE_FIELDS)}; e.g. template: '{{caption}}'"
+                f"{', '.join(TEMPLATE_FIELDS)}",
+                {"template": "{caption}"},
             )
         return self
 
@@ -111,8 +110,8 @@ class ConditionConfig(Section):
     @model_validator(mode="after")
     def _has_a_condition(self) -> Self:
         if not (self.mask or self.text):
-            raise ValueError(
-                "mask and text are both false, so stage 2 has nothing to learn; e.g. mask: true"
+            raise Wrong(
+                "mask and text are both false, so stage 2 has nothing to learn", {"mask": True}
             )
         return self
 
@@ -156,9 +155,9 @@ class NoiseConfig(Section):
     @model_validator(mode="after")
     def _can_be_inverted(self) -> Self:
         if self.prediction == "epsilon" and self.zero_terminal_snr:
-            raise ValueError(
-                "prediction epsilon does not determine the image in pure noise; e.g. "
-                "zero_terminal_snr: false, or prediction: v_prediction"
+            raise Wrong(
+                "prediction epsilon does not determine the image in pure noise",
+                {"zero_terminal_snr": False},
             )
         return self
 
@@ -196,18 +195,19 @@ class ModelConfig(Section):
             != TextConfig(),
         }
         if given := [name for name, differs in replaced.items() if differs]:
-            raise ValueError(
+            raise Wrong(
                 f"checkpoint {self.checkpoint!r} brings its own {', '.join(given)}; remove those "
-                "sections (text may keep its template), or set checkpoint: null"
+                "sections (text may keep its template), or the checkpoint",
+                {"checkpoint": None},
             )
         return self
 
     @model_validator(mode="after")
     def _gate_hides_the_mask(self) -> Self:
         if not self.condition.mask and not self.gate.everywhere:
-            raise ValueError(
-                "condition.mask is false, but the gate would reveal the lesion's position; e.g. "
-                "gate: {everywhere: true}"
+            raise Wrong(
+                "condition.mask is false, but the gate would reveal the lesion's position",
+                {"gate": {"everywhere": True}},
             )
         return self
 
@@ -220,7 +220,7 @@ class SamplerConfig(Section):
         description="second-order solver: DPM-Solver++ (arXiv 2211.01095) or UniPC (arXiv "
         "2302.04867)",
     )
-    steps: int = Field(6, ge=1, description="sampling steps")
+    steps: int = Field(6, ge=1, le=1000, description="sampling steps")
     mask_guidance: float = Field(
         2.0, ge=0, description="guidance scale of the mask, against stage 1"
     )

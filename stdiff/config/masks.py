@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from stdiff.birads.lexicon import VOCABULARY
 from stdiff.birads.query import parse_query
-from stdiff.config.generator import Section
+from stdiff.config.section import Section, Wrong
 from stdiff.runtime.files import InputError
 
 # Findings columns whose terms can be balanced, and the strength.
@@ -54,9 +54,9 @@ class MasksConfig(Section):
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
         if not any(self.weights.values()):
-            raise ValueError("no kind of mask has a weight above 0; write e.g. curvature: 1")
+            raise Wrong("no kind of mask has a weight above 0", {"curvature": 1})
         try:
             parse_query(self.where)
         except InputError as error:
-            raise ValueError(f"where: {error}") from None
+            raise Wrong(f"where: {error}", {"where": ""}) from None
         return self

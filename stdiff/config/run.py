@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from stdiff.config.consistency import conflicts
 from stdiff.config.corpus import CorpusConfig
 from stdiff.config.data import (
+    COLLECTION_FOLDERS,
     Collection,
     CollectionConfig,
     ImageConfig,
@@ -22,34 +24,39 @@ from stdiff.config.data import (
     SplitConfig,
 )
 from stdiff.config.downstream import ClassificationConfig, SegmentationConfig
-from stdiff.config.errors import explain
+from stdiff.config.errors import problems_of, suggestion, value_at
 from stdiff.config.evaluation import EvaluationConfig
-from stdiff.config.generator import ModelConfig, SamplerConfig, Section
+from stdiff.config.generator import ModelConfig, SamplerConfig
 from stdiff.config.masks import MasksConfig
+from stdiff.config.section import Conflicts, Section, Wrong, is_positive
 from stdiff.config.training import TrainingConfig
-from stdiff.runtime.files import InputError, write_text
-
-
-class ConfigError(InputError):
-    """Invalid configuration; the message names key and value and shows the YAML to write."""
+from stdiff.config.yaml_file import ConfigError, YamlFile, read_yaml, with_text_keys
+from stdiff.runtime.files import write_text
 
 
 class Config(Section):
     """A whole run."""
 
     run: str = Field(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name; output goes to `results/<run>`"
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+        max_length=100,
+        examples=["my_run"],
+        description="name; output goes to `results/<run>`",
     )
     seed: int = Field(0, ge=0, description="seed of all random numbers")
     data_root: str | None = Field(None, description="folder of the raw collections")
     phantom: PhantomConfig | None = Field(None, description="simulate the collections")
     collections: dict[Collection, CollectionConfig] = Field(
-        min_length=1, description="the raw collections to use"
+        min_length=1,
+        examples=[{"busi": {"path": COLLECTION_FOLDERS["busi"]}}],
+        description="the raw collections to use",
     )
     image: ImageConfig = ImageConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
-    training: TrainingConfig
+    training: TrainingConfig = Field(
+        examples=[{stage: {"images": 6400} for stage in ("autoencoder", "pretrain", "finetune")}]
+    )
     sampler: SamplerConfig = SamplerConfig()
     masks: MasksConfig = MasksConfig()
     corpus: CorpusConfig
@@ -65,29 +72,24 @@ class Config(Section):
         if not isinstance(corpus, dict):
             return values
         minutes, images_per_s = corpus.get("shard_minutes"), corpus.get("images_per_s")
-        if minutes is None and images_per_s is None:
-            return values
-        if not all(isinstance(v, int | float) and v > 0 for v in (minutes, images_per_s)):
-            raise ValueError(
-                f"corpus.shard_minutes {minutes!r} and corpus.images_per_s {images_per_s!r}: set "
-                "both to positive numbers; e.g. corpus: {shard_minutes: 30, images_per_s: 17}"
-            )
+        if not (is_positive(minutes) and is_positive(images_per_s)):
+            return values  # refused below if they are set
         sampler = values.get("sampler")
         batch = sampler.get("batch") if isinstance(sampler, dict) else None
         batch = batch if isinstance(batch, int) and batch > 0 else SamplerConfig().batch
         size = batch * max(1, round(60 * minutes * images_per_s / batch))
         if corpus.get("shard_size", size) != size:
-            raise ValueError(
-                f"corpus.shard_size {corpus['shard_size']} contradicts {minutes:g} minutes at "
-                f"{images_per_s:g} images per second, which are {size} images; leave it out, e.g. "
-                f"corpus: {{shard_minutes: {minutes:g}, images_per_s: {images_per_s:g}}}"
+            raise Wrong(
+                f"corpus.shard_size {corpus['shard_size']!r} contradicts {minutes:g} minutes at "
+                f"{images_per_s:g} images per second, which are {size} images; leave it out",
+                {"corpus.shard_size": size},
             )
         return values | {"corpus": corpus | {"shard_size": size}}
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
-        if problem := next(conflicts(self), None):
-            raise ValueError(problem)
+        if found := list(conflicts(self)):
+            raise Conflicts(found)
         return self
 
     def raw_folder(self, collection: str) -> Path:
@@ -96,17 +98,42 @@ class Config(Section):
         return Path(root) / self.collections[collection].path
 
 
-def parse_config(values: dict[str, Any]) -> Config:
+def parse_config(values: dict[str, Any], files: Sequence[Path] = ()) -> Config:
     """Check a merged configuration.
+
+    Args:
+        values: the configuration.
+        files: YAML files that it was merged from, the later over the earlier; they are checked
+            too, and messages name their lines.
 
     Raises:
         ConfigError: names every invalid key with its value and the YAML to write instead.
     """
-    try:
+    return _parsed(values, [read_yaml(path) for path in files])
+
+
+def _parsed(values: dict[str, Any], files: Sequence[YamlFile]) -> Config:
+    values = with_text_keys(values)
+    problems = problems_of(values, Config)
+    if not problems:
         return Config.model_validate(values)
-    except ValidationError as error:
-        problems = "\n".join(explain(detail, Config) for detail in error.errors())
-        raise ConfigError(f"invalid configuration:\n{problems}") from None
+    lines = [f"{''.join(f'{file.path}: ' for file in files[-1:])}invalid configuration:"]
+    for problem in problems:
+        lines.append(f"- {_where(problem.way, values, files)}{problem.text}")
+        lines += filter(None, [suggestion(problem, values, Config)])
+    raise ConfigError("\n".join(lines))
+
+
+def _where(way: tuple[str, ...], values: Any, files: Sequence[YamlFile]) -> str:
+    """File and line of a key, or of the section that lacks it; empty if no file sets it."""
+    for length in range(len(way), 0, -1):
+        for file in reversed(files):
+            if line := file.lines.get(way[:length]):
+                # `--config` of Snakemake may have set another value.
+                said, used = (value_at(one, way[:length]) for one in (file.values, values))
+                is_used = length < len(way) or said == used or said != said
+                return f"{file.path}, line {line}: " if is_used else ""
+    return f"{files[-1].path}: " if files else ""
 
 
 def check_raw_folders(config: Config) -> None:
@@ -134,16 +161,8 @@ def check_raw_folders(config: Config) -> None:
 
 def load_config(path: Path) -> Config:
     """Read and check a YAML configuration file."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such configuration file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: invalid YAML ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
-    return parse_config(values)
+    file = read_yaml(path)
+    return _parsed(file.values, [file])
 
 
 def dump_config(config: Config) -> str:

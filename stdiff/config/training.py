@@ -7,13 +7,13 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from stdiff.config.generator import Section
+from stdiff.config.section import Section, Wrong
 
 
 class LoopConfig(Section):
     """Settings of the training loop; progress is counted in images."""
 
-    images: int = Field(gt=0, description="images to train on (with repetition)")
+    images: int = Field(gt=0, examples=[6400], description="images to train on (with repetition)")
     batch: int = Field(32, gt=0, description="images in one optimizer step")
     learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
     warmup_images: int = Field(640, ge=0, description="images of linear warm-up")
@@ -34,14 +34,14 @@ class LoopConfig(Section):
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
         if self.images < self.batch:
-            raise ValueError(
-                f"images {self.images} is less than one batch of {self.batch}; "
-                f"e.g. images: {self.batch}"
+            raise Wrong(
+                f"images {self.images} is less than one batch of {self.batch}",
+                {"images": self.batch},
             )
         if self.microbatch and self.batch % self.microbatch:
-            raise ValueError(
-                f"microbatch {self.microbatch} does not divide batch {self.batch}; e.g. "
-                f"microbatch: {math.gcd(self.microbatch, self.batch)}"
+            raise Wrong(
+                f"microbatch {self.microbatch} does not divide batch {self.batch}",
+                {"microbatch": math.gcd(self.microbatch, self.batch)},
             )
         return self
 
@@ -58,6 +58,7 @@ class DenoisingConfig(StageConfig):
     min_snr_gamma: float | None = Field(
         None,
         gt=0,
+        examples=[5.0],
         description="weight time steps by min(SNR, gamma) (arXiv 2303.09556, which uses 5); null = "
         "equal weights",
     )
@@ -94,6 +95,7 @@ class FinetuneConfig(DenoisingConfig):
     foreground_weight: float | None = Field(
         None,
         gt=0,
+        examples=[1.0],
         description="weight of the mean loss inside the gate; null = mean over the whole image, "
         "which gave better images (docs/results.md)",
     )
@@ -109,9 +111,10 @@ class FinetuneConfig(DenoisingConfig):
     @model_validator(mode="after")
     def _stage_1_is_fixed(self) -> Self:
         if self.train_unet and self.background_hold:
-            raise ValueError(
+            raise Wrong(
                 f"background_hold {self.background_hold} compares with stage 1, which train_unet: "
-                "true changes; e.g. background_hold: 0"
+                "true changes",
+                {"background_hold": 0},
             )
         return self
 
@@ -165,8 +168,10 @@ class TrainingConfig(Section):
             stage: StageConfig | None = getattr(self, name)
             if stage and stage.batch % self.num_processes:
                 whole = -(-stage.batch // self.num_processes) * self.num_processes
-                raise ValueError(
+                raise Wrong(
                     f"num_processes {self.num_processes} does not divide {name}.batch "
-                    f"{stage.batch}; e.g. {name}.batch: {whole}"
+                    f"{stage.batch}",
+                    {f"{name}.batch": whole},
+                    {"num_processes": 1},
                 )
         return self

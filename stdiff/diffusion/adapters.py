@@ -15,7 +15,8 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from stdiff.config.generator import AdapterConfig
-from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.part_checks import ModelFolderError, few
+from stdiff.runtime.tensor_files import not_finite
 
 _FOLDER = "lora"
 _TEXT_ENCODER = ["q_proj", "k_proj", "v_proj", "out_proj"]
@@ -90,13 +91,19 @@ def load_adapters(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> Non
             for key, value in weights.items()
             if key.startswith(f"{name}.")
         }
-        result = peft.set_peft_model_state_dict(network, mine)
-        expected = set(peft.get_peft_model_state_dict(network))
-        if result.unexpected_keys or len(mine) != len(expected):
+        expected = peft.get_peft_model_state_dict(network)
+        found = {key: tuple(value.shape) for key, value in mine.items()}
+        if differing := set(found.items()) ^ {(k, tuple(v.shape)) for k, v in expected.items()}:
             raise ModelFolderError(
-                f"{file}: has {len(mine)} weights for {name}, expected {len(expected)}; it belongs "
-                "to another model"
+                f"{file}: has {len(mine)} weights for {name}, expected {len(expected)}; they "
+                f"differ in {few(sorted({key for key, _ in differing}))}: it belongs to another "
+                "model"
             )
+        if names := sorted(not_finite(mine)):
+            raise ModelFolderError(
+                f"{file}: has NaN or infinite values in {few(names)}; train the model again"
+            )
+        peft.set_peft_model_state_dict(network, mine)
 
 
 def _with_adapters(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Module]:

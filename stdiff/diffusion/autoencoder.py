@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 from stdiff.config.generator import AutoencoderConfig
+from stdiff.runtime.errors import InputError
 
 PATCH_PX = 4
 # Keeps native latents well inside the decoder's tanh(z / 3) * 3 clamp; the pipeline's
@@ -135,8 +136,16 @@ def decode(autoencoder: Autoencoder, z_BCHW: torch.Tensor) -> np.ndarray:
     """Latents, scaled as for the U-Net → (N, H, W) uint8 images.
 
     Warns if decoded images are coloured: the decoder is untrained or not trained on grey images.
+
+    Raises:
+        InputError: decoded values are NaN or infinite, which would give black images.
     """
     x = autoencoder.decode(z_BCHW / autoencoder.config.scaling_factor).sample
+    if not torch.isfinite(x).all():
+        raise InputError(
+            "the model generates NaN or infinite values instead of images; its training diverged "
+            "or its weights are damaged: train it again, or lower the guidance scales"
+        )
     spread_grey = float((x.amax(dim=1) - x.amin(dim=1)).mean()) * 127.5
     if spread_grey > MOST_COLOUR_GREY:
         warnings.warn(

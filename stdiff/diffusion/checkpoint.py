@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,18 @@ from diffusers import (
 )
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
+from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from stdiff.diffusion.parts import ModelFolderError, load_autoencoder, load_part
+from stdiff.diffusion.part_checks import (
+    ModelFolderError,
+    check_files,
+    check_fit,
+    read_part_json,
+)
+from stdiff.diffusion.parts import load_autoencoder, load_part, load_scheduler, load_tokenizer
 
+# Settings of U-Nets that take more than latents, time and text.
+_OTHER_INPUTS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
 _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -70,45 +77,47 @@ def load_checkpoint(name: str) -> BaseModel:
     """The parts of a checkpoint.
 
     Raises:
-        ModelFolderError: not a Stable Diffusion 1.x or 2.x model, or pickle files only.
+        ModelFolderError: not a Stable Diffusion 1.x or 2.x model, parts that are incomplete or do
+            not fit, or pickle files only.
     """
     folder = checkpoint_folder(name)
+    check_files(folder)
     unet = load_part(UNet2DConditionModel, folder, "unet")
-    text_encoder = load_part(CLIPTextModel, folder, "text_encoder")
-    reads, writes = unet.config.cross_attention_dim, text_encoder.config.hidden_size
-    if unet.config.addition_embed_type or unet.config.in_channels != unet.config.out_channels:
+    needs = {key: unet.config[key] for key in _OTHER_INPUTS if unet.config[key] is not None}
+    if needs or unet.config.in_channels != unet.config.out_channels:
         raise ModelFolderError(
-            f"{folder}/unet: unsupported model family (addition_embed_type "
-            f"{unet.config.addition_embed_type!r}, in_channels {unet.config.in_channels}, "
+            f"{folder}/unet: unsupported model family ("
+            + "".join(f"{key} {value!r}, " for key, value in needs.items())
+            + f"in_channels {unet.config.in_channels}, "
             f"out_channels {unet.config.out_channels}); expected Stable Diffusion 1.x or 2.x, not "
             "XL or inpainting"
         )
-    if reads != writes:
-        raise ModelFolderError(
-            f"{folder}: unet has cross_attention_dim {reads}, text_encoder hidden_size {writes}; "
-            "they belong to different models"
-        )
-    return BaseModel(
-        autoencoder=load_autoencoder(folder / "vae"),
-        unet=unet,
-        text_encoder=text_encoder.eval(),
-        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        scheduler=_scheduler(folder / "scheduler"),
-    )
+    parts = {
+        "autoencoder": load_autoencoder(folder / "vae"),
+        "unet": unet,
+        "text_encoder": load_part(CLIPTextModel, folder, "text_encoder"),
+        "tokenizer": load_tokenizer(folder / "tokenizer"),
+    }
+    check_fit(folder, **parts)
+    return BaseModel(**parts, scheduler=_scheduler(folder / "scheduler"))
 
 
 def _scheduler(folder: Path) -> DPMSolverMultistepScheduler:
     """DPM-Solver++ over the noise schedule of the checkpoint."""
     file = folder / "scheduler_config.json"
-    if not file.is_file():
-        raise ModelFolderError(f"{file}: missing; restore the checkpoint")
-    trained = json.loads(file.read_text(encoding="utf-8"))
+    trained = read_part_json(file)
     kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
-    return DPMSolverMultistepScheduler(
-        **{key: trained[key] for key in kept if key in trained},
-        rescale_betas_zero_snr=bool(trained.get("rescale_betas_zero_snr", False)),
-        timestep_spacing="trailing",
-        steps_offset=1,
-        algorithm_type="dpmsolver++",
-        solver_order=2,
+    predicts = trained.get("prediction_type", "epsilon")
+    if "beta_schedule" not in trained or predicts not in ("epsilon", "v_prediction"):
+        raise ModelFolderError(
+            f"{file}: {trained.get('_class_name')} with prediction_type {predicts!r} and "
+            f"beta_schedule {trained.get('beta_schedule')!r}; expected the noise schedule of "
+            "Stable Diffusion 1.x or 2.x"
+        )
+    return load_scheduler(
+        file,
+        {key: trained[key] for key in (*kept, "trained_betas") if trained.get(key) is not None}
+        | {"rescale_betas_zero_snr": bool(trained.get("rescale_betas_zero_snr", False))}
+        | {"timestep_spacing": "trailing", "steps_offset": 1}
+        | {"algorithm_type": "dpmsolver++", "solver_order": 2},
     )

@@ -12,26 +12,35 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import (
     ControlNetModel,
-    DPMSolverMultistepScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import CLIPTextModel
 
 from stdiff.config.generator import ModelConfig
 from stdiff.config.run import Config
 from stdiff.diffusion.adapters import load_adapters, save_adapters, without_adapters
 from stdiff.diffusion.decoupling import gate_attention
 from stdiff.diffusion.model import DiffusionModel, add_adapters
-from stdiff.diffusion.parts import (
+from stdiff.diffusion.part_checks import (
     ModelFolderError,
     check_files,
+    check_fit,
+    class_of_part,
+    read_part_json,
+)
+from stdiff.diffusion.parts import (
     load_autoencoder,
     load_part,
+    load_scheduler,
+    load_tokenizer,
     quiet_diffusers,
 )
 from stdiff.runtime.files import atomic_write, write_sums, write_text
@@ -84,8 +93,8 @@ def load_model(folder: Path) -> DiffusionModel:
     """Read a model folder.
 
     Raises:
-        ModelFolderError: not a model folder, a part is missing or damaged, or weights are pickle
-            files.
+        ModelFolderError: not a model folder; a part is missing, damaged, incomplete, of another
+            class or does not fit the others; or weights are pickle files.
     """
     folder = Path(folder)
     if not (folder / "stdiff.json").is_file():
@@ -96,29 +105,54 @@ def load_model(folder: Path) -> DiffusionModel:
             "give the output of `stdiff train pretrain` or `stdiff train finetune`"
         )
     check_files(folder)
-    about = json.loads((folder / "stdiff.json").read_text(encoding="utf-8"))
-    controlnet = None
-    if (folder / "controlnet").is_dir():
-        controlnet = load_part(ControlNetModel, folder, "controlnet").eval()
-    unet = load_part(UNet2DConditionModel, folder, "unet")
-    gate_attention(unet)
-    empty = folder / "empty_caption.safetensors"
-    if not empty.is_file():
-        raise ModelFolderError(f"{empty}: missing; restore it or train the model again")
-    model = DiffusionModel(
-        autoencoder=load_autoencoder(folder / "vae"),
-        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        text_encoder=load_part(CLIPTextModel, folder, "text_encoder").eval(),
-        unet=unet.eval(),
-        scheduler=DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler"),
-        empty_1LD=load_file(empty)["empty_1LD"],
-        controlnet=controlnet,
-        about=about,
-    )
+    about, config = _about(folder / "stdiff.json")
+    parts = {
+        "autoencoder": load_autoencoder(folder / "vae"),
+        "tokenizer": load_tokenizer(folder / "tokenizer"),
+        "text_encoder": load_part(CLIPTextModel, folder, "text_encoder"),
+        "unet": load_part(UNet2DConditionModel, folder, "unet"),
+        "controlnet": load_part(ControlNetModel, folder, "controlnet")
+        if (folder / "controlnet").is_dir()
+        else None,
+        "empty_1LD": _empty_caption(folder / "empty_caption.safetensors"),
+    }
+    check_fit(folder, **parts)
+    gate_attention(parts["unet"])
+    schedule = folder / "scheduler" / "scheduler_config.json"
+    class_of_part(schedule, "_class_name", ("DPMSolverMultistepScheduler",))
+    scheduler = load_scheduler(schedule, read_part_json(schedule))
+    model = DiffusionModel(**parts, scheduler=scheduler, about=about)
     if about.get("stage") in CONDITIONAL_STAGES:
-        add_adapters(model, ModelConfig(**about["model"]), seed=0)
+        add_adapters(model, config, seed=0)
         load_adapters(model.unet, model.text_encoder, folder)
     return model
+
+
+def _about(file: Path) -> tuple[dict[str, Any], ModelConfig]:
+    """The content of ``stdiff.json``, and its model configuration."""
+    about = read_part_json(file)
+    try:
+        if type(about["size_px"]) is not int:
+            raise TypeError(f"size_px is {about['size_px']!r}")
+        return about, ModelConfig.model_validate(about["model"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ModelFolderError(
+            f"{file}: not what this version of stdiff writes ({' '.join(str(error).split())}); "
+            "restore it or train the model again"
+        ) from error
+
+
+def _empty_caption(file: Path) -> torch.Tensor:
+    """(1, L, D) embedding of the empty caption."""
+    try:
+        empty_1LD = load_file(file)["empty_1LD"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelFolderError(
+            f"{file}: missing or damaged ({error}); restore it or train the model again"
+        ) from error
+    if not torch.isfinite(empty_1LD).all():
+        raise ModelFolderError(f"{file}: has NaN or infinite values; train the model again")
+    return empty_1LD.float()
 
 
 def check_model_matches(model: DiffusionModel, config: Config, folder: Path) -> None:

@@ -16,7 +16,7 @@ from stdiff.diffusion.folder import CONDITIONAL_STAGES, load_model
 from stdiff.diffusion.guidance import SamplingNetworks, build_solver, sampling_steps
 from stdiff.diffusion.insertion import Background
 from stdiff.diffusion.model import DiffusionModel
-from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.part_checks import ModelFolderError
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import sha256_folder
 

@@ -15,7 +15,7 @@ from diffusers import (
 
 from stdiff.config.generator import ModelConfig, NoiseConfig
 from stdiff.diffusion.condition import CONDITION_CHANNELS
-from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.part_checks import ModelFolderError
 
 # Widths of the condition's embedder by downscaling factor; those for 8 are the published ones.
 _EMBEDDERS = {2: (16, 32), 4: (16, 32, 64), 8: (16, 32, 96, 256), 16: (16, 32, 96, 128, 256)}

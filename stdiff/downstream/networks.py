@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from stdiff.config.downstream import SegmenterConfig
 from stdiff.downstream.architectures import build_network
 from stdiff.runtime.files import InputError
-from stdiff.runtime.tensor_files import Damaged, load_tensors, save_tensors
+from stdiff.runtime.tensor_files import Damaged, load_tensors, not_finite, save_tensors
 
 _STRIDE_PX = 32  # encoders halve the image five times
 _BATCH = 32
@@ -128,6 +128,11 @@ def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:
             raise InputError(
                 f"{path}: this training failed (see `reason` in the table beside it); fix the "
                 "cause, delete both files and rerun it"
+            )
+        if wrong := not_finite(weights):
+            raise InputError(
+                f"{path}: has NaN or infinite values in {wrong[0]}; delete it and rerun "
+                "`stdiff segment`"
             )
         network.load_state_dict(weights)
     except Damaged as damage:

@@ -67,6 +67,11 @@ def about_tensors(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path}: damaged ({error})") from error
 
 
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors with a NaN or infinite value."""
+    return [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+
+
 def _digest(tensors: Tensors) -> str:
     """SHA-256 of names, types, shapes and values."""
     digest = hashlib.sha256()

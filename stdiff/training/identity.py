@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from stdiff.config.generator import Section
+from stdiff.config.section import Section
 from stdiff.runtime.files import sha256_bytes
 
 # How often checkpoints are written, and how many are kept, changes no weight.

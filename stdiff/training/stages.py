@@ -16,7 +16,8 @@ from stdiff.diffusion.autoencoder import build_autoencoder, latent_factor
 from stdiff.diffusion.checkpoint import checkpoint_folder, load_checkpoint
 from stdiff.diffusion.folder import check_model_matches, load_model, save_model
 from stdiff.diffusion.model import DiffusionModel, add_adapters, new_model
-from stdiff.diffusion.parts import ModelFolderError, load_autoencoder
+from stdiff.diffusion.part_checks import ModelFolderError, check_files
+from stdiff.diffusion.parts import load_autoencoder
 from stdiff.diffusion.unet import build_controlnet
 from stdiff.runtime.device import compute_device
 from stdiff.runtime.files import InputError, atomic_write, sha256_folder, write_sums, write_text
@@ -95,6 +96,7 @@ def train_pretrain(
     With ``training.pretrain.trains: nothing`` the model is saved untrained.
     """
     rows = _read(cohort, config).training()
+    check_files(autoencoder)
     vae = load_autoencoder(autoencoder)
     if not config.model.checkpoint:
         _check_latent_channels(vae, config, autoencoder)

@@ -15,7 +15,8 @@ from stdiff.diffusion.checkpoint import load_checkpoint
 from stdiff.diffusion.decoupling import predict_gated, predict_stage_1
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.model import add_adapters, new_model, prompt_of
-from stdiff.diffusion.parts import ModelFolderError, quiet_diffusers
+from stdiff.diffusion.part_checks import ModelFolderError
+from stdiff.diffusion.parts import quiet_diffusers
 from stdiff.diffusion.pipeline import Generator
 from stdiff.diffusion.unet import build_controlnet
 

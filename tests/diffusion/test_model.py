@@ -25,7 +25,7 @@ from stdiff.config.generator import NoiseConfig, SamplerConfig, TextConfig
 from stdiff.diffusion.autoencoder import build_autoencoder, decode, encode
 from stdiff.diffusion.condition import condition_image
 from stdiff.diffusion.folder import check_model_matches, load_model, save_model
-from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.part_checks import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
 from stdiff.diffusion.text import build_tokenizer, tokenize
 from stdiff.diffusion.unet import NoiseSchedule, build_scheduler

@@ -266,6 +266,15 @@ def test_weights_of_another_network_are_refused(unet, tmp_path):
         load_segmenter(SegmenterConfig(), tmp_path / "absent.safetensors")
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = build_segmenter(SegmenterConfig())
+    with torch.no_grad():
+        network.segmentation_head[0].bias.fill_(float("inf"))
+    save_network(network, tmp_path / "w.safetensors", {})
+    with pytest.raises(InputError, match="NaN or infinite values in segmentation_head.0.bias"):
+        load_segmenter(SegmenterConfig(), tmp_path / "w.safetensors")
+
+
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.99])
 def test_a_changed_bit_of_the_weights_is_seen(unet, tmp_path, at):
     path = tmp_path / "w.safetensors"

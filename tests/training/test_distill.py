@@ -8,7 +8,7 @@ from tiny import lesion_scene, tiny_config, tiny_model, write_tables
 from stdiff.config.generator import NoiseConfig, SamplerConfig
 from stdiff.config.run import ConfigError, parse_config
 from stdiff.diffusion.folder import load_model, save_model
-from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.part_checks import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
 from stdiff.diffusion.unet import build_scheduler
 from stdiff.table.cohort import CohortFiles

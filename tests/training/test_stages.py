@@ -10,7 +10,7 @@ from stdiff.diffusion.adapters import without_adapters
 from stdiff.diffusion.autoencoder import build_autoencoder, encode
 from stdiff.diffusion.checkpoint import load_checkpoint
 from stdiff.diffusion.folder import load_model, save_model
-from stdiff.diffusion.parts import ModelFolderError
+from stdiff.diffusion.part_checks import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
 from stdiff.runtime.files import InputError
 from stdiff.table.cases import images_of, read_cases
