@@ -27,8 +27,8 @@ from snakemake_logger_plugin_stdiff.steps import expected_s, step_name
 # A tqdm bar: 123/456 [00:10<00:20, 12.3image/s]; if slow, 1.23s/image.
 _BAR = re.compile(r"(\d+)/(\d+) \[[^<\]]*<([\d:?]+), *([\d.?]+(?:\w+/s|s/\w+))")
 _ROUTINE = re.compile(
-    "Building DAG|localrules directive|Using (shell|profile|workflow)|host:|Select jobs|Execute |Assuming|Shutting down"
-    "|Exiting because|Singularity|Conda|None$|$"
+    "Building DAG|localrules directive|Using (shell|profile|workflow)|host:|Select jobs|Execute "
+    "|Assuming|Shutting down|Exiting because|Singularity|Conda|None$|$"
 )
 _MAX_LINES_PER_STEP = 20
 _LAST_LOG_LINES = 15
