@@ -11,13 +11,31 @@ from typing import Annotated
 import typer
 
 from stdiff.cli.options import (
+    Cases,
     Collection,
+    ConfigFile,
     Fit,
     Processes,
     Published,
     Seed,
+    Splits,
     TableArguments,
     UsageError,
+    read_run,
+    register,
+)
+    Fit,
+    Processes,
+    Published,
+    Seed,
+<<<<<<< HEAD
+    TableArguments,
+    UsageError,
+=======
+    Splits,
+    UsageError,
+    read_run,
+>>>>>>> 013812f (Networks and numbers of images are tried before training)
     register,
 )
 from stdiff.runtime.errors import InputError
@@ -69,6 +87,9 @@ def config(
     out: Annotated[Path, typer.Option(help="merged configuration (YAML)")],
     file: Annotated[Path | None, typer.Option(help="YAML file")] = None,
     json: Annotated[str | None, typer.Option(help="the configuration as JSON")] = None,
+    networks: Annotated[
+        bool, typer.Option("--networks", help="also try a training step of every segmenter")
+    ] = False,
 ) -> None:
     """Check a configuration and write it with all defaults filled in."""
     from json import JSONDecodeError, loads
@@ -82,6 +103,10 @@ def config(
         found = load_config(file) if file else parse_config(loads(json or ""))
     except (JSONDecodeError, RecursionError) as error:
         raise InputError(f"--json: {json[:60]!r} is not JSON ({error})") from error
+    if networks:
+        from stdiff.downstream.trial import check_networks
+
+        check_networks(found)
     write_text(out, dump_config(found))
 
 
@@ -220,3 +245,11 @@ def split(
         duplicates=duplicates,
         processes=processes,
     )
+
+
+@command("stdiff check --config config.yaml --cases busi.parquet --splits splits.parquet")
+def check(config_file: ConfigFile, cases: Cases, splits: Splits) -> None:
+    """Check that a run has enough images for its configuration, before anything is trained."""
+    from stdiff.evaluation.before_training import check_numbers
+
+    check_numbers(*read_run(config_file, cases, splits))

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from stdiff.config.section import Section
 
+# Fewer images give no estimate worth having.
+SMALLEST_KID_SUBSET = 10
+
 
 class EvaluationConfig(Section):
     """Fidelity, control and gain."""
@@ -20,6 +23,8 @@ class EvaluationConfig(Section):
         "memorisation, evenly spread over the corpus",
     )
     kid_subset_size: int = Field(
-        100, ge=10, description="images in a KID subset; at most the size of the smaller set"
+        100,
+        ge=SMALLEST_KID_SUBSET,
+        description="images in a KID subset; at most the size of the smaller set",
     )
     kid_subsets: int = Field(100, ge=2, description="number of KID subsets")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from torch import nn
 from stdiff.config.downstream import SMP_NETWORKS, SegmenterConfig
 from stdiff.downstream.cmunet import CMUNet
 from stdiff.downstream.mgcc import MGCC
-from stdiff.runtime.files import InputError
+from stdiff.runtime.errors import InputError, nearest
 
 _OURS: dict[str, Callable[..., nn.Module]] = {"CMUNet": CMUNet, "MGCC": MGCC}
 _LEVELS: dict[str, Any] = {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2)}
@@ -54,21 +53,22 @@ def build_network(config: SegmenterConfig) -> nn.Module:
         if name in _OURS:
             return _OURS[name](**config.options).to(memory_format=_MEMORY_FORMAT)
         return _monai(name.removeprefix("monai."), config.options)
-    except (LookupError, ValueError, RuntimeError, TypeError) as error:
+    except Exception as error:  # the libraries raise anything for what does not fit
+        reason = " ".join(str(error).split()) or type(error).__name__
         encoder = f" with encoder {config.encoder!r}" if name in SMP_NETWORKS else ""
         given = f" and options {config.options}" if config.options else ""
         other = "try another encoder, e.g. resnet18, or " if encoder else ""
         raise InputError(
-            f"segmenter {name}{encoder}{given} cannot be built ({error}); {other}remove options"
+            f"segmenter {name}{encoder}{given} cannot be built ({reason}); {other}remove options"
         ) from error
 
 
 def _check_encoder(encoder: str) -> None:
     encoders = smp.encoders.get_encoder_names()
     if encoder not in encoders and not encoder.startswith("tu-"):
-        nearest = difflib.get_close_matches(encoder.lower(), encoders, n=3, cutoff=0.0)
+        near = nearest(encoder, encoders, count=3)
         raise InputError(
-            f"segmenter encoder {encoder!r} is not known; did you mean {', '.join(nearest)}?"
+            f"segmenter encoder {encoder!r} is not known; did you mean {', '.join(near)}?"
         )
 
 
@@ -96,10 +96,10 @@ def _custom(name: str, options: dict[str, Any]) -> nn.Module:
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         known = [n for n in vars(module) if callable(getattr(module, n)) and n[0] != "_"]
-        nearest = difflib.get_close_matches(factory_name, known, n=3, cutoff=0.0)
+        near = nearest(factory_name, known, count=3)
         raise InputError(
             f"segmenter {name!r}: {module_name} has no function {factory_name!r}; "
-            + (f"did you mean {', '.join(nearest)}?" if nearest else "it has no functions")
+            + (f"did you mean {', '.join(near)}?" if near else "it has no functions")
         )
     try:
         network = factory(**options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from stdiff.downstream.arms import parse_arm
 from stdiff.downstream.classes import CLASSES, classes_of
 from stdiff.downstream.classifier_stage import ClassifierStage
 from stdiff.downstream.images import images_of_arm, with_known_class
-from stdiff.downstream.networks import device_batches, normalised, save_network
+from stdiff.downstream.networks import device_batches, normalised, save_network, try_training_step
 from stdiff.downstream.per_case import held_out_lesions, per_case_rows, write_per_case
 from stdiff.runtime.device import compute_device
-from stdiff.runtime.files import InputError
+from stdiff.runtime.errors import InputError, nearest
 from stdiff.runtime.randomness import integer_seed
 from stdiff.table.cases import images_of
 from stdiff.table.cohort import CohortFiles
@@ -37,14 +36,20 @@ def build_classifier(network: str, classes: int, seed: int) -> nn.Module:
         InputError: timm has no network of this name.
     """
     if not timm.is_model(network):
-        near = difflib.get_close_matches(network, timm.list_models(), n=3, cutoff=0.0)
+        near = nearest(network, timm.list_models(), count=3)
         raise InputError(
             f"classification.network {network!r} is not a network of timm; did you mean "
             f"{', '.join(near)}? `timm.list_models()` lists them"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = timm.create_model(network, pretrained=False, in_chans=1, num_classes=classes)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = timm.create_model(network, pretrained=False, in_chans=1, num_classes=classes)
+    except Exception as error:  # networks of others may raise anything
+        raise InputError(
+            f"classification.network {network!r} cannot be built ({' '.join(str(error).split())}); "
+            "try another, e.g. resnet18"
+        ) from error
     return model.to(compute_device(), memory_format=torch.channels_last)
 
 
@@ -122,6 +127,27 @@ def classify_arm(
     }
     kept = ["case_id", "collection", "group_id"]
     write_per_case(per_case_rows(lesions, kept, training, predictions), out)
+
+
+def check_classifier(config: Config) -> None:
+    """Try a training step of the classifier.
+
+    Raises:
+        InputError: the network is unknown, or cannot take the images.
+    """
+    settings = _classification_section(config)
+
+    def step(trial: nn.Module, x_N1HW: torch.Tensor) -> None:
+        trial(normalised(x_N1HW)).mean().backward()
+
+    try_training_step(
+        build_classifier(settings.network, 2, seed=0).cpu(),
+        step,
+        f"classification.network {settings.network!r}",
+        config.image.size_px,
+        "classification.training",
+        settings.training,
+    )
 
 
 def _classification_section(config: Config) -> ClassificationConfig:

@@ -5,7 +5,8 @@ The functions take 8-bit grey images of any size; normalisation and padding are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from stdiff.config.downstream import SegmenterConfig
+from stdiff.config.downstream import SMP_NETWORKS, SegmenterConfig
+from stdiff.config.training import LoopConfig
 from stdiff.downstream.architectures import build_network
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import Damaged, load_tensors, not_finite, save_tensors
@@ -34,26 +36,77 @@ def build_segmenter(config: SegmenterConfig, seed: int = 0) -> nn.Module:
         return build_network(config)
 
 
-@torch.inference_mode()
-def check_image_size(network: nn.Module, config: SegmenterConfig, size_px: int) -> None:
-    """Try the network on square images of this side.
+def check_image_size(
+    network: nn.Module, config: SegmenterConfig, size_px: int, training: LoopConfig | None = None
+) -> None:
+    """Try a training step of a copy of the network, and a prediction, on square images.
+
+    Args:
+        network: on the CPU; left as it is.
+        config: of the network.
+        size_px: side of the images.
+        training: gives the number of images computed at once; one is special, as batch
+            normalisation may need more, other numbers are not.
 
     Raises:
         InputError: it fails, or does not return one logit per pixel.
     """
+    name = f"segmenter {config.network}"
+    if config.network in SMP_NETWORKS:
+        name += f" with encoder {config.encoder!r}"
+
+    def step(trial: nn.Module, x_N1HW: torch.Tensor) -> None:
+        sum(logits.float().mean() for logits in all_lesion_logits(trial, x_N1HW)).backward()
+
+    try_training_step(network, step, name, size_px, "segmentation.training", training)
     size = (2, 1, size_px, size_px)
-    try:
-        shape = tuple(lesion_logits(network.eval(), torch.zeros(size)).shape)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"segmenter {config.network} cannot take images of {size_px} px ({error}); choose "
-            "another network, or a larger image.size_px"
-        ) from error
+    with torch.no_grad():
+        shape = tuple(lesion_logits(copy.deepcopy(network).eval(), torch.zeros(size)).shape)
     if shape != size:
         raise InputError(
             f"segmenter {config.network} returns {shape} for images {size}; expected one logit per "
             "pixel"
         )
+
+
+def try_training_step(
+    network: nn.Module,
+    step: Callable[[nn.Module, torch.Tensor], None],
+    name: str,
+    size_px: int,
+    section: str,
+    training: LoopConfig | None,
+) -> None:
+    """Try ``step``, a forward and a backward pass, on grey images in a copy of the network.
+
+    Raises:
+        InputError: it fails; the message calls the network ``name``, its settings ``section``.
+    """
+    at_once = (training.microbatch or training.batch) if training else 2
+
+    def failure(images: int) -> Exception | None:
+        trial = copy.deepcopy(network).train()
+        # Dropout draws from torch's global generator.
+        with torch.random.fork_rng(devices=[]):
+            try:
+                step(trial, 255 * torch.rand(images, 1, size_px, size_px))
+            except Exception as error:  # networks of others may raise anything
+                return error
+        return None
+
+    if (error := failure(min(at_once, 2))) is None:
+        return
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if training and at_once == 1 and failure(2) is None:
+        key = "microbatch" if training.microbatch else "batch"
+        raise InputError(
+            f"{section}.{key} 1: {name} cannot be trained on one image at once ({reason}); e.g. "
+            f"{key}: 2"
+        ) from error
+    raise InputError(
+        f"{name} cannot take images of {size_px} px ({reason}); choose another network or encoder, "
+        "or a larger image.size_px"
+    ) from error
 
 
 def lesion_logits(network: nn.Module, grey_N1HW: torch.Tensor) -> torch.Tensor:

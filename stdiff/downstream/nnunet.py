@@ -63,7 +63,7 @@ def train_nnunet(
         InputError: nnU-Net is not installed.
         Interrupted: on SIGTERM or SIGINT.
     """
-    version = _nnunet_version()
+    version = nnunet_version()
     settings = config.segmentation.training
     identity = {
         "nnunetv2": version,
@@ -102,7 +102,17 @@ def train_nnunet(
     return trainer.network, lambda images_NHW: predict_masks(trainer, images_NHW)
 
 
-def _nnunet_version() -> str:
+def nnunet_version() -> str:
+    """Version of the installed nnU-Net.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    """Version of the installed nnU-Net.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         return importlib.metadata.version("nnunetv2")
     except importlib.metadata.PackageNotFoundError:

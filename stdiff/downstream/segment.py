@@ -132,7 +132,7 @@ def _train(
     """Train any network but nnU-Net."""
     settings = config.segmentation.training
     network = build_segmenter(network_config, integer_seed(config.seed, f"{stream} weights"))
-    check_image_size(network, network_config, config.image.size_px)
+    check_image_size(network, network_config, config.image.size_px, settings)
     validation = None
     if settings.validate_every_images:
         validation = _validation(network, held_out["validation"], settings.validate_every_images)

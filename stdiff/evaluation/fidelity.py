@@ -105,7 +105,7 @@ def evaluate_fidelity(
         InputError: a KID subset is larger than one of the sets.
     """
     drawn = _whole_groups(training_groups, len(generated), generator(seed, "fidelity floor"))
-    half, other_half = disjoint_halves(test_groups, generator(seed, "fidelity halves"))
+    half, other_half = halves_of_test(test_groups, seed)
     comparisons = {
         "generated vs real test": (generated, test),
         "floor: real training vs real test": (training[drawn], test),
@@ -122,6 +122,11 @@ def evaluate_fidelity(
             | {"frechet_distance": frechet_distance(a, b), "rank_deficient": rank_deficient(a, b)}
         )
     return records
+
+
+def halves_of_test(groups: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the two halves of the test images that a run of this seed compares."""
+    return disjoint_halves(np.asarray(groups), generator(seed, "fidelity halves"))
 
 
 def disjoint_halves(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stdiff.config.evaluation import SMALLEST_KID_SUBSET
 from stdiff.config.run import Config
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.pipeline import Generator
@@ -22,7 +23,6 @@ from stdiff.training.validation import ValidationResult
 
 # Lesions, evenly spaced over the validation cases; those in the grid, and its columns.
 _LESIONS, _GRID_LESIONS, _COLUMNS = 96, 16, 8
-_SMALLEST_KID_SUBSET = 10
 
 
 class GeneratorValidator:
@@ -49,10 +49,10 @@ class GeneratorValidator:
         """
         rows = cohort.read().with_role("validation")
         rows = rows[rows["mask"].notna() & (rows["lesion_count"] > 0)]
-        if len(rows) < _SMALLEST_KID_SUBSET:
+        if len(rows) < SMALLEST_KID_SUBSET:
             raise InputError(
                 f"{len(rows)} validation lesion(s), but validating the generator needs at least "
-                f"{_SMALLEST_KID_SUBSET}; raise split.validation, or set "
+                f"{SMALLEST_KID_SUBSET}; raise split.validation, or set "
                 "training.finetune.validate_every_images: null"
             )
         rows = rows.iloc[evenly_spread(len(rows), _LESIONS)]
@@ -75,7 +75,7 @@ class GeneratorValidator:
         distance, _, _ = kid(
             image_features(self.network, images_NHW),
             self.real_features,
-            max(_SMALLEST_KID_SUBSET, len(images_NHW) // 2),
+            max(SMALLEST_KID_SUBSET, len(images_NHW) // 2),
             self.config.evaluation.kid_subsets,
             generator(self.config.seed, "watched KID"),
         )

@@ -10,12 +10,12 @@ rule merged_config:
         f"{RUN}/benchmarks/merged_config.tsv"
     threads: 1
     resources:
-        mem_mb=grown_mb(500),
+        mem_mb=grown_mb(2000),
         runtime=grown_minutes(5),
     params:
         merged=MERGED_CONFIG,
     shell:
-        "stdiff config --file {params.merged} --out {output} > {log} 2>&1"
+        "stdiff config --file {params.merged} --networks --out {output} > {log} 2>&1"
 
 
 if CONFIG.phantom:
@@ -97,8 +97,10 @@ rule harmonize:
 FOLDS = CONFIG.split.published and CONFIG.raw_folder("bus_bra") / CONFIG.split.published
 
 
+# Numbers of images that later steps need are checked here, the first place where they are known.
 rule split:
     input:
+        config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         # Read beside the tables: only pairs across collections are searched.
         pairs=expand(rules.harmonize.output.pairs, collection=list(CONFIG.collections)),
@@ -131,3 +133,5 @@ rule split:
         " --test-only {params.test_only}"
         " --validation {params.validation} --seed {params.seed} --processes {threads}"
         " --duplicates {output.duplicates} --out {output.splits} > {log} 2>&1"
+        " && stdiff check --config {input.config} --cases {input.tables} --splits {output.splits}"
+        " >> {log} 2>&1"
