@@ -24,20 +24,6 @@ from stdiff.cli.options import (
     read_run,
     register,
 )
-    Fit,
-    Processes,
-    Published,
-    Seed,
-<<<<<<< HEAD
-    TableArguments,
-    UsageError,
-=======
-    Splits,
-    UsageError,
-    read_run,
->>>>>>> 013812f (Networks and numbers of images are tried before training)
-    register,
-)
 from stdiff.runtime.errors import InputError
 
 app = typer.Typer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -123,7 +124,7 @@ def generate_one(
     mask: Annotated[Path, typer.Option(help="PNG, lesion white on black")],
     out: Annotated[Path, typer.Option(help="PNG")],
     text: Annotated[str, typer.Option(help='e.g. "BI-RADS 4: irregular shape, hypoechoic"')] = "",
-    steps: Annotated[int, typer.Option(min=1, help="DPM-Solver++ steps")] = 10,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="DPM-Solver++ steps")] = 10,
     guidance: Annotated[
         float, typer.Option(min=0, help="guidance scale of mask and caption")
     ] = 2.0,
@@ -134,6 +135,8 @@ def generate_one(
     from stdiff.config.generator import SamplerConfig
     from stdiff.corpus.generate import generate_one
 
+    if not math.isfinite(guidance):
+        raise UsageError(f"--guidance {guidance} is not a finite number")
     sampler = SamplerConfig(steps=steps, mask_guidance=guidance, text_guidance=guidance, batch=1)
     generate_one(model, mask, text, out, seed, sampler)
 
