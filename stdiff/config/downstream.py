@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from stdiff.config.section import Section, Wrong
 from stdiff.config.training import DownstreamTrainingConfig, SegmenterTrainingConfig
@@ -37,6 +37,9 @@ SEMI_SUPERVISED = ("MGCC",)
 
 class SegmenterConfig(Section):
     """A network, trained from random weights."""
+
+    # Options may be any number: the network judges them.
+    model_config = ConfigDict(allow_inf_nan=True)
 
     network: str = Field(
         "Unet",
