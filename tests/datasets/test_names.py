@@ -68,7 +68,7 @@ def test_a_name_that_is_not_utf_8_is_one_file_left_out(collection, request, tmp_
     left_out = pd.read_parquet(quarantine)["source_path"]
     assert {"˵\\xc3\\xf7.txt", "˵\\xc3\\xf7.png"} == {Path(p).name for p in left_out if "\\x" in p}
     assert main(["verify", str(root), "--collection", collection]) == 1
-    assert "˵\\xc3\\xf7.txt: " in capsys.readouterr().out
+    assert "˵\\xc3\\xf7.txt" in capsys.readouterr().out
 
 
 def test_a_line_break_in_a_name_is_one_file_left_out(tmp_path, draw):
@@ -138,7 +138,7 @@ def test_patients_that_look_like_one_are_named(tmp_path, draw, capsys):
     table = tmp_path / "t.parquet"
     harmonize("folder", tmp_path, table, tmp_path / "q.parquet", how=Harmonization(32))
     (line,) = alike_patients(read_cases(table))
-    assert "folder: patients '01' (1 images) and '1' (2 images) look like one" in line
+    assert line.startswith("patients '01' (1 images) and '1' (2 images) of folder: look like one")
     assert main(["verify", str(table)]) == 1 and line in capsys.readouterr().out
     split_tables([table], tmp_path / "s.parquet", seed=0, test=0.3, validation=0.2)
     assert line in capsys.readouterr().err
