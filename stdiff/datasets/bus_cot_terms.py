@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stdiff.birads.lexicon import BIRADS, ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
+from stdiff.datasets.cells import value_of
 from stdiff.datasets.raw import unknown_term
 
 _IN_A_MASS = ("calcifications", "in a mass")
@@ -89,7 +90,7 @@ def _terms(report: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
     flags: set[str] = set()
     for field, values in TERMS.items():
         value = report.get(field)
-        text = "" if value is None else str(value).strip()
+        text = value_of(value)
         if not text:
             continue
         key = text.upper() if field == "BIRADS" else text

@@ -1,5 +1,6 @@
 """Files and patients whose names look equal are equal, in every collection."""
 
+import json
 import os
 from pathlib import Path
 
@@ -142,3 +143,14 @@ def test_patients_that_look_like_one_are_named(tmp_path, draw, capsys):
     assert main(["verify", str(table)]) == 1 and line in capsys.readouterr().out
     split_tables([table], tmp_path / "s.parquet", seed=0, test=0.3, validation=0.2)
     assert line in capsys.readouterr().err
+
+
+def test_numbers_of_bus_cot_may_be_json_numbers(bus_cot):
+    path = bus_cot / "DatasetFiles" / "BUS-Expert_dataset.json"
+    entries = json.loads(path.read_text())
+    for key, patient in zip(entries, (0, 7, 7.0), strict=False):
+        entries[key] |= {"patient_id": patient, "us_report": {"0": {"BIRADS": 4.0}}}
+    path.write_text(json.dumps(entries))
+    cases = [case for case in read_raw("bus_cot", bus_cot)[0] if "expert" in case.case_id]
+    assert [case.patient_id for case in cases] == ["0", "7", "7"]
+    assert {case.findings.birads for case in cases} == {"4"}
