@@ -51,6 +51,10 @@ TERMS: dict[str, dict[str, tuple[str, str] | None]] = {
     "LesionEdge": {"Regular": None, "PartiallyRegular": None, "Irregular": None},
     "BIRADS": {category: ("birads", category) for category in BIRADS},
 }
+_IN_SMALL_LETTERS = {
+    field: {value.lower(): term for value, term in values.items()}
+    for field, values in TERMS.items()
+}
 # Further words would qualify the term ("parallel in part"), so punctuation or "and" must follow.
 _ORIENTATION = re.compile(r"\blesion is (\w+ )?parallel(?: to the skin)?\s*(?=[,.;]|and\b|$)")
 _SHAPE = re.compile(r"(?<!not )(?:\bhas|\bhave|\band|,) (?:an? )?(\w+) shape\b")
@@ -88,17 +92,15 @@ def histology_of(pathology_histology: Any) -> str | None:
 def _terms(report: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
     found: dict[str, str] = {}
     flags: set[str] = set()
-    for field, values in TERMS.items():
-        value = report.get(field)
-        text = value_of(value)
-        if not text:
+    stated = {field: value_of(report.get(field)).lower() for field in TERMS}
+    for field, value in stated.items():
+        if not value:
             continue
-        key = text.upper() if field == "BIRADS" else text
-        if key not in values:
-            flags.add(unknown_term(field, value))
-        elif term := values[key]:
+        if value not in _IN_SMALL_LETTERS[field]:
+            flags.add(unknown_term(field, report[field]))
+        elif term := _IN_SMALL_LETTERS[field][value]:
             found[term[0]] = term[1]
-    if (report.get("LesionEdge"), report.get("LesionBoundary")) == ("Regular", "BoundaryClear"):
+    if (stated["LesionEdge"], stated["LesionBoundary"]) == ("regular", "boundaryclear"):
         found["margin"] = "circumscribed"
     reasoning = report.get("reasoning_response")
     return found | (_reasoned(reasoning) if isinstance(reasoning, str) else {}), flags

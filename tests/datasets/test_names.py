@@ -149,8 +149,11 @@ def test_numbers_of_bus_cot_may_be_json_numbers(bus_cot):
     path = bus_cot / "DatasetFiles" / "BUS-Expert_dataset.json"
     entries = json.loads(path.read_text())
     for key, patient in zip(entries, (0, 7, 7.0), strict=False):
-        entries[key] |= {"patient_id": patient, "us_report": {"0": {"BIRADS": 4.0}}}
+        entries[key] |= {
+            "patient_id": patient,
+            "us_report": {"0": {"BIRADS": 4.0, "EchoCharacteristics": "lowecho"}},
+        }
     path.write_text(json.dumps(entries))
     cases = [case for case in read_raw("bus_cot", bus_cot)[0] if "expert" in case.case_id]
     assert [case.patient_id for case in cases] == ["0", "7", "7"]
-    assert {case.findings.birads for case in cases} == {"4"}
+    assert {(c.findings.birads, c.findings.echo_pattern) for c in cases} == {("4", "hypoechoic")}
