@@ -24,6 +24,7 @@ from typing import Any
 from PIL import Image
 
 from stdiff.datasets.bus_cot_terms import findings_of, histology_of
+from stdiff.datasets.cells import value_of
 from stdiff.datasets.raw import (
     Problem,
     RawCase,
@@ -176,9 +177,9 @@ def _case(
     frame: str,
 ) -> RawCase:
     findings, flags = findings_of(entry.get("pathology_histology"), reports)
-    patient = entry.get("patient_id")
+    patient = value_of(entry.get("patient_id"))
     # 'BUSBRA@000177' also names the collection of origin.
-    origin = entry.get("dataset") or (str(patient).split("@")[0] if "@" in str(patient) else None)
+    origin = entry.get("dataset") or (patient.split("@")[0] if "@" in patient else None)
     return RawCase(
         case_id=case_id,
         root=root,
@@ -186,7 +187,7 @@ def _case(
         mask_paths=mask_paths,
         findings=findings,
         histology=histology_of(entry.get("pathology_histology")),
-        patient_id=str(patient) if patient else None,
+        patient_id=patient or None,
         group=f"{COLLECTION}/frame-{frame}",
         origin=str(origin) if origin else None,
         origin_known=bool(origin),

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stdiff.birads.lexicon import BIRADS, ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
+from stdiff.datasets.cells import value_of
 from stdiff.datasets.raw import unknown_term
 
 _IN_A_MASS = ("calcifications", "in a mass")
@@ -49,6 +50,10 @@ TERMS: dict[str, dict[str, tuple[str, str] | None]] = {
     # An irregular edge may be angular, microlobulated or spiculated: no single term fits.
     "LesionEdge": {"Regular": None, "PartiallyRegular": None, "Irregular": None},
     "BIRADS": {category: ("birads", category) for category in BIRADS},
+}
+_IN_SMALL_LETTERS = {
+    field: {value.lower(): term for value, term in values.items()}
+    for field, values in TERMS.items()
 }
 # Further words would qualify the term ("parallel in part"), so punctuation or "and" must follow.
 _ORIENTATION = re.compile(r"\blesion is (\w+ )?parallel(?: to the skin)?\s*(?=[,.;]|and\b|$)")
@@ -87,17 +92,15 @@ def histology_of(pathology_histology: Any) -> str | None:
 def _terms(report: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
     found: dict[str, str] = {}
     flags: set[str] = set()
-    for field, values in TERMS.items():
-        value = report.get(field)
-        text = "" if value is None else str(value).strip()
-        if not text:
+    stated = {field: value_of(report.get(field)).lower() for field in TERMS}
+    for field, value in stated.items():
+        if not value:
             continue
-        key = text.upper() if field == "BIRADS" else text
-        if key not in values:
-            flags.add(unknown_term(field, value))
-        elif term := values[key]:
+        if value not in _IN_SMALL_LETTERS[field]:
+            flags.add(unknown_term(field, report[field]))
+        elif term := _IN_SMALL_LETTERS[field][value]:
             found[term[0]] = term[1]
-    if (report.get("LesionEdge"), report.get("LesionBoundary")) == ("Regular", "BoundaryClear"):
+    if (stated["LesionEdge"], stated["LesionBoundary"]) == ("regular", "boundaryclear"):
         found["margin"] = "circumscribed"
     reasoning = report.get("reasoning_response")
     return found | (_reasoned(reasoning) if isinstance(reasoning, str) else {}), flags

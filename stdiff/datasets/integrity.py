@@ -21,6 +21,7 @@ from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization
 from stdiff.near_duplicates import leaks
 from stdiff.runtime.files import InputError
+from stdiff.runtime.names import escaped
 from stdiff.runtime.problem_kinds import by_kind
 from stdiff.table.cases import read_cases, repeated_ids, verify_table, write_cases
 from stdiff.table.parquet import read_parquet
@@ -139,7 +140,7 @@ def inspect_tables(name: str, tables: Sequence[Path]) -> Integrity:
     """
     found = found_in_run(name, tables, None, None)
     problems = {problem for table in tables for problem in verify_table(table)}
-    problems.update(repeated_ids(found.cases["case_id"]))
+    problems.update(repeated_ids(map(escaped, found.cases["case_id"])))
     return replace(found, problems=sorted([*problems, *found.problems]))
 
 

@@ -22,7 +22,7 @@ def alike_patients(cases: pd.DataFrame) -> list[str]:
         if alike and len(counts) > 1:
             named = " and ".join(f"{name!r} ({count} images)" for name, count in counts.items())
             found.append(
-                f"{collection}: patients {named} look like one; if they are, write the id alike "
+                f"patients {named} of {collection}: look like one; if they are, write the id alike "
                 "everywhere, else a split may part their images"
             )
     return found
