@@ -83,6 +83,10 @@ def config(
     except (JSONDecodeError, RecursionError) as error:
         raise InputError(f"--json: {json[:60]!r} is not JSON ({error})") from error
     write_text(out, dump_config(found))
+    print(
+        f"{out}: the configuration of run {found.run}, all defaults filled in. Next: snakemake "
+        f"--cores all --configfile {out}"
+    )
 
 
 @command("stdiff phantom --out phantom --cases 160")
@@ -96,6 +100,10 @@ def phantom(
     from stdiff.simulation.collections import make_phantom
 
     make_phantom(out, cases, seed, size)
+    print(
+        f"{out}: simulated BUSI and BUS-BRA of {cases} images each, BUS-CoT of a third of that. "
+        f"Next: stdiff harmonize busi {out} --out busi.parquet"
+    )
 
 
 @command("stdiff fetch bus_bra --to data")
@@ -208,7 +216,7 @@ def split(
     """Training, validation and test sets by patient and near-duplicate group."""
     from stdiff.splitting.splits import split_tables
 
-    split_tables(
+    counts = split_tables(
         tables,
         out,
         seed=seed,
@@ -220,3 +228,4 @@ def split(
         duplicates=duplicates,
         processes=processes,
     )
+    print(f"{out}: {counts}. Next: `stdiff train autoencoder --splits {out}`")
