@@ -8,16 +8,20 @@ from typing import Annotated
 
 import typer
 
-from stdiff.cli.options import Cases, ConfigFile, Model, Run, TableArguments, Threads, register
+from stdiff.cli.options import (
+    Cases,
+    ConfigFile,
+    Device,
+    Model,
+    Run,
+    TableArguments,
+    Threads,
+    group,
+    register,
+)
 
 app = typer.Typer()
-corpus = typer.Typer(no_args_is_help=True)
-app.add_typer(
-    corpus,
-    name="corpus",
-    help="Grow a corpus, check it, look at it, write its data card.",
-    rich_help_panel="Generate",
-)
+corpus = group(app, "corpus", "Grow a corpus, check it, look at it, write its data card.")
 command = partial(register, corpus, "Corpus")
 
 
@@ -28,6 +32,7 @@ def grow(
     model: Model,
     config_file: ConfigFile,
     threads: Threads = None,
+    device: Device = None,
 ) -> None:
     """Generate the missing and damaged shards of a plan; several processes may run at once."""
     from stdiff.config.run import load_config
@@ -50,7 +55,9 @@ def list_shards(
     from stdiff.config.run import load_config
     from stdiff.table.shard_list import write_shard_list
 
-    write_shard_list(folder, load_config(config_file).corpus.parts, out)
+    parts = load_config(config_file).corpus.parts
+    write_shard_list(folder, parts, out)
+    print(f"{out}: {len(parts)} shards of {folder}. Next: `stdiff segment --corpus @{out}`")
 
 
 @command("stdiff corpus speed results/demo")
@@ -83,8 +90,11 @@ def show(
 ) -> None:
     """Contact sheet of images evenly spread over the corpus, with their masks."""
     from stdiff.report.corpus_figures import corpus_sheet
+    from stdiff.table.streaming import count_rows
 
     corpus_sheet(shards, count, out)
+    total = sum(count_rows(shards))
+    print(f"{out}: {min(count, total)} of {total} images, evenly spread, not picked")
 
 
 @command(
@@ -106,3 +116,4 @@ def card(
 
     config = load_config(config_file) if config_file else None
     write_text(out, corpus_card(shards, cases, config))
+    print(f"{out}: data card of {len(shards)} shard(s); keep it beside the images")

@@ -94,6 +94,10 @@ def config(
 
         check_networks(found)
     write_text(out, dump_config(found))
+    print(
+        f"{out}: the configuration of run {found.run}, all defaults filled in. Next: snakemake "
+        f"--cores all --configfile {out}"
+    )
 
 
 @command("stdiff phantom --out phantom --cases 160")
@@ -107,6 +111,10 @@ def phantom(
     from stdiff.simulation.collections import make_phantom
 
     make_phantom(out, cases, seed, size)
+    print(
+        f"{out}: simulated BUSI and BUS-BRA of {cases} images each, BUS-CoT of a third of that. "
+        f"Next: stdiff harmonize busi {out} --out busi.parquet"
+    )
 
 
 @command("stdiff fetch bus_bra --to data")
@@ -219,7 +227,7 @@ def split(
     """Training, validation and test sets by patient and near-duplicate group."""
     from stdiff.splitting.splits import split_tables
 
-    split_tables(
+    counts = split_tables(
         tables,
         out,
         seed=seed,
@@ -231,6 +239,7 @@ def split(
         duplicates=duplicates,
         processes=processes,
     )
+    print(f"{out}: {counts}. Next: `stdiff train autoencoder --splits {out}`")
 
 
 @command("stdiff check --config config.yaml --cases busi.parquet --splits splits.parquet")

@@ -11,7 +11,9 @@ import typer
 
 from stdiff.cli.options import (
     Cases,
+    Collection,
     ConfigFile,
+    Device,
     OptionalCorpus,
     Splits,
     State,
@@ -55,6 +57,7 @@ def segment(
     repetition: Repetition = 0,
     allow_failure: AllowFailure = False,
     threads: Threads = None,
+    device: Device = None,
 ) -> int:
     """Train a segmenter on one arm and segment the test cases."""
     from stdiff.downstream.segment import segment_arm
@@ -79,6 +82,7 @@ def classify(
     repetition: Repetition = 0,
     allow_failure: AllowFailure = False,
     threads: Threads = None,
+    device: Device = None,
 ) -> int:
     """Train a classifier on one arm and classify the test cases."""
     from stdiff.downstream.classify import classify_arm
@@ -87,6 +91,32 @@ def classify(
     run = read_run(config_file, cases, splits)
     network = {"target": target}
     return _train(classify_arm, network, *run, arm, repetition, allow_failure, files)
+
+
+@command("stdiff predict scans --weights seed0.safetensors --out predicted")
+def predict(
+    images: Annotated[
+        list[Path], typer.Argument(help="folder of images, one image, or case tables")
+    ],
+    weights: Annotated[Path, typer.Option(help="of `stdiff segment`")],
+    out: Annotated[Path, typer.Option(help="new folder of the masks and their table")],
+    collection: Annotated[
+        Collection | None, typer.Option(help="read the folder as this collection")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="module:function, if it is a network of your own")
+    ] = None,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="write the table as Parquet instead of CSV")
+    ] = False,
+    threads: Threads = None,
+    device: Device = None,
+) -> None:
+    """Segment images with trained weights: masks as PNG, areas and Dice as a table."""
+    from stdiff.downstream.predict import predict
+
+    options = {"collection": collection, "network": network, "parquet": parquet}
+    print(predict(images, weights, out, **options))
 
 
 def _train(

@@ -13,6 +13,7 @@ from stdiff.cli.options import (
     Collection,
     ConfigFile,
     Corpus,
+    Device,
     Labels,
     Run,
     Segmenter,
@@ -44,12 +45,13 @@ def evaluate(
     labels: Labels,
     out: Json,
     threads: Threads = None,
+    device: Device = None,
 ) -> None:
     """Fidelity, mask Dice, BI-RADS terms and memorisation of a corpus."""
     from stdiff.evaluation.corpus import evaluate_corpus
 
     config, cohort = read_run(config_file, cases, splits)
-    evaluate_corpus(
+    found = evaluate_corpus(
         config,
         cohort=cohort,
         corpus=corpus,
@@ -58,6 +60,7 @@ def evaluate(
         labels=labels,
         out=out,
     )
+    print(f"{out}: {found}. Next: `stdiff report`")
 
 
 @command("stdiff evaluate-descriptors breast data --out agreement.json")
@@ -102,5 +105,8 @@ def audit(run: Run, out: Json) -> None:
     """Prove that no part of a run has seen a test case, or a label beyond its budget."""
     from stdiff.config.run import load_config
     from stdiff.evaluation.audit import audit_run
+    from stdiff.runtime.files import read_json
 
     audit_run(run, load_config(run / "config.yaml"), out)
+    parts = len(read_json(out)["parts"])
+    print(f"{out}: {parts} parts of {run} used no case or label that they must not see")

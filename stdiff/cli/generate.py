@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from stdiff.cli.options import (
     Cases,
     ConfigFile,
+    Device,
     Labels,
     Model,
     OptionalCases,
@@ -20,20 +22,19 @@ from stdiff.cli.options import (
     Segmenter,
     Splits,
     Threads,
+    ThreadsLater,
     UsageError,
+    group,
     read_run,
     register,
+    set_threads,
 )
 from stdiff.table.label_budget import ALL_LABELS
 
 app = typer.Typer()
 command = partial(register, app, "Generate")
-filters = typer.Typer(no_args_is_help=True)
-app.add_typer(
-    filters,
-    name="filter",
-    help="Filter generated images: calibrate thresholds on real ones, score shards.",
-    rich_help_panel="Generate",
+filters = group(
+    app, "filter", "Filter generated images: calibrate thresholds on real ones, score shards."
 )
 
 RealWeights = Annotated[
@@ -92,6 +93,7 @@ def plan(
         first=first,
         seed=config.seed if seed is None else seed,
     )
+    print(f"{out}: {count} masks and captions at {labels}. Next: `stdiff generate --plan {out}`")
 
 
 @command(
@@ -105,6 +107,7 @@ def generate(
     shard: Annotated[int, typer.Option(help="number of the shard, from 0")],
     out: Annotated[Path, typer.Option(help="shard (Parquet)")],
     threads: Threads = None,
+    device: Device = None,
 ) -> None:
     """Generate one shard of a planned corpus."""
     from stdiff.config.run import load_config
@@ -129,16 +132,23 @@ def generate_one(
         float, typer.Option(min=0, help="guidance scale of mask and caption")
     ] = 2.0,
     seed: Seed = 0,
-    threads: Threads = None,
+    threads: ThreadsLater = None,
+    device: Device = None,
 ) -> None:
     """One image from a mask and BI-RADS terms."""
-    from stdiff.config.generator import SamplerConfig
-    from stdiff.corpus.generate import generate_one
+    from stdiff.corpus.one_image import draw, read_request
 
     if not math.isfinite(guidance):
         raise UsageError(f"--guidance {guidance} is not a finite number")
+    request = read_request(model, mask, text, seed)
+    print(f"loading {model} ...", file=sys.stderr)
+    set_threads(threads)
+    from stdiff.config.generator import SamplerConfig
+    from stdiff.diffusion.pipeline import Generator
+
     sampler = SamplerConfig(steps=steps, mask_guidance=guidance, text_guidance=guidance, batch=1)
-    generate_one(model, mask, text, out, seed, sampler)
+    draw(request, Generator.load(model), sampler, out)
+    print(f"{out}: a synthetic image of {request.caption or 'a lesion'}, seed {seed}")
 
 
 @register(
@@ -157,6 +167,7 @@ def calibrate(
     reference: Reference,
     out: Annotated[Path, typer.Option(help="thresholds (JSON)")],
     threads: Threads = None,
+    device: Device = None,
 ) -> None:
     """Set the thresholds on real validation lesions."""
     from stdiff.filtering.filter import calibrate_filter
@@ -185,6 +196,7 @@ def apply(
         typer.Option(help="scores and verdicts: SHARD with the suffix .filter.json"),
     ],
     threads: Threads = None,
+    device: Device = None,
 ) -> None:
     """Score the images of a shard; rejected ones stay in it, with the reasons beside it."""
     from stdiff.config.run import load_config

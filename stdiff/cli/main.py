@@ -10,24 +10,38 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+import stdiff
 from stdiff.cli import corpus, data, downstream, evaluate, generate, masks, share, train
-from stdiff.cli.options import expand
+from stdiff.cli.options import expand, show_help
 from stdiff.runtime.errors import InputError
 from stdiff.runtime.stopping import EXIT_STOPPED, Interrupted
 
 # Commands import torch, pandas and the like inside their functions: `stdiff --help` and shell
 # completion must be fast.
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Synthetic breast ultrasound from masks and BI-RADS terms; for research and teaching, "
     "not for diagnosis. An argument @FILE is replaced by the lines of FILE.",
 )
 for group in (data, train, masks, generate, corpus, downstream, evaluate, share):
     app.add_typer(group.app)
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="show the version and exit")] = False,
+) -> None:
+    """Show the version, or the help where no command is given."""
+    if version:
+        print(f"stdiff {stdiff.__version__}")
+        raise typer.Exit
+    show_help(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

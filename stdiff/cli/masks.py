@@ -10,6 +10,7 @@ import typer
 
 from stdiff.cli.options import (
     Cases,
+    Device,
     Fold,
     Labels,
     OptionalCases,
@@ -18,19 +19,14 @@ from stdiff.cli.options import (
     Splits,
     TableArguments,
     Threads,
+    group,
     register,
 )
 from stdiff.runtime.errors import InputError
 from stdiff.table.label_budget import ALL_LABELS
 
 app = typer.Typer()
-masks = typer.Typer(no_args_is_help=True)
-app.add_typer(
-    masks,
-    name="masks",
-    help="Lesion masks: fit a prior, sample, compare with real ones, show.",
-    rich_help_panel="Generate",
-)
+masks = group(app, "masks", "Lesion masks: fit a prior, sample, compare with real ones, show.")
 command = partial(register, masks, "Masks")
 
 
@@ -56,6 +52,10 @@ def fit(
     about = about or f"{labels} of the labelled training masks of {names}"
     about += f", {bank.width_px} x {bank.height_px} px"
     fit_prior(bank, about, keep_scores=not summary).write(out)
+    print(
+        f"{out}: fitted to {len(bank.masks)} masks ({about}). Next: `stdiff masks sample --prior "
+        f"{out}`"
+    )
 
 
 @command(
@@ -101,6 +101,10 @@ def sample(
         balance=strengths,
     )
     write_masks(source, out, corpus=out.stem, count=count, seed=seed)
+    print(
+        f"{out}: {count} masks of {size} x {size} px. Look at them: stdiff masks show {out} --out "
+        f"masks.png. Next: `stdiff generate --plan {out}`"
+    )
 
 
 @command(
@@ -120,6 +124,7 @@ def evaluate(
     ] = None,
     seed: Seed = 0,
     threads: Threads = None,
+    device: Device = None,
 ) -> None:
     """Compare masks with real ones that are not training cases."""
     from stdiff.evaluation.mask_evaluation import evaluate_masks, held_out_masks, masks_of
@@ -143,7 +148,9 @@ def show(
     from stdiff.report.mask_figures import contact_sheet
     from stdiff.table.cases import read_cases
 
-    contact_sheet(read_cases([table], ("mask", "caption"))[:count], out)
+    masks = read_cases([table], ("mask", "caption"))
+    contact_sheet(masks[:count], out)
+    print(f"{out}: the first {min(count, len(masks))} of {len(masks)} masks")
 
 
 def _numbers(option: str, text: str) -> dict[str, float]:

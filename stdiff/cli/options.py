@@ -45,6 +45,19 @@ def register(
     return app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")
 
 
+def show_help(context: typer.Context) -> None:
+    """Print the help of a group of commands that is called without one."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def group(app: typer.Typer, name: str, about: str) -> typer.Typer:
+    """A group of commands below ``app``, such as ``stdiff masks``; alone it prints its help."""
+    commands = typer.Typer(invoke_without_command=True, callback=show_help)
+    app.add_typer(commands, name=name, help=about, rich_help_panel="Generate")
+    return commands
+
+
 def expand(arguments: Iterable[str]) -> list[str]:
     """Arguments as typer parses them.
 
@@ -97,7 +110,8 @@ def _label_budget(text: str) -> LabelBudget:
         raise typer.BadParameter(str(error)) from None
 
 
-def _set_threads(threads: int | None) -> int | None:
+def set_threads(threads: int | None) -> int | None:
+    """Set the number of torch's threads; loads torch."""
     if threads:
         import torch
 
@@ -113,6 +127,15 @@ def _tables(paths: list[Path] | None) -> list[Path] | None:
     from stdiff.table.shard_list import tables_in
 
     return [table for path in paths for table in tables_in(path)]
+
+
+def _set_device(device: str | None) -> str | None:
+    if device:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise typer.BadParameter(f"{device!r} is no device; expected cpu, cuda or e.g. cuda:1")
+        # Read by stdiff.runtime.device, in this process and in those it starts.
+        os.environ["STDIFF_DEVICE"] = device
+    return device
 
 
 def _labels(**more: Any) -> Any:
@@ -151,7 +174,13 @@ Duration = Annotated[
         help="save and stop with exit code 130 after e.g. 90s, 9m or 2h",
     ),
 ]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", callback=_set_threads, help="threads of torch; default: all cores"),
+_THREADS = "threads of torch; default: all cores"
+Threads = Annotated[int | None, typer.Option("--threads", callback=set_threads, help=_THREADS)]
+# For commands that refuse what they can before they load torch; they call set_threads themselves.
+ThreadsLater = Annotated[int | None, typer.Option("--threads", help=_THREADS)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", callback=_set_device, help="cpu, cuda or e.g. cuda:1; default: a GPU, else cpu"
+    ),
 ]

@@ -33,7 +33,9 @@ def export(
     from stdiff.export.selection import Choice
 
     options = {"rejected_too": rejected_too, "labelled_only": labelled_only}
-    export_cases(Choice(tables, splits=splits, fold=fold, **options), to, layout)
+    choice = Choice(tables, splits=splits, fold=fold, **options)
+    export_cases(choice, to, layout)
+    print(f"{to}: {choice.chosen} cases as {layout}. {choice.left_out}".rstrip())
 
 
 @command("stdiff report results/demo --out report")
@@ -42,6 +44,7 @@ def report(run: Run, out: Annotated[Path, typer.Option(help="folder of the page"
     from stdiff.report.page import write_report
 
     write_report(run, out)
+    print(f"{out / 'index.html'}: the report of {run}, self-contained with its folder")
 
 
 @command("stdiff summary results/demo")

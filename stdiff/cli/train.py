@@ -13,6 +13,7 @@ import typer
 from stdiff.cli.options import (
     Cases,
     ConfigFile,
+    Device,
     Duration,
     Labels,
     Splits,
@@ -58,6 +59,7 @@ def train(
     ] = None,
     stop_after: Duration = None,
     threads: Threads = None,
+    device: Device = None,
 ) -> int:
     """Train one stage of the generator; resumes when run again."""
     from stdiff.training import distributed, stages

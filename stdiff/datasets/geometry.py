@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -80,6 +81,31 @@ class Fit:
             "native_height_px": self.native_px[0],
             "native_width_px": self.native_px[1],
         }
+
+
+def to_native(values_HW: np.ndarray, transform: dict[str, Any], beyond: float) -> np.ndarray:
+    """Values of a stored square at the raw image's geometry, interpolated linearly.
+
+    Args:
+        values_HW: (size, size) float32.
+        transform: the case table's ``transform`` cell.
+        beyond: value of native pixels that the square does not show.
+
+    Returns:
+        (native height, native width) float32.
+    """
+    scale_x, scale_y = transform["scale_x"], transform["scale_y"]
+    # Stored coordinates of the native pixels' centres, in the same units of pixel edges.
+    x_W = scale_x * (np.arange(transform["native_width_px"]) + 0.5) + transform["offset_x_px"]
+    y_H = scale_y * (np.arange(transform["native_height_px"]) + 0.5) + transform["offset_y_px"]
+    height, width = values_HW.shape
+    map_x, map_y = np.meshgrid((x_W - 0.5).astype(np.float32), (y_H - 0.5).astype(np.float32))
+    native_HW = cv2.remap(
+        values_HW, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    native_HW[:, (x_W < 0) | (x_W > width)] = beyond
+    native_HW[(y_H < 0) | (y_H > height)] = beyond
+    return native_HW
 
 
 def fit_frame(

@@ -44,9 +44,9 @@ def harmonize(
     collection: str,
     raw: Path,
     out: Path,
-    quarantine: Path,
+    quarantine: Path | None = None,
     *,
-    how: Harmonization,
+    how: Harmonization = Harmonization(),  # noqa: B008 - frozen
     limit: int | None = None,
     drop_sources: Sequence[str] = (),
     processes: int = 1,
@@ -62,8 +62,9 @@ def harmonize(
         raw: the collection's folder, or the folder that holds it.
         out: Parquet case table, written atomically; the pairs within it are kept at
             :func:`stdiff.near_duplicates.leaks.pairs_path`.
-        quarantine: Parquet table (source_path, reason) of all files that are left out.
-        how: size and treatment of the stored images.
+        quarantine: Parquet table (source_path, reason) of all files that are left out; default:
+            ``<out>_quarantine.parquet`` beside ``out``.
+        how: size and treatment of the stored images; default: 256 px.
         limit: number of cases to take, spaced evenly over the sorted case ids, so that all classes
             stay represented; all cases if None.
         drop_sources: other collections of the run; images that come from them, or may, go to the
@@ -78,6 +79,8 @@ def harmonize(
         InputError: unknown collection or fit, a raw folder that cannot be read as the collection,
             or no usable case.
     """
+    out = Path(out)
+    quarantine = quarantine or out.with_name(f"{out.stem}_quarantine.parquet")
     fit_frame(1, 1, how.size_px, how.fit)
     if limit is not None and limit < 1:
         raise InputError(f"limit: {limit}; expected at least 1, or leave it out to take all cases")

@@ -35,7 +35,7 @@ class Harmonization:
         inpaint_marks: inpaint burnt-in callipers and text.
     """
 
-    size_px: int
+    size_px: int = 256
     fit: str = "stretch"
     crop_sector: bool = False
     inpaint_marks: bool = False
@@ -53,7 +53,7 @@ def row_or_problem(case: RawCase, how: Harmonization) -> dict[str, Any] | Proble
 def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
     """Row of a case; descriptors, lesion count and fingerprint come from native pixels."""
     pixels = read_pixels(case)
-    image_HW, placed, flags = _prepared(pixels, how)
+    image_HW, placed, flags = prepared(pixels, how)
     spacing_x_mm, spacing_y_mm = placed.spacing_mm(case.pixel_spacing_mm)
     findings, mask, lesion_count, measures = case.findings, None, None, None
     if pixels.mask_HW is not None:
@@ -90,8 +90,8 @@ def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:
     )
 
 
-def _prepared(pixels: Pixels, how: Harmonization) -> tuple[np.ndarray, Fit, set[str]]:
-    """The image to store, its place in the square, and its flags."""
+def prepared(pixels: Pixels, how: Harmonization) -> tuple[np.ndarray, Fit, set[str]]:
+    """The image at native geometry as it is to be stored, its place in the square, its flags."""
     image_HW, box_px = pixels.picture.grey_HW, None
     marks = find_marks(image_HW, pixels.picture.rgb_HWC)
     flags = {*pixels.flags, *marks.flags}

@@ -26,6 +26,7 @@ from transformers import CLIPTextModel
 
 from stdiff.config.generator import ModelConfig
 from stdiff.config.run import Config
+from stdiff.diffusion.about import ABOUT, CONDITIONAL_STAGES, read_about
 from stdiff.diffusion.adapters import load_adapters, save_adapters, without_adapters
 from stdiff.diffusion.decoupling import gate_attention
 from stdiff.diffusion.model import DiffusionModel, add_adapters
@@ -53,8 +54,6 @@ It is not a medical device, and its images must not be used for diagnosis.
 `stdiff.json` lists its training cases. Plain diffusers loads this folder, but only
 `stdiff generate` and `stdiff generate-one` apply the gate that decouples foreground and background.
 """
-# Stages whose models are conditioned on masks and captions.
-CONDITIONAL_STAGES = ("finetune", "distill")
 # Sections that stage 1 does not depend on.
 _OF_STAGE_2 = {"gate", "condition", "text_lora", "unet_lora"}
 
@@ -80,9 +79,7 @@ def save_model(model: DiffusionModel, folder: Path, extra_files: dict[str, Path]
         pipeline.save_pretrained(temporary, safe_serialization=True)
         save_adapters(model.unet, model.text_encoder, temporary)
         save_file({"empty_1LD": model.empty_1LD.cpu()}, temporary / "empty_caption.safetensors")
-        write_text(
-            temporary / "stdiff.json", json.dumps(model.about, indent=1, sort_keys=True) + "\n"
-        )
+        write_text(temporary / ABOUT, json.dumps(model.about, indent=1, sort_keys=True) + "\n")
         write_text(temporary / "README.md", _README)
         for name, file in extra_files.items():
             (temporary / name).write_bytes(Path(file).read_bytes())
@@ -97,13 +94,7 @@ def load_model(folder: Path) -> DiffusionModel:
             class or does not fit the others; or weights are pickle files.
     """
     folder = Path(folder)
-    if not (folder / "stdiff.json").is_file():
-        found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-        raise ModelFolderError(
-            f"{folder}: not an stdiff model folder (no stdiff.json; found "
-            f"{', '.join(found) or 'nothing'}); "
-            "give the output of `stdiff train pretrain` or `stdiff train finetune`"
-        )
+    read_about(folder)
     check_files(folder)
     about, config = _about(folder / "stdiff.json")
     parts = {

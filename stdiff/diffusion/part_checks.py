@@ -11,14 +11,11 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from stdiff.runtime.files import SUMS, InputError, differing_files
+from stdiff.diffusion.about import ModelFolderError
+from stdiff.runtime.files import SUMS, differing_files
 from stdiff.runtime.tensor_files import not_finite
 
 _LISTED = 5
-
-
-class ModelFolderError(InputError):
-    """A folder does not hold the expected model."""
 
 
 def check_files(folder: Path) -> None:

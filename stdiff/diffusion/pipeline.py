@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stdiff.birads.lexicon import parse, render
 from stdiff.config.generator import SamplerConfig
+from stdiff.diffusion.about import ModelFolderError, read_conditional
 from stdiff.diffusion.autoencoder import decode
-from stdiff.diffusion.folder import CONDITIONAL_STAGES, load_model
+from stdiff.diffusion.folder import load_model
 from stdiff.diffusion.guidance import SamplingNetworks, build_solver, sampling_steps
 from stdiff.diffusion.insertion import Background
 from stdiff.diffusion.model import DiffusionModel
-from stdiff.diffusion.part_checks import ModelFolderError
 from stdiff.runtime.device import compute_device
-from stdiff.runtime.files import sha256_folder
+from stdiff.runtime.files import InputError, sha256_folder
 
 
 class Generator:
@@ -30,19 +31,16 @@ class Generator:
         self.networks = functools.cache(functools.partial(SamplingNetworks, model))
 
     @classmethod
-    def load(cls, folder: Path) -> Generator:
+    def load(cls, folder: str | Path) -> Generator:
         """Load a model folder written by `stdiff train finetune` or `stdiff train distill`.
 
         Raises:
             ModelFolderError: not a model folder, one of stage 1, or changed while it was read.
         """
+        folder = Path(folder)
+        read_conditional(folder)
         sha256 = sha256_folder(folder)
         model = load_model(folder)
-        if (stage := model.about.get("stage")) not in CONDITIONAL_STAGES:
-            raise ModelFolderError(
-                f"{folder}: is a model of stage {stage!r}, which takes neither masks nor captions; "
-                "give the output of `stdiff train finetune`"
-            )
         if sha256_folder(folder) != sha256:
             raise ModelFolderError(f"{folder}: changed while it was read; try again")
         # The fastest memory format for convolutions, on CPUs and GPUs alike.
@@ -60,22 +58,34 @@ class Generator:
         masks_NHW: np.ndarray,
         captions: Sequence[str],
         seeds: Sequence[int],
-        sampler: SamplerConfig,
+        sampler: SamplerConfig | None = None,
         backgrounds_NHW: np.ndarray | None = None,
     ) -> np.ndarray:
         """Sample one batch; image i depends on row i, its position and the batch size only.
 
         Args:
             masks_NHW: (N, size_px, size_px) uint8, non-zero on the lesion.
-            captions: N captions as `lexicon.render` writes them.
+            captions: N texts of BI-RADS terms, in any order and common spelling; may be empty.
             seeds: N integers; noise is drawn on the CPU, so it is the same on every device.
-            sampler: steps and guidance scales.
+            sampler: steps and guidance scales; default: those of a run.
             backgrounds_NHW: (N, size_px, size_px) uint8 images to insert the lesions into; they
                 stay unchanged outside the gate.
 
         Returns:
             (N, size_px, size_px) uint8 images.
+
+        Raises:
+            InputError: masks of another size or number, or a word that the lexicon does not know.
         """
+        masks_NHW = np.asarray(masks_NHW)
+        if masks_NHW.shape != (len(seeds), self.size_px, self.size_px):
+            raise InputError(
+                f"masks of {masks_NHW.shape}; expected ({len(seeds)}, {self.size_px}, "
+                f"{self.size_px}): one for each seed, in the size of the model"
+            )
+        if len(captions) != len(seeds):
+            raise InputError(f"{len(captions)} captions for {len(seeds)} seeds; expected as many")
+        captions, sampler = [render(parse(text)) for text in captions], sampler or SamplerConfig()
         noise_BCHW, background = self._noise(seeds).to(self.model.device), None
         if backgrounds_NHW is not None:
             background = Background(self.model, backgrounds_NHW, masks_NHW, noise_BCHW)

@@ -12,8 +12,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
-from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-from monai.metrics.surface_distance import compute_average_surface_distance
 from skimage.measure import label
 
 from stdiff.runtime.files import InputError
@@ -114,6 +112,10 @@ def _distances(
     assd = hd95.copy()
     both = is_predicted & is_lesion
     if both.any():
+        # Slow to import.
+        from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+        from monai.metrics.surface_distance import compute_average_surface_distance
+
         masks = [torch.from_numpy(m[both, None]) for m in (predicted, lesion)]
         options = {
             "include_background": True,

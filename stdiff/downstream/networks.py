@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,17 +124,24 @@ def all_lesion_logits(network: nn.Module, grey_N1HW: torch.Tensor) -> list[torch
     return [logits[..., :height, :width] for logits in network.all_logits(_padded(grey_N1HW))]
 
 
-@torch.inference_mode()
 def segment(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
     """Masks (N, H, W) uint8 of uint8 images: 255 where the lesion probability is above 0.5.
 
     Leaves the network in evaluation mode.
     """
-    masks = [np.zeros((0, *images_NHW.shape[1:]), np.uint8)]
+    return (segment_logits(network, images_NHW) > 0).astype(np.uint8) * 255
+
+
+@torch.inference_mode()
+def segment_logits(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
+    """Lesion logits (N, H, W) float32 of uint8 images.
+
+    Leaves the network in evaluation mode.
+    """
+    logits = [np.zeros((0, *images_NHW.shape[1:]), np.float32)]
     for grey_N1HW in device_batches(network, images_NHW):
-        lesion = lesion_logits(network, grey_N1HW)[:, 0] > 0
-        masks.append(lesion.cpu().numpy().astype(np.uint8) * 255)
-    return np.concatenate(masks)
+        logits.append(lesion_logits(network, grey_N1HW)[:, 0].float().cpu().numpy())
+    return np.concatenate(logits)
 
 
 @torch.inference_mode()
@@ -152,7 +160,12 @@ def image_features(network: nn.Module, images_NHW: np.ndarray) -> np.ndarray:
     return np.concatenate(features)
 
 
-def save_network(network: nn.Module, path: Path, used: Mapping[str, Sequence[str]]) -> None:
+def save_network(
+    network: nn.Module,
+    path: Path,
+    used: Mapping[str, Sequence[str]],
+    takes: Mapping[str, Any] | None = None,
+) -> None:
     """Write the weights as safetensors, atomically, with the real cases used for them.
 
     Args:
@@ -160,12 +173,14 @@ def save_network(network: nn.Module, path: Path, used: Mapping[str, Sequence[str
         path: File to write.
         used: Case ids by use: ``labels``, ``images`` (without label) or ``chosen_on`` (for
             selecting weights); see :mod:`stdiff.evaluation.audit`.
+        takes: The network and the images it takes, for :mod:`stdiff.downstream.segmenter`.
     """
     weights = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
-    save_tensors(path, weights, {"known": {use: list(ids) for use, ids in used.items()}})
+    known = {use: list(ids) for use, ids in used.items()}
+    save_tensors(path, weights, {"known": known, "takes": takes})
 
 
 def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:

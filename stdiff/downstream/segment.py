@@ -102,7 +102,9 @@ def segment_arm(
         predict = partial(segment, network)
         if config.segmentation.training.validate_every_images:
             known["chosen_on"] = tuple(lesions["validation"]["case_id"])
-    save_network(network, weights, known)
+    takes = {"segmenter": network_config.model_dump(mode="json")}
+    takes["image"] = config.image.model_dump(mode="json")
+    save_network(network, weights, known, takes)
 
     def metrics(role: str, rows: pd.DataFrame) -> pd.DataFrame:
         axes = ["pixel_spacing_y_mm", "pixel_spacing_mm"]

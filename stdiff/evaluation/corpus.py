@@ -30,7 +30,7 @@ def evaluate_corpus(
     weights: Path,
     labels: LabelBudget,
     out: Path,
-) -> None:
+) -> str:
     """Write the evaluation of a corpus as JSON.
 
     Keys: ``encoder``, ``labels``, ``generated``, ``accepted`` and ``evaluated`` (numbers of
@@ -49,6 +49,9 @@ def evaluate_corpus(
 
     Generated images are compared with real lesions with masks, which a corpus imitates;
     memorisation with all training images, labelled or not.
+
+    Returns:
+        One line: what was evaluated, and how well masks are followed.
 
     Raises:
         InputError: tables are missing or of another image size, the segmenter is unknown or does
@@ -107,3 +110,9 @@ def evaluate_corpus(
         ),
     }
     write_result(result, out)
+    made, real_masks = (result["control"][key]["dice_mean"] for key in ("mask_dice", "ceiling"))
+    return (
+        f"{len(generated)} of {accepted.count.accepted} accepted images evaluated "
+        f"({accepted.count.made - accepted.count.accepted} rejected ones left out) against "
+        f"{len(test)} test lesions: mask Dice {made:.3f}, of real images {real_masks:.3f}"
+    )

@@ -35,7 +35,7 @@ def write(choice: Choice, folder: Path) -> None:
     columns = [*PICTURES, "synthetic"]
     columns += ["role"] if choice.splits else []
     columns += ["accepted"] if choice.rejected_too else []
-    notice = Notice()
+    notice = Notice(choice.left_out)
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, [*columns, *_ROW_COLUMNS], extrasaction="ignore")
         writer.writeheader()

@@ -39,7 +39,7 @@ from."""
 def write(choice: Choice, folder: Path) -> None:
     """Write ``data/<role>-00000.parquet`` … and ``README.md``."""
     (folder / "data").mkdir()
-    notice = Notice()
+    notice = Notice(choice.left_out)
     parts: dict[str, _Part] = {}
     try:
         for case in choice.cases():

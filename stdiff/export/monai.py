@@ -28,7 +28,7 @@ def write(choice: Choice, folder: Path) -> None:
     """
     for name in ("images", "labels"):
         (folder / name).mkdir()
-    notice = Notice()
+    notice = Notice(choice.left_out)
     sections = list(_SECTION_OF.values()) if choice.splits else ["training"]
     with JsonLists(folder / "datalist.json", sections) as lists:
         for case in choice.cases():

@@ -38,7 +38,7 @@ def write(choice: Choice, folder: Path) -> None:
     folders = ["imagesTr", "labelsTr"] + (["imagesTs", "labelsTs"] if choice.splits else [])
     for name in folders:
         (folder / name).mkdir()
-    notice, training = Notice(), {"train": [], "val": []}
+    notice, training = Notice(choice.left_out), {"train": [], "val": []}
     number = 0
     for case in choice.cases():
         part = "Ts" if case.role == "test" else "Tr"

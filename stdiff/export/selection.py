@@ -96,6 +96,18 @@ class Choice:
         """How many cases are exported."""
         return self._seen["chosen"]
 
+    @property
+    def left_out(self) -> str:
+        """How many cases are left out and why; empty if none is."""
+        reasons = {"that the filter rejected": "rejected", "without a mask": "unlabelled"}
+        parts = [f"{self._seen[key]} {why}" for why, key in reasons.items() if self._seen[key]]
+        return f"Left out: {' and '.join(parts)}." if parts else ""
+
+    def _splits_beside(self) -> str:
+        """The splits of the run that a table belongs to, if they are where a run keeps them."""
+        beside = (Path(table).parent.parent / "splits.parquet" for table in self.tables)
+        return str(next((path for path in beside if path.is_file()), "the table of `stdiff split`"))
+
     def problems(self, needs: Sequence[str], layout: str) -> list[str]:
         """Why these cases cannot be exported, all of it; empty if they can.
 
@@ -127,6 +139,12 @@ class Choice:
                 f"{lacking} of {seen['chosen']} cases have no image ({self._few('image')}); a plan "
                 "has none yet: export the shards that `stdiff generate` makes of it"
             )
+        if self.splits is None and seen["real"] and seen["synthetic"]:
+            found.append(
+                f"{seen['real']} real and {seen['synthetic']} synthetic cases without --splits: "
+                "real test cases would become training cases; add --splits "
+                f"{self._splits_beside()}, or export real and synthetic cases apart"
+            )
         if lacking := seen["without role"]:
             found.append(
                 f"{lacking} of {seen['chosen']} cases are real and not in {self.splits}; make the "
@@ -150,10 +168,12 @@ class Choice:
         seen: Counter[str] = Counter()
         for row in self._light_rows():
             seen["rows"] += 1
-            seen["rejected"] += is_rejected(row)
-            seen["unlabelled"] += self.labelled_only and row["mask"] is None
+            rejected = is_rejected(row) and not self.rejected_too
+            seen["rejected"] += rejected
+            seen["unlabelled"] += not rejected and self.labelled_only and row["mask"] is None
             if self._is_chosen(row):
                 seen["chosen"] += 1
+                seen["synthetic" if is_synthetic(row) else "real"] += 1
                 for column in PICTURES:
                     seen[f"without {column}"] += row[column] is None
                 seen["without role"] += (

@@ -14,6 +14,7 @@ from stdiff.corpus.replacements import ROUND
 from stdiff.fetching.sources import SOURCES
 from stdiff.report.markdown import markdown_table
 from stdiff.report.tables import records_table
+from stdiff.report.training_cases import mask_case, mismatch, model_cases
 from stdiff.runtime.files import InputError
 from stdiff.table.streaming import is_rejected, iterate_rows
 
@@ -40,6 +41,7 @@ class _Counts:
     values: dict[str, Counter[str]] = field(default_factory=dict)
     by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected_by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
+    masks_of: set[str] = field(default_factory=set)  # real cases, of masks that were changed
 
     def add(self, row: dict[str, Any]) -> None:
         """Count one row."""
@@ -51,6 +53,8 @@ class _Counts:
         self._count("model", row["model_sha256"])
         self._count("sampler", row["sampler"])
         # `bank:busi/benign-0001:...` names a real case; its kind is enough here.
+        if case_id := mask_case(row["mask_origin"]):
+            self.masks_of.add(case_id)
         self._count("mask", (row["mask_origin"] or _UNKNOWN).partition(":")[0])
         for name in VOCABULARY:
             terms = row[name] if isinstance(row[name], list) else [row[name]]
@@ -96,7 +100,12 @@ def corpus_card(shards: Sequence[Path], cases: Sequence[Path], config: Config | 
                 "research and teaching, NOT for diagnosis.**",
                 *_contents(counts, shards),
                 *_filter(counts),
-                *_origin(cases, simulated=config is not None and config.phantom is not None),
+                *_origin(
+                    cases,
+                    counts.masks_of,
+                    model_cases(shards, counts.values["model"]),
+                    simulated=config is not None and config.phantom is not None,
+                ),
                 *_making(counts, config),
             ]
         )
@@ -171,15 +180,21 @@ def _filter(counts: _Counts) -> Iterator[str]:
         yield "An image may be rejected for several reasons."
 
 
-def _origin(cases: Sequence[Path], *, simulated: bool) -> Iterator[str]:
+def _origin(
+    cases: Sequence[Path], masks_of: set[str], known: set[str] | None, *, simulated: bool
+) -> Iterator[str]:
     images: Counter[str] = Counter()
     masks: Counter[str] = Counter()
+    used: Counter[str] = Counter()
+    ids = set()
     for table in cases:
-        for row in iterate_rows(table, ("collection", "image.path", "mask.path")):
+        for row in iterate_rows(table, ("case_id", "collection", "image.path", "mask.path")):
             name = row["collection"] or _UNKNOWN
             images[name] += row["image"] is not None
             masks[name] += row["mask"] is not None
-    if not images:
+            used[name] += known is not None and row["case_id"] in known
+            ids.add(row["case_id"])
+    if not ids:
         raise InputError("--cases: the tables hold no rows; name those the model was trained on")
     yield "## From what"
     yield (
@@ -188,8 +203,16 @@ def _origin(cases: Sequence[Path], *, simulated: bool) -> Iterator[str]:
     )
     yield _table(
         {"collection": name, "images": images[name], "with a mask": masks[name]}
+        | ({"used for the model": used[name]} if known is not None else {})
         for name in sorted(images)
     )
+    if wrong := mismatch(masks_of | (known or set()), ids):
+        yield wrong
+    elif known is None:
+        yield (
+            "The model is not beside the corpus, so it was not checked that it was trained on "
+            "these tables."
+        )
     yield "## Licences and citations"
     if simulated:
         yield (

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import torch
 
+from stdiff.runtime.errors import InputError
 from stdiff.runtime.locks import file_lock
+
+# The device that the user chose, for this process and those it starts.
+CHOICE = "STDIFF_DEVICE"
 
 # Open locks hold the claims until the process ends.
 _CLAIMS: list[ExitStack] = []
@@ -20,11 +24,16 @@ _CLAIMS: list[ExitStack] = []
 
 @cache
 def compute_device() -> torch.device:
-    """The GPU of this process, else the CPU.
+    """The device that ``STDIFF_DEVICE`` (``--device``) names, else a GPU, else the CPU.
 
     Of several visible GPUs (`CUDA_VISIBLE_DEVICES`), one that no other stdiff process has claimed.
     Random numbers are drawn on the CPU, so the noise is the same on every device.
+
+    Raises:
+        InputError: torch sees no such device.
     """
+    if wanted := os.environ.get(CHOICE):
+        return _named(wanted)
     if not torch.cuda.is_available():
         return torch.device("cpu")
     names = [
@@ -32,6 +41,17 @@ def compute_device() -> torch.device:
     ]
     device = torch.device("cuda", claim(names) if len(names) > 1 else 0)
     torch.cuda.set_device(device)
+    return device
+
+
+def _named(name: str) -> torch.device:
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    known += ["cuda"] if len(known) > 1 else []
+    if name not in known:
+        raise InputError(f"device {name!r}: torch sees none; expected one of {', '.join(known)}")
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

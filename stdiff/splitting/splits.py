@@ -52,7 +52,7 @@ def split_tables(
     test_only: Sequence[str] = (),
     duplicates: Path | None = None,
     processes: int = 1,
-) -> None:
+) -> str:
     """Split the cases of all tables together; files are written atomically.
 
     Args:
@@ -68,6 +68,9 @@ def split_tables(
         duplicates: Parquet file to write the pairs of cases of one scene to, if given
             (columns :data:`stdiff.near_duplicates.leaks.PAIR_SCHEMA`).
         processes: worker processes of that search; the result does not depend on it.
+
+    Returns:
+        One line: the numbers of cases, groups and roles.
 
     Raises:
         InputError: as :func:`make_splits`, or a file that cannot be read.
@@ -95,6 +98,24 @@ def split_tables(
     with atomic_write(out) as temporary:
         table = pa.Table.from_pandas(splits, _SCHEMA, preserve_index=False)
         pq.write_table(table, temporary, **WRITING)
+    return _counts(splits)
+
+
+def _counts(splits: pd.DataFrame) -> str:
+    """Numbers of a splits table; of its first fold where it has several."""
+    folds, first = splits["fold"].nunique(), splits[splits["fold"] == 0]
+    counts = first["role"].value_counts()
+    roles = ", ".join(
+        f"{counts[role]} {role}"
+        for role in ("train", "validation", "test", "unused")
+        if role in counts
+    )
+    said = f"{len(first)} cases in {first['group_id'].nunique()} groups, "
+    said += f"{folds} folds; in fold 0: {roles}" if folds > 1 else roles
+    labelled = int(first["label_rank"].notna().sum())
+    said += f"; {labelled} training cases have a usable mask"
+    conflicts = int(first["label_conflict"].sum())
+    return said + (f", {conflicts} cases are of a class in doubt" if conflicts else "")
 
 
 def make_splits(

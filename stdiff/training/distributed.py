@@ -39,8 +39,8 @@ def launch(processes: int) -> None:
 def join() -> None:
     """Join the process group, if there is one; calling it again does nothing."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        compute_device()  # must be selected before NCCL starts
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        device = compute_device()  # must be selected before NCCL starts
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def num_processes() -> int:

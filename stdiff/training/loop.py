@@ -169,4 +169,5 @@ def _validate(
 
 def _save(folder: CheckpointFolder, progress: Progress) -> None:
     if distributed.is_main_process():
-        folder.save(progress.images, progress.state(), progress.settings.keep_latest)
+        keep = 1 if progress.finished else progress.settings.keep_latest
+        folder.save(progress.images, progress.state(), keep)

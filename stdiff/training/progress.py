@@ -102,10 +102,15 @@ class Progress:
                 torch._foreach_lerp_(self.ema, self.weights, 1 - decay)
         return float(norm)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all images of the training were seen."""
+        return self.images >= self.settings.images
+
     def crossed(self, every_images: int, before: int) -> bool:
         """Whether a multiple was passed since ``before`` images, or the end is reached."""
         passed = self.images // every_images > before // every_images
-        return passed or self.images >= self.settings.images
+        return passed or self.finished
 
     def use_ema(self) -> None:
         """Replace the weights by their EMA, if there is one."""
@@ -127,10 +132,10 @@ class Progress:
         return trained | dict(self.modules.named_buffers())
 
     def state(self) -> Tensors:
-        """Everything needed to resume, by name."""
+        """Everything needed to resume, by name; a finished training needs no optimizer."""
         tensors = {f"model.{name}": value.detach() for name, value in self.model_state().items()}
         tensors |= {f"ema.{i}": value for i, value in enumerate(self.ema)}
-        for i, weight in enumerate(self.weights):
+        for i, weight in enumerate([] if self.finished else self.weights):
             for key, value in self.optimizer.state.get(weight, {}).items():
                 tensors[f"optimizer.{i}.{key}"] = value
         return tensors | {"steps": torch.tensor(self.steps)}

@@ -1,5 +1,6 @@
 """The command line itself: help, examples, arguments and exit codes."""
 
+import importlib.metadata
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import typer
 
+import stdiff
 from stdiff.cli import options
 from stdiff.cli.main import app, main
 from stdiff.config.downstream import Target
@@ -67,6 +69,34 @@ def test_help_groups_the_commands(capsys):
     assert "--install-completion" in said
 
 
+@pytest.mark.parametrize("words", [(), ("masks",), ("corpus",), ("filter",)], ids=" ".join)
+def test_a_group_alone_prints_its_help(words, capsys):
+    assert main(list(words)) == 0
+    alone = capsys.readouterr()
+    assert main([*words, "--help"]) == 0
+    assert alone.out == capsys.readouterr().out
+    assert not alone.err
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"stdiff {stdiff.__version__}\n"
+    assert importlib.metadata.version("stdiff") == stdiff.__version__
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_no_help_shows_a_default_of_nothing(words, capsys):
+    assert main([*words, "--help"]) == 0
+    assert "None" not in capsys.readouterr().out
+
+
+def test_every_command_that_computes_takes_a_device():
+    computing = {words for words, c in COMMANDS.items() if "threads" in {p.name for p in c.params}}
+    assert {("train",), ("generate-one",), ("predict",), ("masks", "evaluate")} <= computing
+    for words in computing:
+        assert "device" in {p.name for p in COMMANDS[words].params}, words
+
+
 def test_help_imports_no_heavy_package():
     code = "import sys; from stdiff.cli.main import main; main(['--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -114,8 +144,9 @@ def test_types_of_options(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("", None),
-        ("sgement", "No such command 'sgement'"),
+        ("sgement", "No such command 'sgement'. Did you mean 'segment'?"),
+        ("masks sampel", "Did you mean 'sample'?"),
+        ("train autoencoder --device gpu", "'gpu' is no device; expected cpu, cuda or e.g. cuda:1"),
         ("summary", "Missing argument 'run'"),
         ("split a --out", "--out"),
         ("gain @nowhere.txt --out o --config c", "@nowhere.txt: expected a text file"),
@@ -132,9 +163,8 @@ def test_types_of_options(tmp_path):
 def test_wrong_usage_exits_2_with_the_reason(line, said, capsys):
     assert main(line.split()) == 2
     printed = capsys.readouterr()
-    if said:
-        assert said in printed.err and printed.err.startswith("stdiff: error: ")
-        assert len(printed.err.splitlines()) == 1
+    assert said in printed.err and printed.err.startswith("stdiff: error: ")
+    assert len(printed.err.splitlines()) == 1
 
 
 def test_wrong_input_exits_1_with_one_line(tmp_path, capsys):
@@ -172,3 +202,26 @@ def test_a_plan_takes_the_seed_of_the_configuration_and_any_part(tables, tmp_pat
     assert not set(from_config["seed"]) & set(zero["seed"])
     later = planned("d", "--first", 2)
     assert list(later["seed"])[:2] == list(from_config["seed"])[2:]
+
+
+def test_commands_end_with_what_was_made_how_many_and_what_comes_next(tables, tmp_path, capsys):
+    out = tmp_path / "out"
+    for line, said in (
+        (f"config --file {tables['config']} --out {out}.yaml", "the configuration of run tiny"),
+        (
+            f"split {tables['cases']} --out {out}.parquet --test 0.3",
+            "12 cases in 12 groups, 7 train, 1 validation, 4 test; 7 training cases have a usable "
+            "mask. Next: `stdiff train",
+        ),
+        (f"masks sample --count 3 --size 32 --out {out}.parquet", "3 masks of 32 x 32 px. Look at"),
+        (f"masks show {out}.parquet --count 2 --out {out}.png", "the first 2 of 3 masks"),
+        (f"corpus show {tables['cases']} --count 5 --out {out}.png", "5 of 12 images, evenly"),
+        (
+            f"plan --config {tables['config']} --cases {tables['cases']} --splits "
+            f"{tables['splits']} --count 4 --out {out}.parquet",
+            "4 masks and captions at 100 %. Next: `stdiff generate --plan",
+        ),
+    ):
+        assert main(line.split()) == 0, line
+        *_, last = capsys.readouterr().out.splitlines()
+        assert last.startswith(str(out)) and said in last, last

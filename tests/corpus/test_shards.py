@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from tqdm import tqdm
 
 from stdiff.birads.lexicon import Findings
@@ -267,34 +266,3 @@ def test_a_shard_beyond_the_plan_is_refused(plan, tmp_path):
             plan, tmp_path / "model", 3, tmp_path / "x.parquet", shard_size=10, sampler=SAMPLER
         )
     assert not (tmp_path / "x.parquet").exists()
-
-
-def test_an_unknown_word_or_unreadable_mask_is_refused(tmp_path):
-    from stdiff.corpus.generate import generate_one
-
-    Image.new("L", (40, 30), 255).save(tmp_path / "mask.png")
-    with pytest.raises(InputError, match="did you mean"):
-        generate_one(
-            tmp_path, tmp_path / "mask.png", "purple margin", tmp_path / "x.png", 0, SAMPLER
-        )
-    with pytest.raises(InputError, match="cannot be read"):
-        generate_one(tmp_path, tmp_path / "none.png", "benign", tmp_path / "x.png", 0, SAMPLER)
-
-
-def test_one_image_says_what_it_is(tmp_path):
-    from stdiff.corpus.generate import draw_one
-
-    mask = Image.new("RGB", (80, 60))
-    mask.paste((255, 255, 255), (20, 20, 60, 40))
-    out = tmp_path / "x.png"
-    draw_one(SeededNoise(), mask, "benign: oval shape", out, 7, SAMPLER, name="mask.png")
-    with Image.open(out) as image:
-        assert image.size == (SIZE, SIZE)
-        assert image.text["caption"] == "benign: oval shape"
-        assert image.text["seed"] == "7"
-        assert image.text["model_sha256"] == "a" * 64
-        assert "not for diagnosis" in image.text["synthetic"]
-        pixels = np.asarray(image)
-    assert pixels[SIZE // 2, SIZE // 2] > 120 > pixels[0, 0]
-    with pytest.raises(InputError, match="no lesion left"):
-        draw_one(SeededNoise(), Image.new("L", (9, 9)), "", out, 7, SAMPLER, name="empty.png")

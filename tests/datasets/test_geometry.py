@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdiff.datasets.geometry import FITS, fit_frame
+from stdiff.datasets.geometry import FITS, fit_frame, to_native
 from stdiff.runtime.files import InputError
 
 
@@ -87,3 +87,27 @@ def test_a_box_outside_the_frame_is_refused(box):
 def test_an_unknown_fit_is_refused():
     with pytest.raises(InputError, match="fit: 'squeeze' is not known; expected one of stretch"):
         fit_frame(20, 30, 64, "squeeze")
+
+
+@given(st.sampled_from(FITS), framed_boxes(), st.integers(32, 96))
+def test_values_return_to_where_they_came_from(fit, framed, size_px):
+    """A ramp over the square has, at every native pixel that it shows, that pixel's place in it."""
+    height, width, box = framed
+    placed = fit_frame(height, width, size_px, fit, box)
+    cell = placed.transform()
+    left, top, right, bottom = placed.box_px
+    ys, xs = (np.mgrid[:size_px, :size_px] + 0.5).astype(np.float32)
+    for ramp, scale, offset, axis in (
+        (ys, cell["scale_y"], cell["offset_y_px"], 0),
+        (xs, cell["scale_x"], cell["offset_x_px"], 1),
+    ):
+        native = to_native(ramp, cell, beyond=-9)
+        assert native.shape == (height, width)
+        shown = np.zeros((height, width), bool)
+        shown[top:bottom, left:right] = True
+        places = scale * (np.indices((height, width))[axis] + 0.5) + offset
+        # Beyond the outermost centres the ramp is level.
+        assert np.abs(native - places.clip(0.5, size_px - 0.5))[shown].max() < 0.1
+        # Padding apart, nothing else is shown.
+        if fit != "pad":
+            assert (native[~shown] == -9).all()

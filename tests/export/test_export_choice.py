@@ -77,6 +77,42 @@ def test_what_the_message_says_mends_it(tmp_path):
     assert len(list((tmp_path / NAME / "labelsTr").iterdir())) == 3
 
 
+def test_real_and_synthetic_cases_together_need_splits(tmp_path, capsys):
+    """Without them, the run's test cases would be trained on."""
+    run = tmp_path / "run"
+    (run / "cases").mkdir(parents=True)
+    (run / "corpus").mkdir()
+    real = write(rows(3, "busi", synthetic=False), run / "cases" / "busi.parquet")
+    made = write(rows(2), run / "corpus" / "0.parquet")
+    export = ["export", str(real), str(made), "--to", str(tmp_path / "out")]
+    assert main(export) == 1
+    said = capsys.readouterr().err
+    assert "3 real and 2 synthetic cases without --splits" in said
+    assert "`stdiff split`" in said and not (tmp_path / "out").exists()
+    roles = {f"busi/{i:08d}": role for i, role in enumerate(("train", "validation", "test"))}
+    splits = write_splits(roles, run / "splits.parquet")
+    assert main(export) == 1
+    assert f"add --splits {splits}, or" in capsys.readouterr().err
+    assert main([*export, "--splits", str(splits)]) == 0
+    assert "5 cases as folders." in capsys.readouterr().out
+    for name, table in (("real", real), ("made", made)):
+        assert main(["export", str(table), "--to", str(tmp_path / name)]) == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_export_says_how_many_cases_it_leaves_out(tmp_path, layout, capsys):
+    table = rows(7, first_unlabelled=True)
+    table[2], table[4] = judged(table[2], "seam"), judged(table[4], "mask_dice")
+    path, out = write(table, tmp_path / "a.parquet"), tmp_path / NAME
+    command = ["export", str(path), "--as", layout, "--to", str(out), "--labelled-only"]
+    assert main(command) == 0
+    said = "Left out: 2 that the filter rejected and 1 without a mask."
+    assert f"4 cases as {layout}. {said}" in capsys.readouterr().out
+    texts = [file.read_text() for file in out.iterdir() if file.suffix in (".txt", ".md", ".json")]
+    assert any(said in text for text in texts)
+    assert Choice([path], rejected_too=True).left_out == ""
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("spoil", "said"),

@@ -20,10 +20,11 @@ def test_folders_hold_what_the_tables_held(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 4)
     made, real = rows(first_unlabelled=True), rows(3, "busi", synthetic=False)
     paths = [write(made, tmp_path / "a.parquet"), write(real, tmp_path / "b.parquet")]
+    splits = write_splits({f"busi/{i:08d}": "test" for i in range(3)}, tmp_path / "s.parquet")
     to = tmp_path / "out"
-    export_cases(Choice(paths), to)
+    export_cases(Choice(paths, splits=splits), to)
     lines = lines_of(to)
-    assert set(lines[0]) == {*SCHEMA.names, "synthetic"} - {"fingerprint", "background"}
+    assert set(lines[0]) == {*SCHEMA.names, "synthetic", "role"} - {"fingerprint", "background"}
     assert [line["synthetic"] for line in lines] == ["yes"] * 6 + ["no"] * 3
     assert lines[2]["margin"] == "indistinct;spiculated"
     for row, line in zip(made + real, lines, strict=True):
@@ -52,8 +53,9 @@ def test_the_csv_says_role_and_verdict_where_they_are_asked_for(tmp_path):
     lines = lines_of(tmp_path / "out")
     assert [line["accepted"] for line in lines] == ["yes", "no", "", ""]
     assert [line["role"] for line in lines] == ["train", "train", "train", "test"]
+    table = write(made, tmp_path / "made.parquet")
     assert main(["export", str(table), "--to", str(tmp_path / "plain")]) == 0
-    assert len(lines_of(tmp_path / "plain")) == 3
+    assert len(lines_of(tmp_path / "plain")) == 2
     assert not {"accepted", "role"} & set(lines_of(tmp_path / "plain")[0])
 
 

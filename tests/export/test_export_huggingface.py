@@ -74,7 +74,9 @@ def test_files_of_the_folder_are_case_tables_themselves(tmp_path):
 
 def test_the_card_says_what_it_is(tmp_path):
     table = rows(2) + rows(1, "bus_uclm", synthetic=False)
-    export_cases(Choice([write(table, tmp_path / "a.parquet")]), tmp_path / "out", "huggingface")
+    splits = write_splits({"bus_uclm/00000000": "train"}, tmp_path / "splits.parquet")
+    choice = Choice([write(table, tmp_path / "a.parquet")], splits=splits)
+    export_cases(choice, tmp_path / "out", "huggingface")
     _, front, text = (tmp_path / "out/README.md").read_text().split("---\n", 2)
     about = yaml.safe_load(front)
     assert about["license"] == "other" and "synthetic" in about["tags"]

@@ -1,5 +1,6 @@
 """A corpus for people: its contact sheet and its data card."""
 
+import json
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny import lesion_scene, tiny_config
 from stdiff.birads.lexicon import Findings, render
 from stdiff.cli.main import main
 from stdiff.report.canvas import COLOURS
+from stdiff.runtime.files import sha256_folder
 from stdiff.table.cases import SCHEMA, case_row, png_cell
 
 MADE_WITH = {"model_sha256": "f" * 64, "sampler": '{"steps":2}'}
@@ -53,7 +55,7 @@ def shards(tmp_path):
         "model_sha256": "f" * 64,
         "sampler": '{"steps":2}',
     }
-    made["mask_origin"] = "bank:busi/benign-0001:flipped"
+    made["mask_origin"] = "bank:busi/00000003;flip=1"
     rows = [scene_row(i, filter={"accepted": True, "reasons": []}, **made) for i in range(10)]
     rows[2]["filter"] = {"accepted": False, "reasons": ["mask_dice"]}
     rows[7]["filter"] = {"accepted": False, "reasons": ["mask_dice", "seam"]}
@@ -127,7 +129,7 @@ def test_a_card_counts_what_the_shards_hold(shards, real, tmp_path):
     assert "| mask_dice | 2 |" in text and "| seam | 1 |" in text
     assert f"`{'f' * 64}` (10 images)" in text
     # No real case is named.
-    assert "bank (10)" in text and "benign-0001" not in text
+    assert "bank (10)" in text and "00000003" not in text
 
 
 def test_a_card_passes_the_licences_on(shards, real, tmp_path):
@@ -151,6 +153,33 @@ def test_simulated_collections_bind_nobody(shards, real, tmp_path):
     config = config_file(tmp_path, phantom={"cases": 20})
     text = card_of(tmp_path, shards, real, "--config", config)
     assert "*simulated*" in text and "j.dib.2019" not in text
+
+
+def test_a_card_says_if_the_tables_are_not_those_of_the_model(tmp_path):
+    """The model beside the corpus names its cases; masks name theirs."""
+    model = tmp_path / "labels100" / "model"
+    model.mkdir(parents=True)
+    known = [f"busi/{i:08d}" for i in range(3)] + ["bus_uclm/00000009"]
+    about = {"size_px": 32, "stage": "finetune", "finetune_cases": known[1:]}
+    (model / "stdiff.json").write_text(json.dumps(about | {"pretrain_cases": known[:2]}))
+    made = {"collection": CORPUS, "flags": ["synthetic"], "model_sha256": sha256_folder(model)}
+    (tmp_path / "labels100" / "corpus").mkdir()
+    shards = [written([scene_row(0, **made)], tmp_path / "labels100" / "corpus" / "0.parquet")]
+    busi = written([scene_row(i, collection="busi") for i in range(4)], tmp_path / "busi.parquet")
+    uclm = written([scene_row(9, collection="bus_uclm")], tmp_path / "uclm.parquet")
+    whole = card_of(tmp_path, [*shards], busi, "--cases", uclm)
+    assert "not the tables" not in whole and "not checked" not in whole
+    assert "| busi | 4 | 4 | 3 |" in whole and "| bus_uclm | 1 | 1 | 1 |" in whole
+    part = card_of(tmp_path, [*shards], busi)
+    assert "not the tables that the corpus was made from**: 1 of the real" in part
+    assert "bus_uclm/00000009" in part
+    # Without the model only the masks can say it.
+    (model / "stdiff.json").unlink()
+    assert "it was not checked" in card_of(tmp_path, [*shards], busi)
+    made["mask_origin"] = "bank:bus_uclm/00000009;flip=1"
+    shards = [written([scene_row(0, **made)], tmp_path / "labels100" / "corpus" / "0.parquet")]
+    assert "e.g. bus_uclm/00000009, are not in them" in card_of(tmp_path, [*shards], busi)
+    assert "it was not checked" in card_of(tmp_path, [*shards], busi, "--cases", uclm)
 
 
 def test_a_card_of_an_unfiltered_corpus_says_so(real, tmp_path):

@@ -9,7 +9,8 @@ import time
 import pytest
 import torch
 
-from stdiff.runtime.device import claim, compute_device
+from stdiff.runtime.device import CHOICE, claim, compute_device
+from stdiff.runtime.errors import InputError
 
 _CLAIMS = """
 import sys, time
@@ -59,3 +60,11 @@ def test_without_a_gpu_the_cpu_computes():
     if torch.cuda.is_available() and "CUDA_VISIBLE_DEVICES" not in os.environ:
         pytest.skip("there is a GPU")
     assert compute_device() == torch.device("cpu")
+
+
+def test_the_device_is_the_one_asked_for_or_none(monkeypatch):
+    monkeypatch.setenv(CHOICE, "cpu")
+    assert compute_device.__wrapped__() == torch.device("cpu")
+    monkeypatch.setenv(CHOICE, "cuda:7")
+    with pytest.raises(InputError, match="device 'cuda:7': torch sees none; expected one of cpu"):
+        compute_device.__wrapped__()

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from stdiff.cli.main import main
 from stdiff.config.training import StageConfig
 from stdiff.runtime.stopping import Interrupted
+from stdiff.runtime.tensor_files import load_tensors
 from stdiff.training.checkpoints import CheckpointFolder, NotSaved
 from stdiff.training.loop import Diverged, sample_order, train
 from stdiff.training.progress import learning_rate
@@ -144,6 +145,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
     run(resumed, tmp_path)
     run(whole, tmp_path / "whole")
     assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_finished_training_keeps_its_weights_only_and_ends_at_once_when_run_again(tmp_path):
+    with pytest.raises(Interrupted):
+        run(Line(), tmp_path, stop_after_s=1e-9)
+    (stopped,) = tmp_path.glob("*/checkpoint-*")
+    assert any(name.startswith("optimizer.") for name in load_tensors(stopped))
+    whole, again = Line(), Line()
+    run(whole, tmp_path)
+    (finished_one,) = tmp_path.glob("*/checkpoint-*")
+    assert not any(name.startswith("optimizer.") for name in load_tensors(finished_one))
+    run(again, tmp_path)
+    assert again.seen == [] and torch.equal(weights(whole), weights(again))
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):

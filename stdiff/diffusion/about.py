@@ -1,0 +1,56 @@
+"""What a model folder says of itself, read without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stdiff.runtime.files import InputError
+
+ABOUT = "stdiff.json"
+# Stages whose models are conditioned on masks and captions.
+CONDITIONAL_STAGES = ("finetune", "distill")
+
+
+class ModelFolderError(InputError):
+    """A folder does not hold the expected model."""
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Image size, stage, model configuration and training cases of a model.
+
+    Raises:
+        ModelFolderError: not a model folder.
+    """
+    folder = Path(folder)
+    if not (folder / ABOUT).is_file():
+        found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        raise ModelFolderError(
+            f"{folder}: not an stdiff model folder (no {ABOUT}; found "
+            f"{', '.join(found) or 'nothing'}); "
+            "give the output of `stdiff train pretrain` or `stdiff train finetune`"
+        )
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about["size_px"] + 0
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelFolderError(
+            f"{folder / ABOUT}: damaged ({error}); copy the folder again, or train the model again"
+        ) from error
+    return about
+
+
+def read_conditional(folder: Path) -> dict[str, Any]:
+    """:func:`read_about` of a model that takes masks and captions.
+
+    Raises:
+        ModelFolderError: not a model folder, or one of stage 1.
+    """
+    about = read_about(folder)
+    if (stage := about.get("stage")) not in CONDITIONAL_STAGES:
+        raise ModelFolderError(
+            f"{folder}: is a model of stage {stage!r}, which takes neither masks nor captions; "
+            "give the output of `stdiff train finetune`"
+        )
+    return about
