@@ -16,6 +16,8 @@ from stdiff.report.tables import Record, Table, records_table
 from stdiff.runtime.files import read_json
 from stdiff.table.label_budget import LabelBudget
 
+_CHANCE = "chance of trainings"
+
 
 def gain_contents(path: Path, config: Config, folder: Path) -> dict[str, Any] | None:
     """Answer, Dice by arm, gains and subgroups, the baseline first within a collection.
@@ -81,14 +83,14 @@ def auc_contents(path: Path) -> dict[str, Any] | None:
 
 
 def with_caution(result: Record, measure: str = "dice") -> list[Record]:
-    """The gains of a parsed result; those that seem certain name what the trainings' chance allows.
+    """The gains of a parsed result; a small p has beside it what the chance of trainings allows.
 
     Args:
         result: Of ``stdiff gain`` or ``stdiff auc``.
         measure: ``dice`` or ``auc``.
     """
     return [
-        record | {"caution": caution(result, record, measure) if record["holm_p"] < 0.05 else ""}
+        record | {_CHANCE: caution(result, record, measure) if record["holm_p"] < 0.05 else ""}
         for record in result["gains"]
     ]
 

@@ -115,13 +115,13 @@ def _caveat(gain: Record, record: Record) -> str:
             f"After correction for the number of comparisons it is not shown (p = "
             f"{record['holm_p']:.2f})."
         )
-    if text := caution(gain, record):
-        texts.append(f"But {text}.")
+    if chance := caution(gain, record):
+        texts.append(f"But trainings alone may differ as much (by chance: {chance}).")
     return "".join(f" {text}" for text in texts)
 
 
 def caution(result: Record, record: Record, measure: str = "dice") -> str:
-    """Why trainings may differ by chance as much as a gain; empty where the gain is larger.
+    """By how much trainings alone may differ, as far as a gain is not larger than that; else empty.
 
     Args:
         result: With ``by_arm``, ``gains`` and ``baseline_arm``.
@@ -131,17 +131,10 @@ def caution(result: Record, record: Record, measure: str = "dice") -> str:
     arms = {(_key(r), r["collection"]): r for r in result["by_arm"]}
     key, collection = _key(record), record["collection"]
     pair = [arms[(*key[:2], arm), collection] for arm in (key[2], result["baseline_arm"])]
-    trainings = [(r[f"{measure}_seed_sd"], r["seeds"]) for r in pair]
-    if any(sd is None for sd, _ in trainings):
-        return "one training an arm does not show how much trainings differ by chance"
-    noise = training_noise(trainings)
-    if abs(record["gain_mean"]) > noise:
-        return ""
-    number = min(seeds for _, seeds in trainings)
-    return (
-        f"{number} trainings an arm differ so much that {_points(noise)} points could be chance; "
-        "interval and p are of these trainings only"
-    )
+    if any(r[f"{measure}_seed_sd"] is None for r in pair):
+        return "unknown: one training an arm"
+    noise = training_noise([(r[f"{measure}_seed_sd"], r["seeds"]) for r in pair])
+    return "" if abs(record["gain_mean"]) > noise else f"±{_points(noise)} points"
 
 
 def worth_sentences(gain: Record) -> list[str]:
