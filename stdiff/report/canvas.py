@@ -101,7 +101,8 @@ def _write_svg(axes: Axes, out: Path) -> Markup:
     # A page holds many plots, and an id only once. Ids that are referred to are hashes.
     svg = re.sub(r' id="[A-Za-z.]+\d*_\d+"', "", svg).replace("#000000", "currentColor")
     write_text(out, svg)
-    return Markup(svg)  # noqa: S704 (matplotlib escapes its text)
+    # Within HTML no name space is needed, so that the page names no address at all.
+    return Markup(re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg))  # noqa: S704 (matplotlib escapes)
 
 
 def write_png(figure: Figure, out: Path) -> None:

@@ -12,7 +12,7 @@ from tiny import lesion_scene, tiny_config
 
 from stdiff.birads.lexicon import Findings, render
 from stdiff.cli.main import main
-from stdiff.report.canvas import COLOURS
+from stdiff.report.canvas import OUTLINE_COLOUR, REJECTED_COLOUR
 from stdiff.table.cases import SCHEMA, case_row, png_cell
 
 MADE_WITH = {"model_sha256": "f" * 64, "sampler": '{"steps":2}'}
@@ -79,11 +79,11 @@ def test_a_sheet_shows_images_outlines_and_what_was_rejected(shards, tmp_path):
     assert main(["corpus", "show", *shards, "--count", "4", "--out", str(out)]) == 0
     four = Image.open(out)
     # Rows 0, 3, 6 and 9: none was rejected.
-    assert near(four, COLOURS[5]) > 200 and near(four, COLOURS[1]) == 0
+    assert near(four, OUTLINE_COLOUR) > 200 and near(four, REJECTED_COLOUR) == 0
     assert main(["corpus", "show", *shards, "--out", str(out)]) == 0
     all_ten = Image.open(out)
     assert all_ten.height > four.height and all_ten.width > four.width
-    assert near(all_ten, COLOURS[1]) > 100
+    assert near(all_ten, REJECTED_COLOUR) > 100
 
 
 def test_a_sheet_of_nothing_is_refused(shards, tmp_path, capsys):
