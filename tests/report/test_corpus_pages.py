@@ -123,7 +123,7 @@ def test_a_card_counts_what_the_shards_hold(shards, real, tmp_path):
     assert "| malignant | 5 | 5 | 1 |" in text
     assert "| margin | angular | 10 |" in text and "| margin | spiculated | 10 |" in text
     assert "| shape | not said | 10 |" in text
-    assert "7 images were accepted, 2 rejected, 1 not seen" in text
+    assert "7 images were accepted, 2 rejected, 1 not judged" in text
     assert "| mask_dice | 2 |" in text and "| seam | 1 |" in text
     assert f"`{'f' * 64}` (10 images)" in text
     # No real case is named.
@@ -134,7 +134,7 @@ def test_a_card_passes_the_licences_on(shards, real, tmp_path):
     text = card_of(tmp_path, shards, real)
     assert "| busi | 3 | 2 |" in text and "| bus_uclm | 2 | 2 |" in text
     assert "10.1016/j.dib.2019.104863" in text and "CC BY-NC 4.0" in text
-    assert "**ours**: not one that stdiff knows" in text
+    assert "**ours**: not a collection that stdiff knows" in text
     assert "BUS-BRA" not in text
 
 
@@ -162,7 +162,7 @@ def test_a_card_of_an_unfiltered_corpus_says_so(real, tmp_path):
     }
     shard = written([scene_row(0, **made)], tmp_path / "a.parquet")
     text = card_of(tmp_path, [shard], real)
-    assert "No filter has seen these images" in text and "rejected |" not in text
+    assert "No filter has judged these images" in text and "rejected |" not in text
 
 
 def test_a_card_cannot_be_had_of_anything(shards, real, tmp_path, capsys):
