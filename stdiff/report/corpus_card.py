@@ -155,7 +155,9 @@ def _class_order(of_class: tuple[str, str]) -> tuple[int, str]:
 def _filter(counts: _Counts) -> Iterator[str]:
     yield "## Filter"
     if not counts.judged:
-        yield "No filter has judged these images: none was compared with its mask, none is left out."
+        yield (
+            "No filter has judged these images: none was compared with its mask, none is left out."
+        )
         return
     unseen = counts.images - counts.judged
     yield (
@@ -193,8 +195,8 @@ def _origin(cases: Sequence[Path], *, simulated: bool) -> Iterator[str]:
     yield "## Licences and citations"
     if simulated:
         yield (
-            "The run's images are *simulated*; only the layout of these collections is imitated. No "
-            "image of a patient was used, so the licences of the collections do not apply."
+            "The run's images are *simulated*; only the layout of these collections is imitated. "
+            "No image of a patient was used, so the licences of the collections do not apply."
         )
         return
     yield (
