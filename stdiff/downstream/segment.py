@@ -20,7 +20,7 @@ from stdiff.downstream.networks import build_segmenter, check_image_size, save_n
 from stdiff.downstream.nnunet import train_nnunet
 from stdiff.downstream.per_case import held_out_lesions, per_case_rows, write_per_case
 from stdiff.downstream.segmenter_stage import SegmenterStage
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, encode_png
 from stdiff.runtime.randomness import integer_seed
 from stdiff.table.cohort import CohortFiles
 from stdiff.training.validation import Validation, ValidationResult, better_segmenter
@@ -110,7 +110,9 @@ def segment_arm(
         axes = ["pixel_spacing_y_mm", "pixel_spacing_mm"]
         spacing_mm = rows[axes].to_numpy(float, na_value=np.nan)
         predicted_NHW = predict(held_out[role].images_NHW)
-        return case_metrics(predicted_NHW, held_out[role].masks_NHW, spacing_mm)
+        measured = case_metrics(predicted_NHW, held_out[role].masks_NHW, spacing_mm)
+        # Kept for the report's pictures, and so that other metrics need no new training.
+        return measured.assign(predicted=[encode_png(mask_HW) for mask_HW in predicted_NHW])
 
     training = {
         "segmenter": segmenter,

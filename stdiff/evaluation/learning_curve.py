@@ -13,15 +13,18 @@ _BEYOND = {-1: "less", 0: "", 1: "more"}
 
 
 def learning_curve(by_arm: pd.DataFrame, per_case: pd.DataFrame) -> pd.DataFrame:
-    """``training_real`` cases and pooled mean Dice of every segmenter, arm and label budget.
+    """Numbers of training images and pooled Dice of every segmenter, arm and label budget.
+
+    ``training_real`` counts real labelled cases, ``training_synthetic`` synthetic images.
 
     Args:
         by_arm: Result of :func:`stdiff.evaluation.gain.dice_by_arm`.
         per_case: The rows it was computed from.
     """
-    real = per_case.groupby(TRAINING)["training_real"].max().reset_index()
-    pooled = by_arm[by_arm["collection"] == "pooled"].merge(real, on=TRAINING)
-    points = pooled[[*TRAINING, "training_real", "dice_mean", "dice_low", "dice_high"]]
+    numbers = [name for name in ("training_real", "training_synthetic") if name in per_case]
+    images = per_case.groupby(TRAINING)[numbers].max().reset_index()
+    pooled = by_arm[by_arm["collection"] == "pooled"].merge(images, on=TRAINING)
+    points = pooled[[*TRAINING, *numbers, "dice_mean", "dice_low", "dice_high"]]
     return points.sort_values(["segmenter", "arm", "training_real"], ignore_index=True)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import wilcoxon
+from scipy.stats import t, wilcoxon
 
 _DRAWS_AT_ONCE = 1000
 # Standard normal quantiles of a two-sided test at 5 % with a power of 80 %.
@@ -148,3 +148,20 @@ def minimum_detectable_effect(differences: np.ndarray, groups: np.ndarray) -> fl
     residuals = np.bincount(codes, np.asarray(differences) - np.mean(differences))
     variance = count / (count - 1) * np.sum(residuals**2) / len(differences) ** 2
     return float(_DETECTABLE * math.sqrt(variance))
+
+
+def training_noise(trainings: Sequence[tuple[float, int]]) -> float:
+    """By how much the means of two arms may differ by the chance of their trainings alone.
+
+    Args:
+        trainings: Standard deviation of the repetitions' means, and their number, of either arm.
+
+    Returns:
+        Half the width of the 95 % interval of the difference (Student's t); infinite where no arm
+        has two repetitions.
+    """
+    freedom = sum(number - 1 for _, number in trainings)
+    if freedom < 1:
+        return math.inf
+    variance = sum(deviation**2 / number for deviation, number in trainings)
+    return float(t.ppf(0.975, freedom) * math.sqrt(variance))

@@ -17,8 +17,8 @@ class Layout:
 
     Attributes:
         write: writes a choice of cases into an empty folder.
-        needs: what no case may lack.
-        name_problems: why a folder cannot have the name that the user gave it.
+        needs: what every case must have.
+        name_problems: why the user's name for the folder is not allowed.
     """
 
     write: Callable[[Choice, Path], None]
@@ -46,7 +46,8 @@ def export_cases(choice: Choice, to: Path, layout: str = "folders") -> None:
 
     Raises:
         InputError: ``to`` holds something or has the wrong name, a table cannot be read, a case
-            occurs twice, cases lack what the layout needs, or none is left; all of it at once.
+            occurs twice, cases lack what the layout needs, or no case is left. One error lists
+            all problems.
     """
     to, how = Path(to), LAYOUTS[layout]
     problems = how.name_problems(to)

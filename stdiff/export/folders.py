@@ -18,17 +18,17 @@ _ROW_COLUMNS = tuple(name for name in SCHEMA.names if name not in (*PIXELS, "fin
 
 _FILES = """\
 images/    8-bit grey PNG
-masks/     lesion masks of the same names, 0 or 255; a file is missing where an image is unlabelled
-cases.csv  one line an image: findings, caption, origin; several terms are joined by `;`, synthetic
-           images are marked `synthetic = yes`; a text that a spreadsheet would take for a formula
-           has an apostrophe before it"""
+masks/     lesion masks of the same names, 0 or 255; an image without a label has no mask
+cases.csv  one line for each image: findings, caption, origin. Several terms are joined by `;`.
+           `synthetic` is `yes` for an image that a model generated. A text that a spreadsheet
+           would take for a formula has an apostrophe before it."""
 
 
 def write(choice: Choice, folder: Path) -> None:
     """Write ``images/``, ``masks/``, ``cases.csv`` and ``README.txt``.
 
-    With splits the CSV says each case's ``role``, with rejected cases whether it was
-    ``accepted`` (yes, no, or empty where no filter has seen it).
+    With splits the CSV has a column ``role``. With rejected cases it has a column ``accepted``:
+    yes, no, or empty for a case that no filter has judged.
     """
     for name in PICTURES:
         (folder / f"{name}s").mkdir()
@@ -51,7 +51,7 @@ def write(choice: Choice, folder: Path) -> None:
 
 
 def _write_png(case: Case, column: str, folder: Path) -> str:
-    """Write one pixel cell; its path within the folder, or nothing where the cell is null."""
+    """Write one picture; returns its path within the folder, or "" where there is none."""
     if (data := case.pixels(column)) is None:
         return ""
     name = f"{column}s/{case.stem}.png"

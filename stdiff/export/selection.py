@@ -1,4 +1,4 @@
-"""Which cases are exported, under which names and in which part; refused before any is written."""
+"""Which cases are exported, under which names and roles; problems are found before writing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROLES = ("train", "validation", "test")
 
 # The pictures that become files.
 PICTURES = ("image", "mask")
-# Enough to tell what can be exported, without reading a pixel.
+# Enough to know what can be exported, without reading the pictures.
 _LIGHT = ("case_id", "image.path", "mask.path", "flags", "model_sha256", "filter")
 _LISTED = 5
 
@@ -36,7 +36,7 @@ class Case:
         stem: name of its files, without suffix.
         role: train, validation or test.
         synthetic: whether a model made it.
-        accepted: what the filter says; None if it has not seen the case.
+        accepted: the filter's verdict; None if it has not judged the case.
     """
 
     row: dict[str, Any]
@@ -49,7 +49,7 @@ class Case:
         """The PNG of ``image`` or ``mask``; None where there is none.
 
         Raises:
-            InputError: the cell is there and holds nothing.
+            InputError: the cell is there but has no bytes.
         """
         if self.row[column] is None:
             return None
@@ -109,11 +109,11 @@ class Choice:
         return str(next((path for path in beside if path.is_file()), "the table of `stdiff split`"))
 
     def problems(self, needs: Sequence[str], layout: str) -> list[str]:
-        """Why these cases cannot be exported, all of it; empty if they can.
+        """All reasons why these cases cannot be exported; empty if they can.
 
         Args:
-            needs: ``image`` and ``mask``, as far as no case may lack it.
-            layout: as the user calls it.
+            needs: ``image``, ``mask`` or both, if every case must have it.
+            layout: its name, for messages.
 
         Raises:
             InputError: the splits cannot be read.
@@ -125,7 +125,7 @@ class Choice:
             found.append("the case tables hold no rows; there is nothing to export")
         elif not seen["chosen"]:
             found.append(
-                f"none of the {seen['rows']} cases is left: the filter rejected {seen['rejected']} "
+                f"no case is left of {seen['rows']}: the filter rejected {seen['rejected']} "
                 f"(--rejected-too takes them), --labelled-only left out {seen['unlabelled']}"
             )
         if (lacking := seen["without mask"]) and "mask" in needs:
@@ -231,7 +231,7 @@ class Choice:
 
 
 def refuse_problems(problems: Sequence[str]) -> None:
-    """Raise one error that says all of them; none for none."""
+    """Raise one error that lists all problems, if there is any."""
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:

@@ -36,8 +36,8 @@ def calibrate_filter(
 ) -> str:
     """Write the thresholds of a filter, and the training images that it compares with.
 
-    The held-out images are the lesions of the validation cases: no training has seen them, and
-    they are none of the test cases that a gain is measured on.
+    The held-out images are the lesions of the validation cases. No training has seen them, and no
+    gain is measured on them.
 
     Args:
         config: the run; ``corpus.filter`` says how many real images each score may reject.

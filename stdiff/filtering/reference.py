@@ -23,7 +23,7 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class FilterReference:
-    """Training images, which generated ones may not come too near to.
+    """Training images; a generated image too near to one of them counts as a copy.
 
     Distances are of encoder features, each feature divided by its standard deviation over the
     training images; their unit is the median distance of a training image to the nearest other.

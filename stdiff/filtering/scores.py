@@ -1,7 +1,7 @@
 """The quality filter: scores of generated images, thresholds from real ones, and the verdicts.
 
-An image is rejected where a score lies beyond what real held-out images show. The row stays in its
-shard: readers find scores, verdict and reasons in the column ``filter``.
+An image is rejected if a score lies beyond its threshold, a quantile of real held-out images. The
+row stays in its shard; readers find scores, verdict and reasons in the column ``filter``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ REJECTED: dict[str, Literal["below", "above"]] = {
     "contrast_grey": "below",
     "seam": "above",
 }
-# What image analysis sees in the image; shape and orientation it reads off the mask, which was
-# given: whether the lesion has them is what mask_dice says.
+# What image analysis finds in the image. Shape and orientation come from the mask, which was given;
+# whether the lesion has that outline is what mask_dice measures.
 SEEN_TERMS = ("echo_pattern", "posterior_features")
 
 Score = float | None
@@ -149,7 +149,7 @@ def _threshold(
 
 
 def judged(scores: Mapping[str, Any], thresholds: Mapping[str, Threshold]) -> dict[str, Any]:
-    """A whole ``filter`` cell: the scores, the verdict, and the names of the scores that failed."""
+    """A ``filter`` cell: the scores, the verdict, and the scores that are reasons to reject."""
     reasons = [name for name in REJECTED if thresholds[name].rejects(scores[name])]
     return {**scores, "accepted": not reasons, "reasons": reasons}
 

@@ -10,12 +10,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
-from stdiff.birads.lexicon import BIRADS, PATHOLOGIES, VOCABULARY
+from stdiff.birads.lexicon import BIRADS, VOCABULARY
 from stdiff.datasets.pixels import read_picture
-from stdiff.report.canvas import COLOURS, write_figure
+from stdiff.report.canvas import (
+    CLASS_COLOURS,
+    NEUTRAL,
+    TEXT_PT,
+    Panels,
+    Tile,
+    classes_legend,
+    panel,
+    picture,
+    ticks,
+    write_panels,
+)
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.splitting.groups import area_fraction
 from stdiff.table.streaming import evenly_spread, iterate_rows
@@ -26,62 +36,57 @@ _DESCRIPTORS = (
 )
 _PAIRS_SHOWN = 24
 _FILES_SHOWN = 24
-_TILES_IN_A_ROW = 6
 _TILE_PX = 128
-_OF_CLASS = dict(zip((*PATHOLOGIES, "unknown"), (2, 0, 1, 3), strict=True))
 
 
-def distributions(cases: pd.DataFrame, out: Path) -> None:
+def distributions(cases: pd.DataFrame, out: Path) -> Panels:
     """Classes, lesion sizes, frame sizes, BI-RADS, devices and descriptors of a collection.
 
     Args:
         cases: columns of :data:`stdiff.datasets.integrity.COLUMNS`.
-        out: PNG to write.
+        out: Start of the paths of the SVG files.
     """
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
-    grid = figure.subplots(3, 4).ravel()
     pathology = cases["pathology"].fillna("unknown")
-    classes = [name for name in _OF_CLASS if (pathology == name).any()]
-    colours = [COLOURS[_OF_CLASS[name]] for name in classes]
-    _bars(grid[0], "pathology", {name: [(pathology == name).sum()] for name in classes}, colours)
-    _lesion_sizes(grid[1], cases, pathology, classes)
-    _frame_sizes(grid[2], cases, pathology, classes)
+    classes = [name for name in CLASS_COLOURS if (pathology == name).any()]
+    of_class = [(pathology == name).sum() for name in classes]
     birads = cases["birads"].value_counts()
-    _bars(grid[3], "BI-RADS", {name: [birads[name]] for name in BIRADS if name in birads})
-    devices = cases["device"].value_counts().head(6)
-    _bars(grid[4], "device", {name: [count] for name, count in devices.items()})
     # Without the value after a flag's colon.
     flags = Counter(flag.partition(":")[0] for row in cases["flags"].dropna() for flag in row)
-    _bars(grid[5], "flags", {name: [count] for name, count in flags.most_common(8)})
-    for axes, name in zip(grid[6:], _DESCRIPTORS, strict=True):
-        _bars(axes, name.replace("_", " "), _by_origin(cases, name), [COLOURS[0], COLOURS[4]])
-    grid[6].legend(["annotated", "derived"], fontsize=7, frameon=False)
-    write_figure(figure, out)
+    counted = {
+        "BI-RADS": {name: [birads[name]] for name in BIRADS if name in birads},
+        "device": {name: [n] for name, n in cases["device"].value_counts().head(6).items()},
+        "flags": {name: [count] for name, count in flags.most_common(8)},
+    }
+    counted |= {name.replace("_", " "): _by_origin(cases, name) for name in _DESCRIPTORS}
+    plots = [
+        _bars(
+            "pathology",
+            {name: [count] for name, count in zip(classes, of_class, strict=True)},
+            [CLASS_COLOURS[name] for name in classes],
+        ),
+        _lesion_sizes(cases, pathology, classes),
+        _frame_sizes(cases, pathology, classes),
+        *(_bars(title, counts) for title, counts in counted.items() if counts),
+    ]
+    return write_panels(plots, out, classes_legend(classes))
 
 
-def _bars(
-    axes: Axes, title: str, counts: dict[str, list[int]], colours: Sequence[str] = ()
-) -> None:
-    """One horizontal bar per name; several counts are stacked."""
-    axes.set_title(title, fontsize=9)
-    axes.tick_params(labelsize=7)
-    if not counts:
-        axes.text(0.5, 0.5, "unknown", ha="center", va="center", fontsize=8, color="#555")
-        axes.set_axis_off()
-        return
+def _bars(title: str, counts: dict[str, list[int]], colours: Sequence[str] = ()) -> Axes:
+    """One horizontal bar per name; a second count is stacked on the first, paler."""
+    axes = panel(title, height_in=0.9 + 0.26 * len(counts))
     names = [textwrap.shorten(name, 28, placeholder="…") for name in counts]
     stacks = np.array(list(counts.values())).T
     left = np.zeros(len(names))
-    for number, stack in enumerate(stacks):
-        one_colour = colours[number] if len(stacks) > 1 else (list(colours) or COLOURS[0])
-        axes.barh(range(len(names)), stack, left=left, color=one_colour)
+    for stack, alpha in zip(stacks, (1, 0.45), strict=False):
+        axes.barh(range(len(names)), stack, left=left, color=list(colours) or NEUTRAL, alpha=alpha)
         left = left + stack
     for place, total in enumerate(left):
-        axes.text(total, place, f" {int(total)}", va="center", fontsize=7)
+        axes.text(total, place, f" {int(total)}", va="center", fontsize=TEXT_PT)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.25 * max(left.max(), 1))
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlim(0, 1.3 * max(left.max(), 1))
+    axes.locator_params(axis="x", nbins=4, integer=True)
+    return axes
 
 
 def _by_origin(cases: pd.DataFrame, name: str) -> dict[str, list[int]]:
@@ -97,55 +102,48 @@ def _by_origin(cases: pd.DataFrame, name: str) -> dict[str, list[int]]:
     return counts
 
 
-def _lesion_sizes(
-    axes: Axes, cases: pd.DataFrame, pathology: pd.Series, classes: list[str]
-) -> None:
+def _lesion_sizes(cases: pd.DataFrame, pathology: pd.Series, classes: list[str]) -> Axes:
     area = pd.Series([area_fraction(cell) for cell in cases["measures"]], index=cases.index)
-    axes.set_title("largest lesion / image (colours as left)", fontsize=9)
-    axes.tick_params(labelsize=7)
+    axes = panel("size of the largest lesion")
     edges = np.geomspace(0.002, 0.6, 22)
     for name in classes:
         of_class = area[(pathology == name) & area.notna()]
         if len(of_class):
-            colour = COLOURS[_OF_CLASS[name]]
             clipped = of_class.clip(edges[0], edges[-1])
-            axes.hist(clipped, edges, histtype="step", color=colour)
-    axes.set_xscale("log")
+            axes.hist(clipped, edges, histtype="step", color=CLASS_COLOURS[name])
+    axes.set(xscale="log", xlabel="share of the image", ylabel="images")
+    ticks(axes, [0.003, 0.01, 0.03, 0.1, 0.3])
+    return axes
 
 
-def _frame_sizes(axes: Axes, cases: pd.DataFrame, pathology: pd.Series, classes: list[str]) -> None:
-    axes.set_title("frame, width x height [px]", fontsize=9)
-    axes.tick_params(labelsize=7)
+def _frame_sizes(cases: pd.DataFrame, pathology: pd.Series, classes: list[str]) -> Axes:
+    axes = panel("size of the frame")
     for name in classes:
         cells = cases["transform"][pathology == name].dropna()
         xs, ys = ([cell[f"native_{side}_px"] for cell in cells] for side in ("width", "height"))
-        axes.scatter(xs, ys, s=4, alpha=0.5, color=COLOURS[_OF_CLASS[name]])
+        axes.scatter(xs, ys, s=4, alpha=0.5, color=CLASS_COLOURS[name], rasterized=True)
+    axes.set(xlabel="width [px]", ylabel="height [px]")
+    axes.locator_params(axis="x", nbins=4)
+    return axes
 
 
-def pair_montage(pairs: pd.DataFrame, tables: Sequence[Path], out: Path) -> int:
+def pair_tiles(pairs: pd.DataFrame, tables: Sequence[Path]) -> list[Tile]:
     """Pairs of one scene side by side, conflicting classes first, then the least alike.
 
     Args:
         pairs: columns of :data:`stdiff.near_duplicates.leaks.PAIR_SCHEMA`.
         tables: case tables that contain both cases of each pair.
-        out: PNG to write.
-
-    Returns:
-        Number of pairs shown.
     """
     shown = _pairs_to_show(pairs, _cells(tables, pairs, "pathology"))
     pathology, pictures = _cells(tables, shown, "pathology"), _cells(tables, shown, "image")
-    tiles, titles = [], []
+    tiles = []
     for pair in shown.itertuples():
-        two = [decode_png(pictures[case_id]["bytes"]) for case_id in (pair.case_a, pair.case_b)]
-        tiles.append(np.hstack([_square(image) for image in two]))
-        names = [
-            case_id if pair.same else f"{case_id} {pathology[case_id]}"
-            for case_id in (pair.case_a, pair.case_b)
-        ]
-        titles.append(f"{names[0]}\n{names[1]}\n{pair.kind}, r = {pair.correlation:.2f}")
-    _montage(tiles, titles, out, in_a_row=4, width_in=2.7, height_in=1.85)
-    return len(shown)
+        cases = pair.case_a, pair.case_b
+        two = [_square(decode_png(pictures[case_id]["bytes"])) for case_id in cases]
+        names = [name if pair.same else f"{name} {pathology[name]}" for name in cases]
+        lines = [*names, f"{pair.kind}, r = {pair.correlation:.2f}"]
+        tiles.append(Tile(picture(np.hstack(two), None), lines))
+    return tiles
 
 
 def _pairs_to_show(pairs: pd.DataFrame, pathology: pd.Series) -> pd.DataFrame:
@@ -163,50 +161,25 @@ def _cells(tables: Sequence[Path], pairs: pd.DataFrame, column: str) -> pd.Serie
     return pd.Series({r["case_id"]: r[column] for r in rows if r["case_id"] in ids}, dtype=object)
 
 
-def quarantine_montage(quarantine: pd.DataFrame, root: Path, out: Path) -> int:
-    """Files that were left out, with the reason; a grey tile if the file is no picture.
+def quarantine_tiles(quarantine: pd.DataFrame, root: Path) -> list[Tile]:
+    """Files that were left out, with the reason; evenly spaced if not all are shown.
 
     Args:
         quarantine: ``source_path`` and ``reason``.
         root: folder of the paths.
-        out: PNG to write.
-
-    Returns:
-        Number of files shown, evenly spaced if not all.
     """
-    rows = quarantine.iloc[evenly_spread(len(quarantine), _FILES_SHOWN)]
-    tiles, titles = [], []
-    for row in rows.itertuples():
+    tiles = []
+    for row in quarantine.iloc[evenly_spread(len(quarantine), _FILES_SHOWN)].itertuples():
         try:
-            tiles.append(_square(read_picture(root / row.source_path).grey_HW))
+            image = picture(_square(read_picture(root / row.source_path).grey_HW))
         except InputError:
-            tiles.append(np.full((_TILE_PX, _TILE_PX), 200, np.uint8))
+            image = None
         reason = textwrap.shorten(row.reason, 90, placeholder="…")
-        titles.append("\n".join(textwrap.wrap(f"{Path(row.source_path).name}: {reason}", 34)))
-    _montage(tiles, titles, out, in_a_row=_TILES_IN_A_ROW, width_in=1.85, height_in=2.2)
-    return len(rows)
+        tiles.append(Tile(image, [Path(row.source_path).name, reason]))
+    return tiles
 
 
 def _square(image_HW: np.ndarray) -> np.ndarray:
-    """(128, 128) uint8 for a contact sheet."""
+    """(128, 128) uint8, so that a sheet's tiles are equally large."""
     size = (_TILE_PX, _TILE_PX)
     return np.asarray(Image.fromarray(image_HW).resize(size, Image.Resampling.BOX))
-
-
-def _montage(
-    tiles: list[np.ndarray],
-    titles: list[str],
-    out: Path,
-    *,
-    in_a_row: int,
-    width_in: float,
-    height_in: float,
-) -> None:
-    rows = -(-len(tiles) // in_a_row)
-    figure = Figure(figsize=(in_a_row * width_in, rows * height_in), layout="constrained")
-    for axes in figure.subplots(rows, in_a_row, squeeze=False).ravel():
-        axes.set_axis_off()
-        if tiles:
-            axes.imshow(tiles.pop(0), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(titles.pop(0), fontsize=6)
-    write_figure(figure, out)

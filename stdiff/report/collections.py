@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from stdiff.datasets.integrity import Integrity
-from stdiff.report.canvas import embedded
-from stdiff.report.collection_figures import (
-    distributions,
-    pair_montage,
-    quarantine_montage,
-)
+from stdiff.report.collection_figures import distributions, pair_tiles, quarantine_tiles
 from stdiff.report.pages import FIGURES, PAGE, refuse_other_folder, render_page
 from stdiff.report.tables import quarantine_table
 from stdiff.runtime.files import atomic_write, write_text
 
 
 def write_integrity_page(found: Integrity, tables: Sequence[Path], root: Path, out: Path) -> None:
-    """``index.html`` and ``figures/*.png`` of one collection or case table.
+    """``index.html`` and ``figures/*.svg`` of one collection or case table.
 
     Args:
         found: what was found.
@@ -56,21 +48,15 @@ def collection_contents(
         folder: where the figures go.
     """
     stem = Path(found.name).stem
-
-    def figure(kind: str, rows: pd.DataFrame, draw: Callable[[Path], int | None]) -> Any:
-        if rows.empty:
-            return None
-        path = folder / f"{kind}_{stem}.png"
-        shown = draw(path)
-        return {"shown": shown, "all": len(rows), "figure": embedded(path)}
-
-    drawn = figure("distributions", found.cases, partial(distributions, found.cases))
+    cases, pairs, left_out = found.cases, found.pairs, found.quarantine
     return {
         "name": stem,
         "counts": [(name, count) for name, count in found.counts() if count],
-        "distributions": drawn and drawn["figure"],
-        "pairs": figure("duplicates", found.pairs, partial(pair_montage, found.pairs, tables)),
-        "quarantine": figure(
-            "quarantine", found.quarantine, partial(quarantine_montage, found.quarantine, root)
+        "distributions": (
+            None if cases.empty else distributions(cases, folder / f"distributions_{stem}")
         ),
+        "pairs": pair_tiles(pairs, tables),
+        "all_pairs": len(pairs),
+        "left_out": quarantine_tiles(left_out, root),
+        "all_left_out": len(left_out),
     }

@@ -20,14 +20,18 @@ from stdiff.config.run import Config
 from stdiff.datasets.integrity import found_in_run
 from stdiff.evaluation.mask_evaluation import held_out_masks, masks_of
 from stdiff.masks.prior import Prior
-from stdiff.report import figures, mask_figures
-from stdiff.report.canvas import embedded
+from stdiff.report.canvas import Panels, sheet
 from stdiff.report.collections import collection_contents
+from stdiff.report.figures import training_curves
 from stdiff.report.filter_summary import filter_contents
-from stdiff.report.gain_figures import forest_plot, learning_curves
-from stdiff.report.headlines import headlines
+from stdiff.report.gain_contents import (
+    auc_contents,
+    gain_contents,
+    segmentation_contents,
+)
+from stdiff.report.mask_figures import GAP_GREY, prior_figure
+from stdiff.report.pictures import contact_sheets, sample_rows
 from stdiff.report.tables import (
-    Table,
     cases_table,
     nested_tables,
     quarantine_table,
@@ -43,6 +47,7 @@ _PACKAGES = (
     *("stdiff", "torch", "diffusers", "transformers", "segmentation-models-pytorch", "monai"),
     *("numpy", "pandas", "pyarrow", "scipy", "scikit-image", "snakemake"),
 )
+_MASKS_SHOWN, _MASKS_IN_A_ROW = 36, 6
 
 
 def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
     Args:
         run: Run folder.
         config: Its configuration.
-        folder: Where to write the figures as PNG; it exists.
+        folder: Where to write the figures as SVG; it exists.
 
     Raises:
         InputError: a file of the run cannot be read.
@@ -71,8 +76,9 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
         "about": _about(),
         "packages": [(name, importlib.metadata.version(name)) for name in _PACKAGES],
         "config": (run / "config.yaml").read_text(encoding="utf-8"),
-        "gain": _gain(run / "gain.json", config, folder),
-        "auc": _auc(run / "auc.json"),
+        "gain": gain_contents(run / "gain.json", config, folder),
+        "auc": auc_contents(run / "auc.json"),
+        "segmentations": segmentation_contents(run, config, cases if have_cases else []),
         "cases": None if roles is None else cases_table(cases, roles),
         "conflicts": 0 if roles is None else int(roles["label_conflict"].sum()),
         "audited": len(read_json(run / "audit.json")["parts"])
@@ -85,7 +91,7 @@ def read_contents(run: Path, config: Config, folder: Path) -> dict[str, Any]:
         ],
         "corpora": [
             _corpus(run, config, labels, None if roles is None else (cases, roles), folder)
-            for labels in config.segmentation.budgets
+            for labels in sorted(config.segmentation.budgets)
         ],
         "masks": _masks(run, config, cases if have_cases else [], folder),
         "curves": _curves(run, config, folder),
@@ -108,65 +114,6 @@ def _collection(
     return collection_contents(found, tables, config.raw_folder(name), folder)
 
 
-def _gain(path: Path, config: Config, folder: Path) -> dict[str, Any] | None:
-    """Dice by arm and gains; pooled over collections first, then each collection."""
-    if not path.is_file():
-        return None
-    result = read_json(path)
-    baseline = result["baseline_arm"]
-    collections = ["pooled", *(record["collection"] for record in result["by_arm"])]
-
-    def place(record: dict[str, Any]) -> tuple[Any, ...]:
-        at, labels = collections.index(record["collection"]), LabelBudget.parse(record["labels"])
-        return at, record["segmenter"], labels, record["arm"] != baseline
-
-    def table(records: list[dict[str, Any]]) -> Table:
-        first = ("collection", "segmenter", "labels")
-        ordered = sorted(records, key=place)
-        return records_table([{key: record[key] for key in first} | record for record in ordered])
-
-    figure, forest = folder / "dice_by_arm.png", folder / "gains.png"
-    curve = folder / "learning_curve.png"
-    figures.dice_by_arm(path, figure)
-    return {
-        "baseline": baseline,
-        "headlines": headlines(result, config),
-        "by_arm": table(result["by_arm"]),
-        "gains": table(result["gains"]) if result["gains"] else None,
-        "forest": embedded(forest) if forest_plot(path, forest) else None,
-        "curve": embedded(curve) if learning_curves(path, curve) else None,
-        **{
-            name: records_table(result[name]) if result.get(name) else None
-            for name in ("chosen", "subgroups", "worth")
-        },
-        "excluded": result["excluded_both_empty"],
-        "failures": records_table(result["failures"]) if result["failures"] else None,
-        "figure": embedded(figure),
-    }
-
-
-def _auc(path: Path) -> dict[str, Any] | None:
-    """AUC by arm and gains of the classifiers."""
-    if not path.is_file():
-        return None
-    result = read_json(path)
-
-    def ordered(records: list[dict[str, Any]]) -> Table | None:
-        def place(record: dict[str, Any]) -> tuple[Any, ...]:
-            first = record["target"], record["collection"] != "pooled", record["collection"]
-            arm = record["arm"]
-            return *first, LabelBudget.parse(record["labels"]), arm != result["baseline_arm"], arm
-
-        return records_table(sorted(records, key=place)) if records else None
-
-    return {
-        "baseline": result["baseline_arm"],
-        "by_arm": ordered(result["by_arm"]),
-        "gains": ordered(result["gains"]),
-        "failures": records_table(result["failures"]) if result["failures"] else None,
-    }
-
-
 def _corpus(
     run: Path,
     config: Config,
@@ -183,11 +130,11 @@ def _corpus(
         "labels": labels,
         "shards": (len(shards), len(named)),
         "filter": filter_contents(
-            home / "filter.json", shards, folder / f"filter_labels{labels.slug}.png"
+            home / "filter.json", shards, folder / f"filter_labels{labels.slug}"
         ),
         "evaluation": None,
         "samples": None,
-        "sheet": None,
+        "sheets": None,
     }
     if (home / "evaluation.json").is_file():
         measured = read_json(home / "evaluation.json")
@@ -202,12 +149,10 @@ def _corpus(
             "memorisation": nested_tables(measured["memorisation"]),
         }
     if shards and real is not None:
-        samples, sheet = (
-            folder / f"{name}_labels{labels.slug}.png" for name in ("samples", "real_and_generated")
-        )
-        figures.sample_grid(shards, *real, samples)
-        figures.real_and_generated(shards, *real, sheet)
-        contents |= {"samples": embedded(samples), "sheet": embedded(sheet)}
+        contents |= {
+            "samples": sample_rows(shards, *real),
+            "sheets": contact_sheets(shards, *real),
+        }
     return contents
 
 
@@ -216,49 +161,46 @@ def _masks(run: Path, config: Config, cases: list[Path], folder: Path) -> dict[s
     home = run / f"labels{max(config.segmentation.budgets).slug}"
     if not (home / "mask_prior.json").is_file():
         return None
-    prior, sheet = folder / "mask_prior.png", folder / "masks.png"
-    mask_figures.prior_figure(Prior.load(home / "mask_prior.json"), prior)
-    contents: dict[str, Any] = {"prior": embedded(prior), "realism": None, "sheet": None}
+    prior = prior_figure(Prior.load(home / "mask_prior.json"), folder / "mask_prior")
+    contents: dict[str, Any] = {"prior": prior, "realism": None, "sheets": None}
     if config.masks.compared and (home / "mask_realism.json").is_file():
         measured = read_json(home / "mask_realism.json")
         contents["realism"] = [
             records_table(
-                [{"": name, **record} for name, record in measured.items()], ["energy_distances"]
+                [{"masks": name, **record} for name, record in measured.items()],
+                ["energy_distances"],
             ),
             records_table(
-                [{"": name, **record["energy_distances"]} for name, record in measured.items()]
+                [{"masks": name, **record["energy_distances"]} for name, record in measured.items()]
             ),
         ]
         if cases:
             cohort = CohortFiles(cases, run / "splits.parquet", config.split.fold)
             real, _ = held_out_masks(cohort)
             new = masks_of(home / "masks" / "curvature.parquet", len(real))
-            mask_figures.side_by_side(real, new, "curvature", sheet)
-            contents["sheet"] = embedded(sheet)
+            contents["sheets"] = [
+                sheet(masks[:_MASKS_SHOWN], _MASKS_IN_A_ROW, gap_grey=GAP_GREY)
+                for masks in (real, new)
+            ]
     return contents
 
 
-def _curves(run: Path, config: Config, folder: Path) -> str | None:
+def _curves(run: Path, config: Config, folder: Path) -> Panels | None:
     models = {
-        labels: run / f"labels{labels.slug}" / "model" for labels in config.segmentation.budgets
+        labels: run / f"labels{labels.slug}" / "model"
+        for labels in sorted(config.segmentation.budgets)
     }
     logs = {
         "stage 0, autoencoder": run / "autoencoder" / "autoencoder.jsonl",
         "stage 1, pretraining": run / "pretrain" / "pretrain.jsonl",
-    } | {
-        f"stage 2, {labels} of the labels": model / "finetune.jsonl"
-        for labels, model in models.items()
-    }
+    } | {f"stage 2, {labels.words}": model / "finetune.jsonl" for labels, model in models.items()}
     found = {title: log for title, log in logs.items() if log.is_file()}
-    if not found:
-        return None
     watched = {
-        f"{labels}, validation": model / "validation.jsonl"
+        f"validation, {labels.words}": model / "validation.jsonl"
         for labels, model in models.items()
         if (model / "validation.jsonl").is_file()
     }
-    figures.training_curves(found, watched, folder / "training_curves.png")
-    return embedded(folder / "training_curves.png")
+    return training_curves(found, watched, folder / "training_curves") if found else None
 
 
 def _about() -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The data card of a synthetic corpus: what goes with it wherever it goes."""
+"""The data card of a synthetic corpus, which is passed on together with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COUNTED = (
 )
 _BACKGROUNDS = {
     "generated": "generated",
-    "kept": "real lesion-free training images, as they are outside the model's gate (column "
+    "kept": "real lesion-free training images, unchanged outside the model's gate (the column "
     "`background` holds and names each)",
 }
 _UNKNOWN = "not said"
@@ -164,12 +164,14 @@ def _class_order(of_class: tuple[str, str]) -> tuple[int, str]:
 def _filter(counts: _Counts) -> Iterator[str]:
     yield "## Filter"
     if not counts.judged:
-        yield "No filter has seen these images: none was checked against its mask, none left out."
+        yield (
+            "No filter has judged these images: none was compared with its mask, none is left out."
+        )
         return
     unseen = counts.images - counts.judged
     yield (
         f"{counts.judged - counts.rejected} images were accepted, {counts.rejected} rejected"
-        + (f", {unseen} not seen" if unseen else "")
+        + (f", {unseen} not judged" if unseen else "")
         + ". Rejected images stay in the files, marked; exports leave them out."
     )
     if counts.rejected:
@@ -198,8 +200,8 @@ def _origin(
         raise InputError("--cases: the tables hold no rows; name those the model was trained on")
     yield "## From what"
     yield (
-        "The model and the masks come from images of the training split of these tables (and, of "
-        "their labels, from those within the label budget):"
+        "The model and the mask prior were trained on the training images of these tables, and on "
+        "their labels within the label budget:"
     )
     yield _table(
         {"collection": name, "images": images[name], "with a mask": masks[name]}
@@ -216,21 +218,21 @@ def _origin(
     yield "## Licences and citations"
     if simulated:
         yield (
-            "The run's images are *simulated* ones that imitate the layout of these collections: "
-            "no image of a patient is behind the corpus, and no licence of the collections."
+            "The run's images are *simulated*; only the layout of these collections is imitated. "
+            "No image of a patient was used, so the licences of the collections do not apply."
         )
         return
     yield (
-        "A model's images may count as derived from those it was trained on. Keep to the terms of "
-        "all of these collections (the narrowest of them binds the whole), cite them, and pass "
-        "this page on with the images."
+        "Generated images may count as derived from those that the model was trained on. Keep to "
+        "the terms of all of these collections (the strictest applies to the whole), cite them, "
+        "and pass this card on with the images."
     )
     yield "\n".join(_licence(name) for name in sorted(images))
 
 
 def _licence(name: str) -> str:
     if not (source := SOURCES.get(name)):
-        return f"* **{name}**: not one that stdiff knows; its owner says what is allowed."
+        return f"* **{name}**: not a collection that stdiff knows; ask its owner what is allowed."
     return (
         f"* **{source.title}**. Licence: {source.licence}. Cite: {source.citation}. "
         f"{source.landing_page}"
@@ -250,8 +252,8 @@ def _making(counts: _Counts, config: Config | None) -> Iterator[str]:
         ]
     yield "\n".join(made)
     yield (
-        "Every row says its seed, model, sampler and the digest of its line of the plan. To make "
-        "it again, shard by shard (I = 0, 1, …), with the run's `config.yaml`:"
+        "Every row holds its seed, model, sampler and the digest of its line of the plan. To make "
+        "the corpus again, shard by shard (I = 0, 1, …), with the run's `config.yaml`:"
     )
     yield (
         "```\n"

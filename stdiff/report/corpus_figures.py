@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stdiff.report.canvas import COLOURS, write_figure
+from stdiff.report.canvas import OUTLINE_COLOUR, REJECTED_COLOUR, write_png
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.table.streaming import count_rows, is_rejected, is_synthetic, spread_rows
 
@@ -58,12 +58,12 @@ def corpus_sheet(shards: Sequence[Path], count: int, out: Path) -> None:
         "SYNTHETIC: not for diagnosis",
         fontsize=9,
     )
-    write_figure(figure, out)
+    write_png(figure, out)
 
 
 def _show(axes: Axes, row: dict[str, Any]) -> None:
-    """One image; blue is the mask's outline, orange that of a rejected image."""
-    colour = COLOURS[1] if is_rejected(row) else COLOURS[5]
+    """One image; yellow is the mask's outline, red that of a rejected image."""
+    colour = REJECTED_COLOUR if is_rejected(row) else OUTLINE_COLOUR
     axes.imshow(
         decode_png(row["image"]["bytes"]),
         cmap="gray",
@@ -88,5 +88,5 @@ def _show(axes: Axes, row: dict[str, Any]) -> None:
     if is_rejected(row):
         reasons = ", ".join(row["filter"]["reasons"] or ())
         axes.set_title(
-            textwrap.fill(f"rejected: {reasons}", _LINE_LENGTH), fontsize=6, color=COLOURS[1]
+            textwrap.fill(f"rejected: {reasons}", _LINE_LENGTH), fontsize=6, color=REJECTED_COLOUR
         )

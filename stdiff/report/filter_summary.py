@@ -8,25 +8,41 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from stdiff.filtering.scores import REJECTED
-from stdiff.report.canvas import COLOURS, embedded, write_figure
+from stdiff.report.canvas import (
+    GENERATED_COLOUR,
+    NEUTRAL,
+    REAL_COLOUR,
+    Panels,
+    panel,
+    write_panels,
+)
 from stdiff.report.tables import records_table
 from stdiff.runtime.files import read_json
 from stdiff.table.accepted import FilterCount, count_filtered
 from stdiff.table.cases import read_cases
 
 _LABELS = {
-    "mask_dice": "mask Dice",
-    "terms_met": "terms met, share",
-    "embedding_distance": "embedding distance",
-    "correlation": "correlation",
-    "saturated_fraction": "white pixels, share",
+    "mask_dice": "Dice with its mask",
+    "terms_met": "share of the caption's terms found",
+    "embedding_distance": "distance to the nearest training image",
+    "correlation": "correlation with a training image",
+    "saturated_fraction": "share of white pixels",
     "contrast_grey": "contrast, grey levels",
     "seam": "seam, ratio of slopes",
 }
-_BINS, _PANELS_IN_A_ROW = 40, 4
+# What is wrong with a rejected image; {} is the threshold.
+_REASONS = {
+    "mask_dice": "The lesion is not where the mask is: Dice below {:.3f}.",
+    "terms_met": "Less than {:.0%} of the caption's terms are found.",
+    "embedding_distance": "Too near a training image: distance below {:.3g}.",
+    "correlation": "Too much like a training image: correlation above {:.3f}.",
+    "saturated_fraction": "Too many white pixels: more than {:.2%}.",
+    "contrast_grey": "Too little contrast: below {:.3g} grey levels.",
+    "seam": "A seam around the lesion: slope there above {:.3g} times that beside it.",
+}
+_BINS = 40
 
 # By score: real held-out images, images made.
 _Values = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -40,7 +56,7 @@ def filter_contents(
     Args:
         thresholds: as `stdiff filter calibrate` writes them.
         shards: of one corpus, as `stdiff filter apply` writes them.
-        figure: PNG to write.
+        figure: start of the paths of the SVG files.
 
     Returns:
         None where there are no thresholds or no judged image.
@@ -59,7 +75,6 @@ def filter_contents(
         name: (_known(found["held_out"][name]), _known(cell[name] for cell in judged))
         for name in REJECTED
     }
-    _draw(values, found["thresholds"], figure)
     return {
         "made": count.made,
         "accepted": count.accepted,
@@ -67,7 +82,10 @@ def filter_contents(
         "rejected_held_out": found["rejected_held_out"],
         "worst": [_LABELS[name] for name in REJECTED if found["thresholds"][name]["extreme"]],
         "reasons": records_table(_reasons(values, found["thresholds"], count)),
-        "figure": embedded(figure),
+        "unused": [
+            _LABELS[name] for name in REJECTED if found["thresholds"][name]["threshold"] is None
+        ],
+        "figure": _draw(values, found["thresholds"], figure),
     }
 
 
@@ -78,61 +96,58 @@ def _known(scores: Any) -> np.ndarray:
 def _reasons(
     values: _Values, thresholds: dict[str, Any], count: FilterCount
 ) -> list[dict[str, Any]]:
-    """One record a score: its threshold, and what it rejects of real and of generated images."""
-    records = []
+    """One record a reason: whom it rejects of the real and of the generated images."""
+    return [
+        {
+            "reason": reason(name, thresholds[name]["threshold"]),
+            "images rejected": count.rejected_for.get(name, 0),
+            "share of generated": count.rejected_for.get(name, 0) / count.made,
+            "share of held-out": thresholds[name]["rejected_held_out"],
+            "median, generated": float(np.median(made)) if made.size else None,
+            "median, held out": float(np.median(real)) if real.size else None,
+        }
+        for name, (real, made) in values.items()
+        if thresholds[name]["threshold"] is not None
+    ]
+
+
+def reason(score: str, threshold: float) -> str:
+    """Why an image beyond this threshold is rejected, as a sentence."""
+    if score == "saturated_fraction" and threshold == 0:
+        return "Any pixel is white: no held-out real image has one."
+    return _REASONS[score].format(threshold)
+
+
+def _draw(values: _Values, thresholds: dict[str, Any], out: Path) -> Panels:
+    """A histogram of each score that could be measured; the rejected side is shaded."""
+    plots = []
     for name, (real, made) in values.items():
-        limit = thresholds[name]
-        off = limit["threshold"] is None
-        rejected = count.rejected_for.get(name, 0)
-        records.append(
-            {
-                "reason": _LABELS[name],
-                "rejected": "never" if off else f"{limit['rejected']} {limit['threshold']:.4g}",
-                "held-out images": None if off else limit["rejected_held_out"],
-                "generated images": None if off else rejected / count.made,
-                "images": rejected,
-                "median, held out": float(np.median(real)) if real.size else None,
-                "median, generated": float(np.median(made)) if made.size else None,
-            }
-        )
-    return records
+        if made.size:
+            axes = _histogram(_LABELS[name], real, made)
+            if (threshold := thresholds[name]["threshold"]) is not None:
+                _shade(axes, threshold, below=thresholds[name]["rejected"] == "below")
+            plots.append(axes)
+    legend = [("generated", GENERATED_COLOUR, "■"), ("real, held out", REAL_COLOUR, "□")]
+    return write_panels(plots, out, legend)
 
 
-def _draw(values: _Values, thresholds: dict[str, Any], out: Path) -> None:
-    """Histograms of each score that could be measured; the rejected side is shaded."""
-    shown = [name for name, (_, made) in values.items() if made.size]
-    rows = max(1, -(-len(shown) // _PANELS_IN_A_ROW))
-    figure = Figure(figsize=(13, 2.6 * rows + 0.3), layout="constrained")
-    panels = figure.subplots(rows, _PANELS_IN_A_ROW, squeeze=False).ravel()
-    for axes, name in zip(panels, shown, strict=False):
-        _draw_score(axes, *values[name])
-        axes.set_xlabel(_LABELS[name], fontsize=9)
-        if (threshold := thresholds[name]["threshold"]) is not None:
-            _shade(axes, threshold, below=thresholds[name]["rejected"] == "below")
-    for axes in panels[len(shown) :]:
-        axes.remove()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
-    write_figure(figure, out)
-
-
-def _draw_score(axes: Axes, real: np.ndarray, made: np.ndarray) -> None:
+def _histogram(label: str, real: np.ndarray, made: np.ndarray) -> Axes:
+    axes = panel(label, height_in=2.2)
     both = np.concatenate([real, made])
     bins = np.linspace(both.min(), both.max() + 1e-6, _BINS + 1)
-    for scores, label, look in (
-        (made, "generated", {"histtype": "stepfilled", "color": COLOURS[1], "alpha": 0.45}),
-        (real, "real, held out", {"histtype": "step", "color": COLOURS[0], "linewidth": 1.4}),
+    for scores, look in (
+        (made, {"histtype": "stepfilled", "color": GENERATED_COLOUR, "alpha": 0.5}),
+        (real, {"histtype": "step", "color": REAL_COLOUR, "linewidth": 1.4}),
     ):
         if scores.size:
-            share = np.full(scores.size, 1 / scores.size)
-            axes.hist(scores, bins, weights=share, label=label, **look)
-    axes.set_ylabel("share of images", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+            axes.hist(scores, bins, weights=np.full(scores.size, 1 / scores.size), **look)
+    axes.set_ylabel("share of images")
+    axes.locator_params(axis="x", nbins=5)
+    return axes
 
 
 def _shade(axes: Axes, threshold: float, *, below: bool) -> None:
     low, high = axes.get_xlim()
-    axes.axvline(threshold, color="0.3", linestyle=":", linewidth=1)
-    axes.axvspan(*((low, threshold) if below else (threshold, high)), color="0.5", alpha=0.15)
+    axes.axvline(threshold, color=NEUTRAL, linestyle=":", linewidth=1)
+    axes.axvspan(*((low, threshold) if below else (threshold, high)), color=NEUTRAL, alpha=0.2)
     axes.set_xlim(low, high)

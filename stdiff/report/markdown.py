@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stdiff.config.run import load_config
+from stdiff.report.gain_contents import with_caution
 from stdiff.report.tables import Table, nested_tables, records_table, steps_table
 from stdiff.runtime.files import read_json
 
@@ -23,13 +24,15 @@ def results_markdown(run: Path) -> str:
         ("Dice by arm", records_table(gain["by_arm"], leave_out=alone)),
         (
             f"Gain over {gain['baseline_arm']}",
-            records_table(gain["gains"], leave_out=alone),
+            records_table(with_caution(gain), leave_out=alone),
         ),
     ]
     if (run / "auc.json").is_file():
         auc = read_json(run / "auc.json")
         parts += [("AUC by arm", records_table(auc["by_arm"]))]
-        parts += [(f"Gain in AUC over {auc['baseline_arm']}", records_table(auc["gains"]))]
+        parts += [
+            (f"Gain in AUC over {auc['baseline_arm']}", records_table(with_caution(auc, "auc")))
+        ]
     for labels in config.segmentation.budgets:
         measured = read_json(run / f"labels{labels.slug}" / "evaluation.json")
         corpus = f"corpus of the generator with {labels} of the labels"

@@ -42,6 +42,11 @@ class LabelBudget:
         return f"{self.number} {'%' if self.is_percent else 'cases'}"
 
     @property
+    def words(self) -> str:
+        """Text for sentences: ``10 % of the labels`` or ``40 labelled cases``."""
+        return f"{self} of the labels" if self.is_percent else f"{self.number} labelled cases"
+
+    @property
     def slug(self) -> str:
         """Text for paths and arms: ``10`` or ``40cases``."""
         return str(self.number) if self.is_percent else f"{self.number}cases"

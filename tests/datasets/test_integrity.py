@@ -112,12 +112,17 @@ def test_the_command_prints_writes_the_page_and_says_so(faulty_busi, tmp_path, c
     html = (page / "index.html").read_text()
     assert "label_conflict" in html and "data:image/png;base64," in html
     assert "<script" not in html and "http" not in html.replace("http-equiv", "")
-    for name in ("distributions", "duplicates", "quarantine"):
-        assert (page / "figures" / f"{name}_busi.png").stat().st_size > 5000
+    assert (page / "figures" / "distributions_busi-1.svg").stat().st_size > 3000
+    assert "Images of one scene: " in html and "Left out: " in html
+    assert html.count('class="pair"') > 0
+    assert 'class="note"' in html
 
 
-def test_a_sound_folder_exits_0(busi, capsys):
-    assert main(["verify", str(busi), "--collection", "busi"]) == 0
+def test_a_sound_folder_exits_0(busi, tmp_path, capsys):
+    page = tmp_path / "page"
+    assert main(["verify", str(busi), "--collection", "busi", "--page", str(page)]) == 0
+    html = (page / "index.html").read_text()
+    assert "<p>No problem found.</p>" in html and 'class="note"' not in html
     assert "no problem found" in capsys.readouterr().out
 
 

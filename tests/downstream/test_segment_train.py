@@ -13,9 +13,9 @@ from stdiff.config.run import dump_config
 from stdiff.downstream.networks import load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
 from stdiff.downstream.segmenter_stage import SegmenterStage, soft_dice
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, decode_png
 from stdiff.runtime.tensor_files import about_tensors
-from stdiff.table.cases import SCHEMA, png_cell, write_cases
+from stdiff.table.cases import SCHEMA, images_of, png_cell, read_cases, write_cases
 from stdiff.table.cohort import CohortFiles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,7 +34,12 @@ def test_eight_drawings_are_learnt(tables, tmp_path):
     network = load_segmenter(
         segmenter_config(config, "unet_resnet18"), tmp_path / "weights.safetensors"
     )
-    assert segment(network, np.full((1, SIZE_PX, SIZE_PX), 140, np.uint8)).shape == (1, 32, 32)
+    images = read_cases(tables / "cases.parquet", ["case_id", "image"]).set_index("case_id")[
+        "image"
+    ]
+    again = segment(network, images_of(images[table["case_id"]]))
+    for mask_HW, png in zip(again, table["predicted"], strict=True):
+        np.testing.assert_array_equal(decode_png(png), mask_HW)
 
 
 def test_label_budget_and_corpus_of_a_mixed_arm(tables, tmp_path):

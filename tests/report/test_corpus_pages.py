@@ -13,7 +13,7 @@ from tiny import lesion_scene, tiny_config
 
 from stdiff.birads.lexicon import Findings, render
 from stdiff.cli.main import main
-from stdiff.report.canvas import COLOURS
+from stdiff.report.canvas import OUTLINE_COLOUR, REJECTED_COLOUR
 from stdiff.runtime.files import sha256_folder
 from stdiff.table.cases import SCHEMA, case_row, png_cell
 
@@ -81,11 +81,11 @@ def test_a_sheet_shows_images_outlines_and_what_was_rejected(shards, tmp_path):
     assert main(["corpus", "show", *shards, "--count", "4", "--out", str(out)]) == 0
     four = Image.open(out)
     # Rows 0, 3, 6 and 9: none was rejected.
-    assert near(four, COLOURS[5]) > 200 and near(four, COLOURS[1]) == 0
+    assert near(four, OUTLINE_COLOUR) > 200 and near(four, REJECTED_COLOUR) == 0
     assert main(["corpus", "show", *shards, "--out", str(out)]) == 0
     all_ten = Image.open(out)
     assert all_ten.height > four.height and all_ten.width > four.width
-    assert near(all_ten, COLOURS[1]) > 100
+    assert near(all_ten, REJECTED_COLOUR) > 100
 
 
 def test_a_sheet_of_nothing_is_refused(shards, tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_a_card_counts_what_the_shards_hold(shards, real, tmp_path):
     assert "| malignant | 5 | 5 | 1 |" in text
     assert "| margin | angular | 10 |" in text and "| margin | spiculated | 10 |" in text
     assert "| shape | not said | 10 |" in text
-    assert "7 images were accepted, 2 rejected, 1 not seen" in text
+    assert "7 images were accepted, 2 rejected, 1 not judged" in text
     assert "| mask_dice | 2 |" in text and "| seam | 1 |" in text
     assert f"`{'f' * 64}` (10 images)" in text
     # No real case is named.
@@ -136,7 +136,7 @@ def test_a_card_passes_the_licences_on(shards, real, tmp_path):
     text = card_of(tmp_path, shards, real)
     assert "| busi | 3 | 2 |" in text and "| bus_uclm | 2 | 2 |" in text
     assert "10.1016/j.dib.2019.104863" in text and "CC BY-NC 4.0" in text
-    assert "**ours**: not one that stdiff knows" in text
+    assert "**ours**: not a collection that stdiff knows" in text
     assert "BUS-BRA" not in text
 
 
@@ -191,7 +191,7 @@ def test_a_card_of_an_unfiltered_corpus_says_so(real, tmp_path):
     }
     shard = written([scene_row(0, **made)], tmp_path / "a.parquet")
     text = card_of(tmp_path, [shard], real)
-    assert "No filter has seen these images" in text and "rejected |" not in text
+    assert "No filter has judged these images" in text and "rejected |" not in text
 
 
 def test_a_card_cannot_be_had_of_anything(shards, real, tmp_path, capsys):

@@ -1,7 +1,5 @@
 """The report of a small made-up run: its numbers are the run's, and nothing is fetched."""
 
-import base64
-import io
 import json
 import re
 from html.parser import HTMLParser
@@ -13,7 +11,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from stdiff.birads.lexicon import Findings, render
 from stdiff.config.run import dump_config, load_config, parse_config
@@ -23,9 +20,17 @@ from stdiff.evaluation.gain import evaluate_gain
 from stdiff.evaluation.memorisation import evaluate_memorisation
 from stdiff.filtering.scores import REJECTED, calibrate
 from stdiff.masks.prior import Prior
-from stdiff.report.figures import dice_by_arm, sample_grid, training_curves
+from stdiff.report.canvas import (
+    ARM_COLOURS,
+    CLASS_COLOURS,
+    OUTLINE_COLOUR,
+    REJECTED_COLOUR,
+)
+from stdiff.report.figures import dice_by_arm, training_curves
+from stdiff.report.filter_summary import reason
 from stdiff.report.gain_figures import forest_plot, learning_curves
 from stdiff.report.page import summary_text, write_report
+from stdiff.report.pictures import contact_sheets, sample_rows
 from stdiff.report.tables import (
     cases_table,
     column_label,
@@ -35,7 +40,7 @@ from stdiff.report.tables import (
     records_table,
     steps_table,
 )
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, encode_png
 from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
 from stdiff.table.cohort import read_splits
 
@@ -208,6 +213,8 @@ def write_gain(run):
         table["dice"] = rng.uniform(0.4, 0.7, len(table)) + 0.2 * (arm == "mixed")
         table["iou"], table["hd95_px"] = table["dice"] / 2, 10 * table["dice"]
         table["role"], table["training_real"] = "test", 12 * percent // 100
+        table["training_synthetic"] = 16 * (arm == "mixed")
+        table["predicted"] = [encode_png(image_and_mask(i)[1]) for i in range(14, CASES)]
         table["pathology"] = "benign"
         seen = table.head(2).assign(role="validation", case_id=["busi/12", "busi/13"])
         table = pd.concat([table, seen], ignore_index=True)
@@ -302,12 +309,12 @@ def numbers(cell):
 def test_dice_of_every_arm_equals_the_json(finished, page):
     expected = json.loads((finished / "gain.json").read_text())["by_arm"]
     shown = {
-        (row["collection"], row["segmenter"], row["labels"], row["arm"]): row
+        (row["collection"], row["labels"], row["arm"]): row
         for row in page.table("arm", "Dice [95 %]")
     }
     assert len(shown) == len(expected) == 2 * len(PERCENTS) * len(ARMS)
     for r in expected:
-        row = shown[r["collection"], r["segmenter"], r["labels"], r["arm"]]
+        row = shown[r["collection"], r["labels"], r["arm"]]
         interval = [r["dice_mean"], r["dice_low"], r["dice_high"]]
         assert numbers(row["Dice [95 %]"]) == pytest.approx(interval, abs=5.1e-4)
         assert numbers(row["IoU"]) == pytest.approx([r["iou_mean"]], abs=5.1e-4)
@@ -327,15 +334,11 @@ def test_gains_equal_the_json(finished, page):
         assert numbers(row["gain [95 %]"]) == pytest.approx(interval, abs=5.1e-5)
         assert numbers(row["p (Holm)"]) == pytest.approx([r["holm_p"]], rel=0.06)
         assert numbers(row["effect size (d)"]) == pytest.approx([r["effect_size"]], abs=1e-3)
-    r = next(r for r in expected if r["collection"] == "pooled" and r["labels"] == "25 %")
-    assert (
-        f"With 25 % of the labels, synthetic images (arm mixed) changed the Dice of "
-        f"{r['segmenter']} by {r['gain_mean']:+.3f} [{r['gain_low']:+.3f}, {r['gain_high']:+.3f}]"
-    ) in page.text
     chosen = page.table("validation Dice")
     assert [row["arm"] for row in chosen] == ["mixed"] * len(PERCENTS)
     assert [row["value"] for row in page.table("subgroup")] == ["benign"] * len(PERCENTS)
-    assert [row["arm"] for row in page.table("beyond")] == ["mixed"] * len(PERCENTS)
+    saved = re.findall(r"Arm mixed of unet_resnet18, trained on (\d+) labelled cases", page.text)
+    assert sorted(map(int, saved)) == [3, 12]
 
 
 def test_measurements_of_the_corpora_equal_the_json(finished, page):
@@ -362,22 +365,27 @@ def test_measurements_of_the_corpora_equal_the_json(finished, page):
 
 def test_what_the_filter_rejected_is_told_by_reason(page):
     assert page.text.count("16 of 20 generated images were accepted") == len(PERCENTS)
-    assert "12 of 16 accepted images, 20 were generated; features of" in page.text
+    assert "12 of 16 accepted images are measured; 20 were generated. Features of" in page.text
     assert "together reject 12.5 %" in page.text
-    assert "for the tail of: mask Dice; seam, ratio of slopes." in page.text
-    rows = {row["reason"]: row for row in page.table("reason", "rejected", "images")}
+    assert "quantile of: Dice with its mask; seam, ratio of slopes." in page.text
+    assert "no reason in this run: share of the caption's terms found" in page.text
+    rows = {row["reason"]: row for row in page.table("reason", "images rejected")}
     said = {
-        name: [rows[name][column] for column in ("rejected", "images", "generated images")]
-        for name in ("mask Dice", "seam, ratio of slopes", "contrast, grey levels")
+        sentence: [row[name] for name in ("images rejected", "share of generated")]
+        for sentence, row in rows.items()
     }
     assert said == {
-        "mask Dice": ["below 0.4", "1", "0.050"],
-        "seam, ratio of slopes": ["above 1.1", "4", "0.200"],
-        "contrast, grey levels": ["never", "0", "–"],
+        "The lesion is not where the mask is: Dice below 0.400.": ["1", "0.050"],
+        "A seam around the lesion: slope there above 1.1 times that beside it.": ["4", "0.200"],
     }
-    contrast = rows["contrast, grey levels"]
-    assert (contrast["median, held out"], contrast["median, generated"]) == ("51.000", "49.500")
-    assert rows["correlation"]["median, generated"] == "–"
+
+
+@pytest.mark.parametrize("score", REJECTED)
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 12.0])
+def test_a_reason_is_a_sentence(score, threshold):
+    sentence = reason(score, threshold)
+    assert sentence[0].isupper() and sentence.endswith(".") and "_" not in sentence
+    assert ("Any pixel is white" in sentence) == (score == "saturated_fraction" and not threshold)
 
 
 def test_a_corpus_that_was_never_judged_has_no_such_part(run, tmp_path):
@@ -387,14 +395,14 @@ def test_a_corpus_that_was_never_judged_has_no_such_part(run, tmp_path):
         write_cases([{**row, "filter": None} for row in rows], shard)
     write_report(run, tmp_path / "out")
     text = Page((tmp_path / "out" / "index.html").read_text()).text
-    assert "Left out: what the filter accepted (no labels25" in text
+    assert "Left out: accepted and rejected images (no labels25" in text
     assert text.count("16 of 20 generated images were accepted") == len(PERCENTS) - 1
 
 
 def test_it_says_that_it_is_synthetic(run, page, tmp_path):
     note = "Everything generated is synthetic: for research and teaching, not for diagnosis."
     assert note in page.text
-    assert "collections are simulated as well" in page.text
+    assert "collections of this run are simulated as well" in page.text
     (run / "config.yaml").unlink()
     write_config(run, phantom=None, data_root="data")
     write_report(run, tmp_path / "out")
@@ -405,38 +413,76 @@ def test_it_says_that_it_is_synthetic(run, page, tmp_path):
 
 def test_nothing_is_loaded_from_anywhere(finished, page):
     html = (finished / "report" / "index.html").read_text()
-    assert not re.search(r"@import|url\(", html)
+    assert not re.search(r"@import|url\((?!#)|http(?!-equiv)", html)
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "iframe", "object", "embed", "base")
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "srcset", "action", "data", "poster", "background"):
-            assert attributes.get(name, "data:").startswith("data:")
+            assert attributes.get(name, "data:").startswith(("data:", "#"))
+        # Of inline SVG.
+        assert attributes.get("xlink:href", "#").startswith(("data:image/png", "#"))
     policies = [a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-def test_pictures_are_embedded_and_lie_beside_the_page(finished, page):
-    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    embedded = [base64.b64decode(source.partition("base64,")[2]) for source in sources]
-    beside = {path.name: path.read_bytes() for path in finished.glob("report/figures/*")}
-    assert sorted(embedded) == sorted(beside.values())
-    assert sorted(beside) == [
-        "dice_by_arm.png",
-        "distributions_busi.png",
-        *(f"filter_labels{percent}.png" for percent in (100, 25)),
-        "gains.png",
-        "learning_curve.png",
-        "mask_prior.png",
-        "masks.png",
-        "quarantine_busi.png",
-        *(f"real_and_generated_labels{percent}.png" for percent in (100, 25)),
-        *(f"samples_labels{percent}.png" for percent in (100, 25)),
-        "training_curves.png",
-    ]
-    for png in embedded:
-        grey = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
-        assert min(grey.shape) > 200 and grey.std() > 5
+def test_plots_lie_beside_the_page_and_their_text_is_large_enough_at_any_width(finished, page):
+    html = (finished / "report" / "index.html").read_text()
+    names = set()
+    for path in finished.glob("report/figures/*"):
+        svg = path.read_text()
+        assert re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg) in html
+        names.add(path.name.rpartition("-")[0])
+        # Shown at its natural size: 1 pt is 4/3 px.
+        width_pt, view = re.search(r'width="([\d.]+)pt" .*?viewBox="0 0 ([\d.]+) ', svg).groups()
+        assert width_pt == view and float(width_pt) * 4 / 3 <= 390
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)]
+        assert sizes and min(sizes) * 4 / 3 >= 10
+    assert names == {
+        *("dice_by_arm", "gains", "learning_curve", "distributions_busi"),
+        *("mask_prior", "training_curves", "filter_labels25", "filter_labels100"),
+    }
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    ids = [
+        attributes["id"] for tag, attributes in page.tags if tag != "path" and "id" in attributes
+    ]
+    assert len(names) < len(ids)
+    assert "max-width: none" in html.partition(".plots svg {")[2].partition("}")[0]
+
+
+def test_every_entry_of_the_contents_has_its_place(page):
+    headings = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert links == [f"#{name}" for name in headings]
+    assert headings[:3] == ["answer", "samples", "segmentations"]
+
+
+def test_a_colour_has_one_meaning():
+    colours = [*CLASS_COLOURS.values(), *ARM_COLOURS, OUTLINE_COLOUR, REJECTED_COLOUR]
+    assert len(set(colours)) == len(colours)
+
+
+def test_worst_median_and_best_segmentation_are_shown_for_both_arms(run, finished, page, tmp_path):
+    tables = [
+        pd.read_parquet(finished / f"segment/unet_resnet18/mixed-25/seed{seed}.parquet")
+        for seed in range(2)
+    ]
+    dice = pd.concat(tables).query("role == 'test'").groupby("case_id")["dice"].mean()
+    ranked = dice.sort_values().index
+    text = page.text.partition("Segmentations")[2]
+    at = [text.index(word) for word in ("Worst", "Median", "Best")]
+    assert at == sorted(at)
+    for start, case_id in zip(at, (ranked[0], ranked[4], ranked[-1]), strict=True):
+        of_first = tables[0].set_index("case_id").loc[case_id]
+        part = text[start : start + 120]
+        assert part.count(case_id) == 2 and f"mixed: Dice {of_first['dice']:.3f}" in part
+    drawn = [a for tag, a in page.tags if tag == "path" and "stroke-dasharray" in a]
+    assert len(drawn) == 3 * len(ARMS) and all(a["d"].startswith("M") for a in drawn)
+    for path in run.glob("segment/unet_resnet18/real-25/*.parquet"):
+        table = pd.read_parquet(path)
+        path.unlink()
+        table.drop(columns="predicted", errors="ignore").to_parquet(path)
+    write_report(run, tmp_path / "out")
+    assert "Left out: segmentations" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_what_was_run_is_told(finished, page):
@@ -457,8 +503,6 @@ def test_the_masks_are_shown_with_their_realism(finished):
     text = Page((finished / "report" / "index.html").read_text()).text
     for part in ("Lesion masks", "curvature", "0.617", "0.046", "Near-copies"):
         assert part in text
-    figures = {path.name for path in (finished / "report" / "figures").iterdir()}
-    assert {"mask_prior.png", "masks.png"} <= figures
 
 
 PARTS = {
@@ -467,7 +511,7 @@ PARTS = {
     "cases/busi.parquet": "cases by collection",
     "quarantine/busi.parquet": "files left out",
     "labels100/mask_prior.json": "the prior of lesion masks",
-    "labels25/filter.json": "what the filter accepted (no labels25/filter.json",
+    "labels25/filter.json": "accepted and rejected images (no labels25/filter.json",
     "labels25/evaluation.json": "no labels25/evaluation.json",
     "labels25/corpus/00001.parquet": "1 of 2 shards are there",
     "benchmarks": "seconds and memory by step",
@@ -492,7 +536,7 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     write_report(run, run / "report")
     html = (run / "report" / "index.html").read_text()
     assert "<img" not in html
-    assert html.count("Left out:") == 6 + 3 * len(PERCENTS)
+    assert html.count("Left out:") == 8 + 2 * len(PERCENTS)
     assert list((run / "report" / "figures").iterdir()) == []
 
 
@@ -508,7 +552,7 @@ def test_shards_and_percents_of_an_earlier_configuration_are_not_shown(run, tmp_
     write_report(run, tmp_path / "out")
     text = Page((tmp_path / "out" / "index.html").read_text()).text
     assert "0 of 1 shards are there" in text
-    assert "25 % of the labels" not in text.partition("Synthetic corpora")[2]
+    assert "25 % of the labels" not in text.partition("Synthetic images")[2]
 
 
 def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
@@ -522,7 +566,6 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
         with pytest.raises(InputError, match=r"gain\.json: not a JSON object"):
             write_report(run, out)
     assert (out / "index.html").read_bytes() == before
-    assert len(list((out / "figures").iterdir())) == 14
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
@@ -558,8 +601,7 @@ def test_the_summary_tells_dice_gains_and_where_the_page_is(finished, run):
         assert f"{record['dice_mean']:.3f} [" in text and record["arm"] in text
     lines = text.splitlines()
     assert lines[-1] == f"Report: {finished / 'report' / 'index.html'}"
-    assert lines[-2].startswith("With 100 % of the labels, synthetic images (arm mixed) changed")
-    assert lines[-2].endswith(("(better).", "(worse).", "(no difference shown)."))
+    assert lines[-2].startswith("With 100 % of the labels (12 cases) of the simulated BUSI, adding")
     assert "No report yet" in summary_text(run)
 
 
@@ -644,17 +686,12 @@ def test_one_group_has_a_mean_and_no_interval(finished, tmp_path):
     result = json.loads((finished / "gain.json").read_text())
     for record in result["by_arm"]:
         record["dice_low"] = record["dice_high"] = None
-    (tmp_path / "gain.json").write_text(json.dumps(result))
     for record in result["gains"]:
         record["gain_low"] = record["gain_high"] = record["minimum_detectable_effect"] = None
-    (tmp_path / "gain.json").write_text(json.dumps(result))
-    dice_by_arm(tmp_path / "gain.json", tmp_path / "dice.png")
-    assert forest_plot(tmp_path / "gain.json", tmp_path / "gains.png")
-    for name in ("dice", "gains"):
-        assert Image.open(tmp_path / f"{name}.png").width > 200
-    (tmp_path / "gain.json").write_text(json.dumps(result | {"gains": []}))
-    assert not forest_plot(tmp_path / "gain.json", tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
+    assert len(dice_by_arm(result, tmp_path / "dice").plots) == 2
+    assert len(forest_plot(result, tmp_path / "gains").plots) == 2
+    assert forest_plot(result | {"gains": []}, tmp_path / "none") is None
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_a_gain_json_of_before_these_keys_is_drawn_without_them(finished, tmp_path):
@@ -662,29 +699,27 @@ def test_a_gain_json_of_before_these_keys_is_drawn_without_them(finished, tmp_pa
     del result["learning_curve"]
     for record in result["gains"]:
         del record["minimum_detectable_effect"]
-    (tmp_path / "gain.json").write_text(json.dumps(result))
-    assert forest_plot(tmp_path / "gain.json", tmp_path / "gains.png")
-    assert not learning_curves(tmp_path / "gain.json", tmp_path / "none.png")
+    assert forest_plot(result, tmp_path / "gains")
+    assert learning_curves(result, tmp_path / "none") is None
 
 
 def test_figures_depend_on_their_inputs_only(finished, tmp_path):
-    for name in ("one", "other"):
-        sample_grid(
-            [finished / "labels25" / "corpus" / "00000.parquet"],
-            [finished / "cases" / "busi.parquet"],
-            read_splits(finished / "splits.parquet"),
-            tmp_path / f"{name}.png",
-            rows=2,
-        )
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+    result = json.loads((finished / "gain.json").read_text())
+    one, other = (dice_by_arm(result, tmp_path / name) for name in ("one", "other"))
+    assert one == other
+    corpus = [finished / "labels25" / "corpus" / "00000.parquet"]
+    real = [finished / "cases" / "busi.parquet"], read_splits(finished / "splits.parquet")
+    assert sample_rows(corpus, *real, rows=2) == sample_rows(corpus, *real, rows=2)
+    sheets = contact_sheets(corpus, *real)
+    assert len(set(sheets.values())) == 3
 
 
 def test_nothing_to_draw_is_an_error(finished, tmp_path):
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(InputError, match="has no entry"):
-        training_curves({"empty": tmp_path / "log.jsonl"}, {}, tmp_path / "curves.png")
+        training_curves({"empty": tmp_path / "log.jsonl"}, {}, tmp_path / "curves")
     write_cases([], tmp_path / "empty.parquet")
     real = [finished / "cases" / "busi.parquet"], read_splits(finished / "splits.parquet")
     with pytest.raises(InputError, match="corpus has no image"):
-        sample_grid([tmp_path / "empty.parquet"], *real, tmp_path / "samples.png")
-    assert list(tmp_path.glob("*.png")) == []
+        sample_rows([tmp_path / "empty.parquet"], *real)
+    assert list(tmp_path.glob("*.svg")) == []
