@@ -193,13 +193,6 @@ def test_missing_files_and_text_are_refused(tmp_path):
         read_image(tmp_path / "note.png")
 
 
-def test_colour_is_kept_by_read_and_greyed_by_decode(tmp_path):
-    path = tmp_path / "red.png"
-    Image.new("RGB", (3, 2), (255, 0, 0)).save(path)
-    assert read_image(path).mode == "RGB"
-    assert decode_png(path.read_bytes()).tolist() == [[76] * 3] * 2
-
-
 def test_sums_are_of_content_and_not_of_logs(tmp_path):
     for name, log in (("a", "12 images/s"), ("b", "13 images/s")):
         (tmp_path / name / "unet").mkdir(parents=True)
