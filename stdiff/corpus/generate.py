@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from stdiff.birads.implausible import mask_doubts
 from stdiff.birads.lexicon import parse, render
 from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import count_plan, read_plan
@@ -70,13 +71,20 @@ def generate_one(
         sampler: how the image is sampled.
 
     Raises:
-        InputError: an unreadable or empty mask, or a word the lexicon does not know.
+        InputError: an unreadable or empty mask or one that no lesion can have, or a word the
+            lexicon does not know.
     """
     if seed < 0:
         raise InputError(f"seed {seed}: expected >= 0")
     # Cheap checks come before loading the model.
     caption = render(parse(text))
-    mask = Image.fromarray(read_mask(mask_png))
+    mask_HW = read_mask(mask_png)
+    if doubts := mask_doubts(mask_HW):
+        raise InputError(
+            f"{mask_png}: this mask cannot be a lesion's, as it {' and '.join(doubts)}; expected "
+            "the whole area of the lesion in white on black"
+        )
+    mask = Image.fromarray(mask_HW)
     draw_one(Generator.load(model), mask, caption, out, seed, sampler, name=str(mask_png))
 
 

@@ -20,6 +20,7 @@ from stdiff.runtime.files import InputError, read_image
 # Flags of masks that cannot be a lesion's begin so.
 IMPLAUSIBLE = "implausible_mask: "
 _HALF = 127
+_MIN_SIDE_PX, _MAX_ASPECT = 8, 20
 _GREY_MODES = ("1", "L")
 _COLOUR_MODES = ("RGB", "RGBA", "LA", "P", "PA")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
@@ -67,6 +68,7 @@ def read_pixels(case: RawCase) -> Pixels:
     """
     picture = read_picture(case.image_path)
     image_HW, flags = picture.grey_HW, [*case.flags, *picture.flags]
+    _refuse_strip(image_HW.shape, relative(case.image_path, case.root))
     if case.stated_size_px not in (None, image_HW.shape):
         flags.append("csv_size_mismatch")
     mask_HW = np.zeros(image_HW.shape, dtype=bool) if case.lesion_free else None
@@ -89,6 +91,15 @@ def read_pixels(case: RawCase) -> Pixels:
     if case.stated_box_px and mask_HW is not None and box_of(mask_HW) != case.stated_box_px:
         flags.append("bbox_mismatch")
     return Pixels(picture, mask_HW, tuple(sorted(set(flags))))
+
+
+def _refuse_strip(size_px: tuple[int, ...], name: str) -> None:
+    """Refuse what is too thin to be a frame: there is nothing to measure in it."""
+    if min(size_px) < _MIN_SIDE_PX or max(size_px) > _MAX_ASPECT * min(size_px):
+        raise InputError(
+            f"{name}: {size_px[1]} x {size_px[0]} px; expected a frame with sides of at least "
+            f"{_MIN_SIDE_PX} px, one at most {_MAX_ASPECT} times the other"
+        )
 
 
 def _aligned(

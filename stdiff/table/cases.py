@@ -22,7 +22,7 @@ from stdiff.birads.lexicon import CaptionError, Findings, render
 from stdiff.runtime.files import atomic_write, decode_png, encode_png
 from stdiff.runtime.names import escaped
 from stdiff.table.parquet import read_parquet
-from stdiff.table.pixel_cells import pixel_problems
+from stdiff.table.pixel_cells import mask_doubts_of, pixel_problems
 from stdiff.table.shard_list import tables_in
 from stdiff.table.values import value_problems
 from stdiff.table.verdicts import VERDICT, fill_verdicts, read_verdicts
@@ -196,8 +196,8 @@ def repeated_ids(case_ids: Iterable[str]) -> list[str]:
 
 
 def _row_problems(row: dict[str, Any]) -> Iterable[str]:
-    for column in PIXELS:
-        yield from pixel_problems(row, column)
+    of_pixels = [problem for column in PIXELS for problem in pixel_problems(row, column)]
+    yield from of_pixels or mask_doubts_of(row)
     if row["image"] is None and row["mask"] is None:
         yield "neither image nor mask"
     try:

@@ -10,8 +10,10 @@ from PIL import Image
 from tiny import tiny_config, tiny_model
 
 from stdiff.cli.main import main
+from stdiff.corpus.generate import generate_one
 from stdiff.corpus.shards import verify_corpus
 from stdiff.diffusion.folder import save_model
+from stdiff.runtime.files import InputError
 from stdiff.table.cases import SCHEMA, images_of, read_cases, read_rows, verify_table, write_cases
 
 
@@ -145,6 +147,23 @@ def test_one_image_from_a_mask_and_a_text(folder, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "'purple shape' is not a lexicon term; did you mean" in said
     assert not (tmp_path / "w.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("mask_HW", "said"),
+    [
+        (np.full((100, 80), 255, np.uint8), "covers 100 % of the image"),
+        (np.eye(100, dtype=np.uint8) * 255, "is an outline or a line"),
+        (np.full((100, 80), 254, np.uint8) + np.eye(100, 80, dtype=np.uint8), "covers 100 %"),
+    ],
+)
+def test_a_mask_that_cannot_be_a_lesion_is_refused_before_the_model_is_loaded(
+    tmp_path, mask_HW, said
+):
+    Image.fromarray(mask_HW).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=f"m.png: this mask cannot be a lesion's, as it {said}"):
+        generate_one(tmp_path / "none", tmp_path / "m.png", "", tmp_path / "x.png", 0, None)
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_images_with_chosen_features_need_no_corpus(folder, tables, tmp_path):
