@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 
 from stdiff.birads.implausible import mask_doubts
 from stdiff.datasets.alignment import aligned_with_turned, rescaled
+from stdiff.datasets.dicom import is_dicom, read_dicom
 from stdiff.datasets.raw import RawCase, relative
 from stdiff.runtime.files import InputError, read_image
 
@@ -73,7 +74,7 @@ def read_pixels(case: RawCase) -> Pixels:
         flags.append("csv_size_mismatch")
     mask_HW = np.zeros(image_HW.shape, dtype=bool) if case.lesion_free else None
     for path in case.mask_paths:
-        image = read_image(path)
+        image = _decoded(path)
         one_HW = _coloured_mask(image, path, case) if case.mask_colours else _mask_of(image, path)
         one_HW, repairs = _aligned(one_HW, image.info["orientation"], picture, case, path)
         flags += repairs
@@ -135,7 +136,7 @@ def read_picture(path: Path) -> Picture:
     Raises:
         InputError: unreadable, or deeper than 8 bits a channel.
     """
-    image = read_image(path)
+    image = _decoded(path)
     turn = image.info["orientation"]
     transparent = _has_transparency(image)
     flags = [*(["transparent_pixels"] if transparent else []), *(["turned"] if turn != 1 else [])]
@@ -156,7 +157,11 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         InputError: unreadable, or more than two levels and none above 127.
     """
-    return _mask_of(read_image(path), path)
+    return _mask_of(_decoded(path), path)
+
+
+def _decoded(path: Path) -> Image.Image:
+    return read_dicom(path) if is_dicom(path) else read_image(path)
 
 
 def _mask_of(image: Image.Image, path: Path) -> np.ndarray:
