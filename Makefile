@@ -78,5 +78,5 @@ lint: $(READY)
 # Newest versions of all dependencies; then run the tests and commit.
 lock: $(READY)
 	uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 \
-		--extra dev --upgrade --output-file envs/lock.txt pyproject.toml envs/tools.in
+		--extra dev --extra dicom --upgrade --output-file envs/lock.txt pyproject.toml envs/tools.in
 	python envs/conda.py

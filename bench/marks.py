@@ -11,9 +11,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from stdiff.overlays.detection import find_marks
+from stdiff.runtime.files import image_size_px, read_image
 from stdiff.simulation.collections import make_phantom
 
 CASES, SEED, SIZES_PX = 120, 0, (256, 512)
@@ -22,7 +22,7 @@ SCORED = (*FLAG_OF.values(), "black_border", "ruler")
 
 
 def decoded(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    image = Image.open(path)
+    image = read_image(path)
     rgb_HWC = np.asarray(image.convert("RGB")) if image.mode != "L" else None
     return np.asarray(image.convert("L")), rgb_HWC
 
@@ -41,7 +41,7 @@ def frames(folder: Path) -> list[tuple[Path, set[str]]]:
             key = path.name.split("@")[0]
             cropped, raw = (path.with_name(f"{key}@{part}.png") for part in ("cropped", "raw"))
             listed.append((cropped, flags))
-            if Image.open(raw).size == Image.open(cropped).size:
+            if image_size_px(raw) == image_size_px(cropped):
                 continue
             path, flags = raw, flags | {"burnt_in_text", "black_border"}
         listed.append((path, flags))

@@ -34,6 +34,7 @@ from stdiff.downstream.augmentation import augment
 from stdiff.downstream.images import ArmImages, LabelledImages
 from stdiff.downstream.networks import build_segmenter
 from stdiff.downstream.segmenter_stage import SegmenterStage, soft_dice
+from stdiff.runtime.files import read_image
 from stdiff.table.label_budget import ALL_LABELS
 from stdiff.training.progress import Progress
 
@@ -69,10 +70,9 @@ class PngDataset(Dataset):
         return CASES
 
     def __getitem__(self, i):
-        with Image.open(self.folder / f"{i}.png") as file:
-            image = file.convert("L").resize((self.size,) * 2, Image.Resampling.BILINEAR)
-        with Image.open(self.folder / f"{i}_mask.png") as file:
-            mask = file.convert("L").resize((self.size,) * 2, Image.Resampling.NEAREST)
+        size = (self.size, self.size)
+        image = read_image(self.folder / f"{i}.png").resize(size, Image.Resampling.BILINEAR)
+        mask = read_image(self.folder / f"{i}_mask.png").resize(size, Image.Resampling.NEAREST)
         image, mask = (torch.from_numpy(np.array(p))[None, None].float() for p in (image, mask))
         image, mask = augment(image, (mask > 0).float(), self.rng)
         return image[0], mask[0]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from stdiff.birads.implausible import mask_doubts
 from stdiff.birads.lexicon import parse, render
 from stdiff.datasets.pixels import read_mask
 from stdiff.diffusion.about import read_conditional
@@ -45,14 +46,20 @@ def read_request(model: Path, mask_png: Path, text: str, seed: int) -> Request:
         seed: >= 0.
 
     Raises:
-        InputError: no model of masks and captions, an unreadable or empty mask, or a word the
-            lexicon does not know.
+        InputError: no model of masks and captions, an unreadable or empty mask or one that
+            no lesion can have, or a word the lexicon does not know.
     """
     if seed < 0:
         raise InputError(f"seed {seed}: expected >= 0")
     caption = render(parse(text))
     size_px = read_conditional(model)["size_px"]
-    lesion = Image.fromarray(read_mask(mask_png))
+    native_HW = read_mask(mask_png)
+    if doubts := mask_doubts(native_HW > 0):
+        raise InputError(
+            f"{mask_png}: this mask cannot be a lesion's, as it {' and '.join(doubts)}; expected "
+            "the whole area of the lesion in white on black"
+        )
+    lesion = Image.fromarray(native_HW)
     mask_HW = np.asarray(lesion.resize((size_px, size_px), Image.Resampling.NEAREST))
     if not mask_HW.any():
         raise InputError(

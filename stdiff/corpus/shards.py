@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import PLANNED_COLUMNS, count_plan, read_plan, row_sha256
 from stdiff.corpus.replacements import ROUND, plan_row_of, planned_again
-from stdiff.runtime.files import InputError, UnusableFile, decode_png
+from stdiff.runtime.files import InputError, UnusableFile
 from stdiff.table.cases import SCHEMA, images_of, png_cell
 from stdiff.table.parquet import open_parquet
+from stdiff.table.pixel_cells import pixel_problems
 from stdiff.table.verdicts import read_verdicts
 
 SYNTHETIC_FLAG = "synthetic"
@@ -265,19 +264,9 @@ def _row_problems(
 
 
 def _image_problems(row: dict[str, Any]) -> Iterator[str]:
-    if row["image"] is None or not row["image"]["bytes"]:
+    if row["image"] is None:
         yield "image missing"
-        return
-    try:
-        # Decoding alone does not verify the check sums of the pixel data.
-        with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
-            image.verify()
-        size = decode_png(row["image"]["bytes"]).shape
-    except (OSError, SyntaxError, ValueError) as error:
-        yield f"image cannot be decoded ({error})"
-        return
-    if size != (row["height_px"], row["width_px"]):
-        yield f"image is {size}, the row says {(row['height_px'], row['width_px'])}"
+    yield from pixel_problems(row, "image")
 
 
 def _is_present(index: int, shard_of: np.ndarray, shard_of_other: dict[int, int]) -> bool:

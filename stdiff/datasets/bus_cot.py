@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from stdiff.datasets.bus_cot_terms import findings_of, histology_of
 from stdiff.datasets.cells import value_of
 from stdiff.datasets.raw import (
@@ -36,7 +34,7 @@ from stdiff.datasets.raw import (
     refuse_repeats,
     relative,
 )
-from stdiff.runtime.files import InputError, sha256_file
+from stdiff.runtime.files import InputError, image_size_px, sha256_file
 
 COLLECTION = "bus_cot"
 FOLDER = "BUSCoT"
@@ -120,9 +118,9 @@ def _reports(us_report: Any) -> list[Any]:
 
 def _frame_of(folder: Path, key: str, masks: tuple[Path, ...]) -> Path:
     """The one frame of the masks' size."""
-    mask_sizes = {_size_px(path) for path in masks}
+    mask_sizes = {image_size_px(path) for path in masks}
     names = [f"{key}@{kind}.png" for kind in ("raw", "cropped")]
-    sizes = {path: _size_px(path) for path in files_in(folder) if path.name in names}
+    sizes = {path: image_size_px(path) for path in files_in(folder) if path.name in names}
     fitting = [path for path, size in sizes.items() if mask_sizes == {size}]
     if len(fitting) == 2 and sha256_file(fitting[0]) == sha256_file(fitting[1]):
         return fitting[0]
@@ -133,15 +131,6 @@ def _frame_of(folder: Path, key: str, masks: tuple[Path, ...]) -> Path:
             "which one they lie on is not guessed"
         )
     return fitting[0]
-
-
-def _size_px(path: Path) -> tuple[int, int]:
-    """(width, height), from the file's header alone."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path.name}: cannot be read as an image ({error})") from error
 
 
 def _lesion_case(root: Path, key: str, entry: Any, expert: dict[str, Any]) -> RawCase:

@@ -15,12 +15,14 @@ lesions.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from stdiff.birads.lexicon import VOCABULARY, Findings, parse
 from stdiff.datasets.cells import decimal, term_of, text_of
 from stdiff.datasets.csv_tables import EXTRA_CELLS, read_rows, refuse_extra_cells
+from stdiff.datasets.dicom import DicomTags, groups_of, is_dicom, read_tags
 from stdiff.datasets.folder_layout import (
     Part,
     masks_among,
@@ -64,6 +66,13 @@ def read(raw: Path) -> Reading:
         cases += found
         problems += bad
     refuse_repeats((case.case_id for case in cases), f"{root}: image stem")
+    groups = groups_of([case.image_path for case in cases if is_dicom(case.image_path)])
+    cases = [
+        replace(case, group=f"{COLLECTION}/of-{groups[case.image_path]}")
+        if case.image_path in groups
+        else case
+        for case in cases
+    ]
     return cases, problems + [
         Problem(metadata, f"names {stem!r}, but no image has this stem") for stem in sorted(rows)
     ]
@@ -196,6 +205,8 @@ def _case(
             findings = parse(text.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
             raise InputError(f"{text.name} is not UTF-8 text ({error.reason})") from error
+    tags = read_tags(path) if is_dicom(path) else DicomTags()
+    by_number = bool(row) and _stem(row["stem"]) != _stem_of(path)
     return RawCase(
         case_id=f"{COLLECTION}/{_stem_of(path)}",
         root=root,
@@ -205,10 +216,10 @@ def _case(
         findings=findings,
         histology=values["histology"],
         patient_id=values["patient_id"],
-        pixel_spacing_mm=_spacing(values["pixel_spacing_mm"]),
+        pixel_spacing_mm=_spacing(values["pixel_spacing_mm"]) or tags.pixel_spacing_mm,
         mask_may_be_scaled=True,
-        device=values["device"],
-        flags=("metadata_by_number",) if row and _stem(row["stem"]) != _stem_of(path) else (),
+        device=values["device"] or tags.device,
+        flags=(*tags.flags, *(["metadata_by_number"] if by_number else [])),
     )
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from stdiff.birads.lexicon import PATHOLOGIES, VOCABULARY
+from stdiff.datasets.dicom import BURNT_IN
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.patients import alike_patients
-from stdiff.datasets.pixels import box_of, read_pixels
+from stdiff.datasets.pixels import IMPLAUSIBLE, box_of, read_pixels
 from stdiff.datasets.raw import RawCase
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization
@@ -36,7 +37,7 @@ COLUMNS = (
 # Flags of raw files that contradict each other or hold values that no reader knows.
 DEFECTS = (
     *("csv_size_mismatch", "bbox_mismatch", "side_mismatch", "mask_stretched"),
-    *("unknown_term:", "unreadable_metadata:"),
+    *("unknown_term:", "unreadable_metadata:", IMPLAUSIBLE, BURNT_IN),
 )
 PICTURE_PX = 256
 

@@ -1,6 +1,6 @@
 """Pixels of a raw case, decoded to grey image and mask and compared with its metadata.
 
-The EXIF orientation is ignored: masks are drawn on the pixels as stored.
+Both are turned the way that viewers show the image (EXIF orientation).
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ import cv2
 import numpy as np
 from PIL import Image, ImageChops
 
+from stdiff.birads.implausible import mask_doubts
+from stdiff.datasets.alignment import aligned_with_turned, rescaled
+from stdiff.datasets.dicom import is_dicom, read_dicom
 from stdiff.datasets.raw import RawCase, relative
 from stdiff.runtime.files import InputError, read_image
 
+# Flags of masks that cannot be a lesion's begin so.
+IMPLAUSIBLE = "implausible_mask: "
 _HALF = 127
+_MIN_SIDE_PX, _MAX_ASPECT = 8, 20
 _GREY_MODES = ("1", "L")
 _COLOUR_MODES = ("RGB", "RGBA", "LA", "P", "PA")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
@@ -29,11 +35,14 @@ class Picture:
         grey_HW: (height, width) uint8.
         rgb_HWC: (height, width, 3) uint8; None where all three channels are equal.
         flags: ``transparent_pixels`` if some were not opaque; these are composited on black.
+            ``turned`` if the file says so.
+        turn: the EXIF orientation that was applied, 1 to 8; 1 = none.
     """
 
     grey_HW: np.ndarray
     rgb_HWC: np.ndarray | None = None
     flags: tuple[str, ...] = ()
+    turn: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,14 +69,15 @@ def read_pixels(case: RawCase) -> Pixels:
     """
     picture = read_picture(case.image_path)
     image_HW, flags = picture.grey_HW, [*case.flags, *picture.flags]
+    _refuse_strip(image_HW.shape, relative(case.image_path, case.root))
     if case.stated_size_px not in (None, image_HW.shape):
         flags.append("csv_size_mismatch")
     mask_HW = np.zeros(image_HW.shape, dtype=bool) if case.lesion_free else None
     for path in case.mask_paths:
-        one_HW = _coloured_mask(path, case) if case.mask_colours else read_mask(path)
-        if one_HW.shape != image_HW.shape:
-            one_HW, resizing = _rescaled(one_HW, image_HW.shape, case, path)
-            flags += resizing
+        image = _decoded(path)
+        one_HW = _coloured_mask(image, path, case) if case.mask_colours else _mask_of(image, path)
+        one_HW, repairs = _aligned(one_HW, image.info["orientation"], picture, case, path)
+        flags += repairs
         mask_HW = one_HW if mask_HW is None else mask_HW | one_HW
     if mask_HW is not None and mask_HW.any() == case.lesion_free:
         name = ", ".join(relative(path, case.root) for path in case.mask_paths)
@@ -77,29 +87,41 @@ def read_pixels(case: RawCase) -> Pixels:
             f"{name}: the mask is empty, but the image is not known to be normal "
             f"(pathology {case.findings.pathology})"
         )
+    if mask_HW is not None:
+        flags += [f"{IMPLAUSIBLE}{doubt}" for doubt in mask_doubts(mask_HW)]
     if case.stated_box_px and mask_HW is not None and box_of(mask_HW) != case.stated_box_px:
         flags.append("bbox_mismatch")
     return Pixels(picture, mask_HW, tuple(sorted(set(flags))))
 
 
-def _rescaled(
-    mask_HW: np.ndarray, size_px: tuple[int, ...], case: RawCase, path: Path
-) -> tuple[np.ndarray, list[str]]:
-    """A mask of another size at the image's size, where the reader allows it, and its flags.
-
-    A different aspect ratio is flagged too: the frame was stretched to a network's input.
-    """
-    (height, width), (mask_height, mask_width) = size_px, mask_HW.shape
-    if not case.mask_may_be_scaled:
+def _refuse_strip(size_px: tuple[int, ...], name: str) -> None:
+    """Refuse what is too thin to be a frame: there is nothing to measure in it."""
+    if min(size_px) < _MIN_SIDE_PX or max(size_px) > _MAX_ASPECT * min(size_px):
         raise InputError(
-            f"{relative(path, case.root)}: mask of {mask_width} x {mask_height} px for an image "
-            f"of {width} x {height} px; how they align is not guessed"
+            f"{name}: {size_px[1]} x {size_px[0]} px; expected a frame with sides of at least "
+            f"{_MIN_SIDE_PX} px, one at most {_MAX_ASPECT} times the other"
         )
-    resized = Image.fromarray(mask_HW).resize((width, height), Image.Resampling.NEAREST)
-    # Tolerates half a pixel of rounding in the smaller mask.
-    slack = max(height, width) / min(mask_height, mask_width)
-    stretched = abs(height - width * mask_height / mask_width) > slack
-    return np.asarray(resized), ["mask_resized", *(["mask_stretched"] if stretched else [])]
+
+
+def _aligned(
+    mask_HW: np.ndarray, turn: int, picture: Picture, case: RawCase, path: Path
+) -> tuple[np.ndarray, list[str]]:
+    """The mask of a file, turned by ``turn``, at the picture's size, and what was done to it."""
+    name, size_px = relative(path, case.root), picture.grey_HW.shape
+    try:
+        if turn != picture.turn:
+            return aligned_with_turned(mask_HW, turn, size_px, picture.turn), []
+        if mask_HW.shape == size_px:
+            return mask_HW, []
+        if case.mask_may_be_scaled:
+            return rescaled(mask_HW, size_px)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    (height, width), (mask_height, mask_width) = size_px, mask_HW.shape
+    raise InputError(
+        f"{name}: mask of {mask_width} x {mask_height} px for an image of {width} x {height} px; "
+        "how they align is not guessed"
+    )
 
 
 def box_of(mask_HW: np.ndarray) -> tuple[int, int, int, int]:
@@ -114,17 +136,17 @@ def read_picture(path: Path) -> Picture:
     Raises:
         InputError: unreadable, or deeper than 8 bits a channel.
     """
-    image = read_image(path)
+    image = _decoded(path)
+    turn = image.info["orientation"]
     transparent = _has_transparency(image)
+    flags = [*(["transparent_pixels"] if transparent else []), *(["turned"] if turn != 1 else [])]
     if image.mode in _GREY_MODES and not transparent:
-        return Picture(np.asarray(image.convert("L")))
+        return Picture(np.asarray(image.convert("L")), None, tuple(flags), turn)
     rgb = _on_black(image, path)
     red, green, blue = rgb.split()
     differ = any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
-    flags = ("transparent_pixels",) if transparent else ()
-    if differ:
-        return Picture(np.asarray(rgb.convert("L")), np.asarray(rgb), flags)
-    return Picture(np.asarray(red), None, flags)
+    grey, colours = (rgb.convert("L"), np.asarray(rgb)) if differ else (red, None)
+    return Picture(np.asarray(grey), colours, tuple(flags), turn)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -135,7 +157,14 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         InputError: unreadable, or more than two levels and none above 127.
     """
-    image = read_image(path)
+    return _mask_of(_decoded(path), path)
+
+
+def _decoded(path: Path) -> Image.Image:
+    return read_dicom(path) if is_dicom(path) else read_image(path)
+
+
+def _mask_of(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode in (*_GREY_MODES, *_DEEP_MODES) and not _has_transparency(image):
         levels_HW = np.asarray(image.convert("L") if image.mode in _GREY_MODES else image)
     else:
@@ -153,9 +182,9 @@ def read_mask(path: Path) -> np.ndarray:
     return levels_HW > _HALF
 
 
-def _coloured_mask(path: Path, case: RawCase) -> np.ndarray:
+def _coloured_mask(image: Image.Image, path: Path, case: RawCase) -> np.ndarray:
     """(height, width) boolean mask of the pixels in the colour of the case's pathology."""
-    rgb_HWC = np.asarray(_on_black(read_image(path), path))
+    rgb_HWC = np.asarray(_on_black(image, path))
     name, colours = relative(path, case.root), case.mask_colours or {}
     mask_HW = np.zeros(rgb_HWC.shape[:2], dtype=bool)
     known_HW = mask_HW.copy()

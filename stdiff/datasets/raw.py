@@ -18,7 +18,7 @@ from stdiff.birads.lexicon import Findings
 from stdiff.runtime.files import InputError, is_clutter
 from stdiff.runtime.names import escaped
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 # Archives wrap a collection in one or two folders.
 _LEVELS_DOWN = 2
 _FLAG_CHARACTERS = 60

@@ -48,6 +48,8 @@ def row_or_problem(case: RawCase, how: Harmonization) -> dict[str, Any] | Proble
     except InputError as error:
         # Paths relative to the collection, so that tables do not depend on the machine.
         return Problem(case.source_path, str(error).replace(f"{case.root}{os.sep}", ""))
+    except Exception as error:  # one odd file must not end the run
+        return Problem(case.source_path, f"cannot be processed ({type(error).__name__}: {error})")
 
 
 def _row(case: RawCase, how: Harmonization) -> dict[str, Any]:

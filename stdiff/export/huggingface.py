@@ -17,7 +17,7 @@ import yaml
 from stdiff.export.notice import Notice
 from stdiff.export.selection import ROLES, Choice
 from stdiff.runtime.files import write_text
-from stdiff.table.cases import SCHEMA, WRITING
+from stdiff.table.cases import PIXELS, SCHEMA, WRITING
 
 # Some hundred megabytes at 256 px: what the hub advises for one file.
 _ROWS_IN_A_FILE = 10_000
@@ -43,6 +43,8 @@ def write(choice: Choice, folder: Path) -> None:
     parts: dict[str, _Part] = {}
     try:
         for case in choice.cases():
+            for column in PIXELS:
+                case.pixels(column)  # refuses what is no 8-bit grey PNG
             part = parts.setdefault(case.role, _Part(folder / "data", case.role))
             part.add(case.row)
             notice.count(case.row["collection"], case.synthetic)

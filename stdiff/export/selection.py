@@ -16,6 +16,7 @@ from tqdm import tqdm
 from stdiff.export.file_names import name_giver
 from stdiff.runtime.files import InputError
 from stdiff.table.cohort import read_splits
+from stdiff.table.pixel_cells import pixel_problems
 from stdiff.table.streaming import is_rejected, is_synthetic, iterate_rows
 
 ROLES = ("train", "validation", "test")
@@ -46,16 +47,14 @@ class Case:
     accepted: bool | None
 
     def pixels(self, column: str) -> bytes | None:
-        """The PNG of ``image`` or ``mask``; None where there is none.
+        """The 8-bit grey PNG of a column of pixels, 0 or 255 in masks; None where there is none.
 
         Raises:
-            InputError: the cell is there but has no bytes.
+            InputError: the cell holds anything else.
         """
-        if self.row[column] is None:
-            return None
-        if not (data := self.row[column]["bytes"]):
-            raise InputError(f"{self.row['case_id']}: {column} holds no bytes; verify the table")
-        return data
+        for problem in pixel_problems(self.row, column):
+            raise InputError(f"{self.row['case_id']}: {problem}; `stdiff verify` lists all such")
+        return self.row[column] and self.row[column]["bytes"]
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.birads.lexicon import CaptionError, Findings, render
-from stdiff.runtime.files import InputError, atomic_write, decode_png, encode_png
+from stdiff.runtime.files import atomic_write, decode_png, encode_png
 from stdiff.runtime.names import escaped
 from stdiff.table.parquet import read_parquet
+from stdiff.table.pixel_cells import mask_doubts_of, pixel_problems
 from stdiff.table.shard_list import tables_in
 from stdiff.table.values import value_problems
 from stdiff.table.verdicts import VERDICT, fill_verdicts, read_verdicts
@@ -174,7 +175,7 @@ def _read_one(path: Path, columns: Sequence[str] | None) -> pa.Table:
 
 def images_of(cells: Iterable[dict[str, Any] | None]) -> np.ndarray:
     """Decode ``image`` or ``mask`` cells of one size to a (N, height, width) uint8 array."""
-    return np.stack([decode_png(cell["bytes"]) for cell in cells])
+    return np.stack([decode_png(cell["bytes"], cell["path"] or "PNG") for cell in cells])
 
 
 def verify_table(path: Path) -> list[str]:
@@ -195,19 +196,8 @@ def repeated_ids(case_ids: Iterable[str]) -> list[str]:
 
 
 def _row_problems(row: dict[str, Any]) -> Iterable[str]:
-    size = (row["height_px"], row["width_px"])
-    for column in ("image", "mask"):
-        if row[column] is None:
-            continue
-        try:
-            pixels = decode_png(row[column]["bytes"])
-        except (OSError, SyntaxError, InputError) as error:
-            yield f"{column} cannot be decoded ({error})"
-            continue
-        if pixels.shape != size:
-            yield f"{column} is {pixels.shape}, the row says {size}"
-        if column == "mask" and not np.isin(pixels, (0, 255)).all():
-            yield "mask holds values other than 0 and 255"
+    of_pixels = [problem for column in PIXELS for problem in pixel_problems(row, column)]
+    yield from of_pixels or mask_doubts_of(row)
     if row["image"] is None and row["mask"] is None:
         yield "neither image nor mask"
     try:

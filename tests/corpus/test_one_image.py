@@ -30,6 +30,20 @@ def mask(tmp_path):
     return tmp_path / "mask.png"
 
 
+@pytest.mark.parametrize(
+    ("mask_HW", "said"),
+    [
+        (np.full((100, 80), 255, np.uint8), "covers 100 % of the image"),
+        (np.eye(100, dtype=np.uint8) * 255, "is an outline or a line"),
+        (np.full((100, 80), 254, np.uint8) + np.eye(100, 80, dtype=np.uint8), "covers 100 %"),
+    ],
+)
+def test_a_mask_that_cannot_be_a_lesion_is_refused(tmp_path, model, mask_HW, said):
+    Image.fromarray(mask_HW).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=f"m.png: this mask cannot be a lesion's, as it {said}"):
+        read_request(model, tmp_path / "m.png", "", 0)
+
+
 def test_what_cannot_be_made_is_refused(model, mask, tmp_path):
     Image.new("L", (9, 9)).save(tmp_path / "empty.png")
     speck = Image.new("L", (999, 999))

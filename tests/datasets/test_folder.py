@@ -82,16 +82,6 @@ def test_a_mask_stretched_to_a_network_input_is_stretched_back_and_flagged(tmp_p
     assert (pixels.mask_HW == draw.disc()).all()
 
 
-def test_an_orientation_beside_the_pixels_is_ignored(tmp_path, draw):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter
-    (tmp_path / "images").mkdir()
-    Image.fromarray(draw.speckle(1)).save(tmp_path / "images" / "a.png", exif=exif)
-    draw.save(tmp_path / "masks" / "a.png", draw.disc())
-    (case,), _ = read_raw("folder", tmp_path)
-    assert (read_pixels(case).picture.grey_HW == draw.speckle(1)).all()
-
-
 def test_what_lies_there_and_is_not_understood_is_named(tmp_path, draw):
     draw.save(tmp_path / "images" / "x.png", draw.speckle(1))
     draw.save(tmp_path / "images" / "more" / "y.png", draw.speckle(2))

@@ -1,3 +1,4 @@
+import io
 import random
 import signal
 import subprocess
@@ -6,13 +7,14 @@ import time
 from typing import get_args
 
 import pytest
+from PIL import Image
 from small_tables import judged, rows, write, write_splits
 
 from stdiff.cli.main import main
 from stdiff.cli.options import Layout
 from stdiff.export.export import LAYOUTS, export_cases
 from stdiff.export.selection import Choice
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, decode_png, encode_png
 
 # A name that every layout takes.
 NAME = "Dataset501_Small"
@@ -113,6 +115,30 @@ def test_an_export_says_how_many_cases_it_leaves_out(tmp_path, layout, capsys):
     assert Choice([path], rejected_too=True).left_out == ""
 
 
+def with_cell(row, column, encode):
+    """The row with a cell of pixels encoded in another way."""
+    levels_HW = decode_png(row[column]["bytes"])
+    return {**row, column: {"bytes": encode(levels_HW), "path": "x.png"}}
+
+
+def as_0_and_1(mask_HW):
+    return encode_png(mask_HW // 255)
+
+
+def as_jpeg(grey_HW):
+    return _saved(Image.fromarray(grey_HW), "JPEG")
+
+
+def as_tiff(grey_HW):
+    return _saved(Image.fromarray(grey_HW).convert("CMYK"), "TIFF")
+
+
+def _saved(image, form):
+    buffer = io.BytesIO()
+    image.save(buffer, format=form)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("spoil", "said"),
@@ -122,13 +148,21 @@ def test_an_export_says_how_many_cases_it_leaves_out(tmp_path, layout, capsys):
         (lambda table: [judged(row, "seam") for row in table], "filter rejected 6"),
         (
             lambda table: [*table[:-1], {**table[-1], "image": {"bytes": None, "path": "x.png"}}],
-            "image holds no bytes",
+            "image cannot be decoded",
+        ),
+        (lambda table: [*table[:-1], with_cell(table[-1], "image", as_jpeg)], "not PNG"),
+        (lambda table: [*table[:-1], with_cell(table[-1], "mask", as_tiff)], "not PNG"),
+        (
+            lambda table: [*table[:-1], with_cell(table[-1], "mask", as_0_and_1)],
+            "mask holds values other than 0 and 255, for example 1",
+        ),
+        (
+            lambda table: [*table[:-1], {**table[-1], "width_px": 9}],
+            r"image is \(16, 16\), the row says \(16, 9\)",
         ),
     ],
 )
 def test_a_failed_export_leaves_nothing(tmp_path, layout, spoil, said):
-    if layout == "huggingface" and said == "image holds no bytes":
-        pytest.skip("cells are passed on as they are")
     path = write(spoil(rows()), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=said):
         export_cases(Choice([path]), tmp_path / NAME, layout)

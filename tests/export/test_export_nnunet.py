@@ -7,8 +7,6 @@ from small_tables import image_of, judged, mask_of, rows, write, write_splits
 
 from stdiff.export.export import export_cases
 from stdiff.export.selection import Choice
-from stdiff.runtime.files import InputError
-from stdiff.table.cases import png_cell
 
 
 @pytest.fixture
@@ -56,17 +54,6 @@ def test_without_splits_all_is_training(tables, tmp_path):
     export_cases(Choice(choice.tables[1:]), to, "nnunet")
     assert sorted(p.name for p in to.iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
     assert json.loads((to / "dataset.json").read_text())["numTraining"] == 3
-
-
-def test_a_mask_of_another_size_is_refused(tmp_path):
-    table = rows(2)
-    table[1]["mask"] = png_cell(np.zeros((8, 8), np.uint8), "m")
-    path = write(table, tmp_path / "a.parquet")
-    with pytest.raises(
-        InputError, match=r"syn/00000001: the mask is \(8, 8\), the image \(16, 16\)"
-    ):
-        export_cases(Choice([path]), tmp_path / "Dataset501_x", "nnunet")
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nnunet_finds_nothing_wrong_with_it(tables, tmp_path, capfd, monkeypatch):

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
 
 from stdiff.runtime.files import (
     MAX_PIXELS,
@@ -191,13 +190,6 @@ def test_missing_files_and_text_are_refused(tmp_path):
     (tmp_path / "note.png").write_text("not an image")
     with pytest.raises(InputError, match=r"note\.png: cannot be read as an image"):
         read_image(tmp_path / "note.png")
-
-
-def test_colour_is_kept_by_read_and_greyed_by_decode(tmp_path):
-    path = tmp_path / "red.png"
-    Image.new("RGB", (3, 2), (255, 0, 0)).save(path)
-    assert read_image(path).mode == "RGB"
-    assert decode_png(path.read_bytes()).tolist() == [[76] * 3] * 2
 
 
 def test_sums_are_of_content_and_not_of_logs(tmp_path):

@@ -170,6 +170,12 @@ def test_damaged_tables_are_refused_or_read(tmp_path_factory, data):
         ({"width_px": 9}, "image is (8, 8), the row says (8, 9)"),
         ({"mask": png_cell(MASK[:4], "a")}, "mask is (4, 8), the row says (8, 8)"),
         ({"mask": png_cell(MASK // 2, "a")}, "mask holds values other than 0 and 255"),
+        (
+            {"mask": png_cell(MASK | 255, "a")},
+            "mask covers 100 % of the image and all",
+        ),
+        ({"mask": png_cell(MASK // 255, "a")}, "mask holds values other than 0 and 255"),
+        ({"background": {"bytes": b"<svg/>", "path": "a"}}, "background cannot be decoded"),
         ({"image": None, "mask": None}, "neither image nor mask"),
         ({"shape": "square"}, "shape: 'square' is not a lexicon term"),
         ({"margin": ["fuzzy"]}, "margin: 'fuzzy' is not a lexicon term"),
