@@ -47,7 +47,7 @@ def test_a_mask_that_cannot_be_a_lesion_is_refused(tmp_path, model, mask_HW, sai
 def test_what_cannot_be_made_is_refused(model, mask, tmp_path):
     Image.new("L", (9, 9)).save(tmp_path / "empty.png")
     speck = Image.new("L", (999, 999))
-    speck.putpixel((1, 1), 255)
+    speck.paste(255, (20, 20, 36, 36))
     speck.save(tmp_path / "speck.png")
     (tmp_path / "stage1").mkdir()
     (tmp_path / "stage1" / "stdiff.json").write_text('{"stage": "pretrain", "size_px": 32}')
