@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,8 +187,11 @@ def suggest_config(
         )
     on_gpu = machine.gpu_memory_mb >= _GPU_MEMORY_MB and size_px in (None, 256)
     resources = " --resources gpu=1" if machine.gpu else ""
-    command = f"snakemake --cores {machine.cores}{resources} --configfile {out}"
-    lines = (f"  {one.name}: {{path: {json.dumps(one.path)}}}  # {one}" for one in found)
+    command = f"snakemake --cores {machine.cores}{resources} --configfile {shlex.quote(str(out))}"
+    lines = (
+        f"  {one.name}: {{path: {json.dumps(one.path, ensure_ascii=False)}}}  # {one}"
+        for one in found
+    )
     values = _values(found, masks, size_px or _MEASURED_PX) | {
         "machine": str(machine),
         "command": command,
