@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,13 +187,13 @@ def suggest_config(
         )
     on_gpu = machine.gpu_memory_mb >= _GPU_MEMORY_MB and size_px in (None, 256)
     resources = " --resources gpu=1" if machine.gpu else ""
-    command = f"snakemake --cores {machine.cores}{resources} --configfile {out}"
-    lines = (f"  {one.name}: {{path: {json.dumps(one.path)}}}  # {one}" for one in found)
+    command = f"snakemake --cores {machine.cores}{resources} --configfile {shlex.quote(str(out))}"
+    lines = (f"  {one.name}: {{path: {_quoted(one.path)}}}  # {one}" for one in found)
     values = _values(found, masks, size_px or _MEASURED_PX) | {
         "machine": str(machine),
         "command": command,
         "run": run,
-        "root": json.dumps(str(root), ensure_ascii=False),
+        "root": _quoted(str(root)),
         "collections": "\n".join(lines),
     }
     template = Template(_HEAD + (_GPU if on_gpu else _CPU))
@@ -200,6 +201,11 @@ def suggest_config(
     estimate, basis = (_GPU_ESTIMATE, _GPU_BASIS) if on_gpu else _estimate(config)
     text = template.substitute(values, estimate=estimate, basis=basis)
     return text, command, f"{estimate}\n{basis}"
+
+
+def _quoted(text: str) -> str:
+    """A YAML string; JSON's escapes of letters beyond 16 bits are none in YAML."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _values(found: Sequence[RawCollection], masks: int, size_px: int) -> dict[str, object]:

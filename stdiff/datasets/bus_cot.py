@@ -3,25 +3,29 @@
 Yu et al. 2026, doi 10.1038/s41597-026-06702-9. Two parts are read:
 
 * ``BUS-Expert/000000/``: whole frames ``000000@raw.png`` and ``000000@cropped.png`` with one mask
-  per lesion, ``000000@0.png``. The publication does not say which frame the masks belong to: it is
-  the one frame of the masks' size; if both or neither has it, the case is left out.
+  per lesion, ``000000@0.png`` (``000000@mask*.png`` in some copies). The publication does not say
+  which frame the masks belong to: it is the one frame of the masks' size; if both or neither has
+  it, the case is left out.
 * ``BUS-Lesion/{trainval,test}/000000@0.png``: lesion crops without masks. The number before ``@``
-  is that of the BUS-Expert frame, which gives the crop's patient and collection of origin.
+  is that of the BUS-Expert frame, which gives the crop's patient and collection of origin. Some
+  crops are named in the questions for language models only (``DatasetFiles/vlm_*.json``); they
+  are read without findings and flagged ``named_in_vlm_only``.
 
 The layout is known from public loaders only; every unexpected file is reported. Overlay pictures
-(``*_VISBOXMASK.png``) and questions for language models (``DatasetFiles/vlm_*.json``) add nothing
-and are skipped.
+(``*_VISBOXMASK.png``) add nothing and are skipped. Images of another modality than B-mode are
+flagged.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stdiff.datasets.bus_cot_terms import findings_of, histology_of
+from stdiff.datasets.bus_cot_terms import findings_of, histology_of, modality_flags
 from stdiff.datasets.cells import value_of
 from stdiff.datasets.raw import (
     Problem,
@@ -43,6 +47,10 @@ _LESIONS = "DatasetFiles/lesion_dataset.json"
 _EXPERT = "DatasetFiles/BUS-Expert_dataset.json"
 _FOR_PEOPLE = "*_VISBOXMASK.png"
 _FOR_LANGUAGE_MODELS = "vlm_*.json"
+_VLM_ONLY = "named_in_vlm_only"
+_CROP = re.compile(r"\w+@\d+\.png")
+# What follows @ in a mask's name.
+_MASK = r"(?:\d+|mask[\w.-]*)"
 
 
 def read(raw: Path) -> Reading:
@@ -58,7 +66,12 @@ def read(raw: Path) -> Reading:
         (f"BUS-Lesion/{key}", partial(_lesion_case, root, key, entry, expert))
         for key, entry in lesions.items()
     ]
-    cases, problems = cases_or_problems(frames + crops)
+    further = [
+        (f"BUS-Lesion/{key}", partial(_lesion_case, root, key, {}, expert, (_VLM_ONLY,)))
+        for key in _crops_of_questions(root)
+        if key not in lesions
+    ]
+    cases, problems = cases_or_problems(frames + crops + further)
     return cases, problems + _unnamed(root, set(expert), {case.image_path for case in cases})
 
 
@@ -71,20 +84,49 @@ def _root(raw: Path) -> Path:
     return collection_root(raw, FOLDER, (*_PARTS[:2], _LESIONS, _EXPERT))
 
 
+def _crops_of_questions(root: Path) -> list[str]:
+    """Keys such as ``test_000000@0.png`` of the crops on disk that the questions name."""
+    found = set()
+    for path in (root / "DatasetFiles").glob(_FOR_LANGUAGE_MODELS):
+        split = path.stem.rpartition("_")[2]
+        named = {name for text in _texts(_json(path)) for name in _CROP.findall(text)}
+        for name in {name.removeprefix(f"{split}_") for name in named}:
+            if (root / "BUS-Lesion" / split / name).is_file():
+                found.add(f"{split}_{name}")
+    return sorted(found)
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """Keys and texts of a JSON file at any depth."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        yield from node
+        for value in node.values():
+            yield from _texts(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value)
+
+
 def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    found = _json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds a {type(found).__name__}; expected an object by image")
+    return found
+
+
+def _json(path: Path) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         refuse_repeats((key for key, _ in pairs), f"{path}: key")
         return dict(pairs)
 
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}; expected an object by image")
-    return found
 
 
 def _expert_case(root: Path, key: str, entry: Any) -> RawCase:
@@ -93,7 +135,7 @@ def _expert_case(root: Path, key: str, entry: Any) -> RawCase:
         raise InputError(f"{_EXPERT}: entry {key!r} is not understood; expected e.g. '000000'")
     if not folder.is_dir():
         raise InputError(f"named in {_EXPERT}, but its folder is missing")
-    is_mask = re.compile(rf"{re.escape(key)}@\d+\.png").fullmatch
+    is_mask = re.compile(rf"{re.escape(key)}@{_MASK}\.png").fullmatch
     masks = tuple(path for path in files_in(folder) if is_mask(path.name))
     if not masks:
         raise InputError(f"no mask such as {key}@0.png")
@@ -133,7 +175,9 @@ def _frame_of(folder: Path, key: str, masks: tuple[Path, ...]) -> Path:
     return fitting[0]
 
 
-def _lesion_case(root: Path, key: str, entry: Any, expert: dict[str, Any]) -> RawCase:
+def _lesion_case(
+    root: Path, key: str, entry: Any, expert: dict[str, Any], flags: tuple[str, ...] = ()
+) -> RawCase:
     name = re.fullmatch(r"(?P<split>\w+)_(?P<frame>\w+)@\d+\.png", key)
     if not name or not isinstance(entry, dict):
         raise InputError(f"{_LESIONS}: key not understood; expected e.g. 'trainval_001755@0.png'")
@@ -152,6 +196,7 @@ def _lesion_case(root: Path, key: str, entry: Any, expert: dict[str, Any]) -> Ra
         reports=[entry.get("us_report")],
         entry=(of_frame if isinstance(of_frame, dict) else {}) | stated,
         frame=name["frame"],
+        flags=flags,
     )
 
 
@@ -164,8 +209,9 @@ def _case(
     reports: list[Any],
     entry: dict[str, Any],
     frame: str,
+    flags: tuple[str, ...] = (),
 ) -> RawCase:
-    findings, flags = findings_of(entry.get("pathology_histology"), reports)
+    findings, unknown = findings_of(entry.get("pathology_histology"), reports)
     patient = value_of(entry.get("patient_id"))
     # 'BUSBRA@000177' also names the collection of origin.
     origin = entry.get("dataset") or (patient.split("@")[0] if "@" in patient else None)
@@ -181,7 +227,7 @@ def _case(
         origin=str(origin) if origin else None,
         origin_known=bool(origin),
         lesion_crop=not mask_paths,
-        flags=flags,
+        flags=(*flags, *unknown, *modality_flags(entry)),
     )
 
 
@@ -194,7 +240,7 @@ def _unnamed(root: Path, expert: set[str], read_images: set[Path]) -> list[Probl
         if path.name not in expert:
             folders.append(path)
             continue
-        is_expected = re.compile(rf"{re.escape(path.name)}@(raw|cropped|\d+)\.png").fullmatch
+        is_expected = re.compile(rf"{re.escape(path.name)}@(raw|cropped|{_MASK})\.png").fullmatch
         others += [
             file
             for file in files_in(path)

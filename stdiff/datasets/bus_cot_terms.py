@@ -51,6 +51,18 @@ TERMS: dict[str, dict[str, tuple[str, str] | None]] = {
     "LesionEdge": {"Regular": None, "PartiallyRegular": None, "Irregular": None},
     "BIRADS": {category: ("birads", category) for category in BIRADS},
 }
+# Of 'imagemodality', which one copy lists: a part of the value → flag; B-mode needs none.
+_MODALITIES = {
+    "b-mode": None,
+    "bmode": None,
+    "grey": None,
+    "gray": None,
+    "doppler": "doppler",
+    "cdfi": "doppler",
+    "elasto": "elastography",
+    "contrast": "contrast_enhanced",
+    "ceus": "contrast_enhanced",
+}
 _IN_SMALL_LETTERS = {
     field: {value.lower(): term for value, term in values.items()}
     for field, values in TERMS.items()
@@ -82,6 +94,16 @@ def findings_of(
         terms["pathology"] = pathologies.pop()
     margin = terms.pop("margin", None)
     return Findings(**terms, margin=(margin,) if margin else ()), tuple(sorted(flags))
+
+
+def modality_flags(entry: dict[str, Any]) -> tuple[str, ...]:
+    """``doppler``, ``elastography`` or the like for an image that is not plain B-mode."""
+    fields = {re.sub(r"[_ ]", "", name).lower(): name for name in entry}
+    value = str(entry.get(fields.get("imagemodality", "")) or "").strip()
+    found = [flag for part, flag in _MODALITIES.items() if part in value.lower()]
+    if value and not found:
+        return (unknown_term("imagemodality", value),)
+    return tuple(sorted({flag for flag in found if flag}))
 
 
 def histology_of(pathology_histology: Any) -> str | None:

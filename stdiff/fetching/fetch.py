@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,8 @@ def fetch_source(source: Source, to: Path, archives: Sequence[Path] = ()) -> Pat
             sha256 = {file.name: verified.sha256 for file, verified in files.items()}
             write_text(record, json.dumps({"collection": source.collection, "sha256": sha256}))
     print(f"{source.title}\nlicence: {source.licence}\ncite: {source.citation}")
-    print(f"next: stdiff harmonize {source.collection} {to} --out {source.collection}.parquet")
+    raw = shlex.quote(str(to))
+    print(f"next: stdiff harmonize {source.collection} {raw} --out {source.collection}.parquet")
     return folder
 
 

@@ -36,5 +36,14 @@ def _line(kind: str, found: list[tuple[str, str]], examples: int) -> str:
         return f"{first}: {reason}"
     if any(other != reason for _, other in others):
         reason = kind.removeprefix(f"{_GAP}: ")
-    named = ", ".join(source for source, _ in found[:examples])
-    return f"{len(found)} x {reason}: {named}{', ...' if len(found) > examples else ''}"
+        named = [f"{source}{_details(reason_of)}" for source, reason_of in found[:examples]]
+    else:
+        named = [source for source, _ in found[:examples]]
+    more = ", ..." if len(found) > examples else ""
+    return f"{len(found)} x {reason}: {', '.join(named)}{more}"
+
+
+def _details(reason: str) -> str:
+    """What the gaps of the kind hold, without paths."""
+    details = [text for text in _DETAIL.findall(reason) if "/" not in text]
+    return f" ({', '.join(details)})" if details else ""

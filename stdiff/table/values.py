@@ -26,9 +26,10 @@ def value_problems(row: dict[str, Any]) -> Iterator[str]:
     """
     if problem := case_id_problem(row["case_id"]):
         yield problem
-    spacing_mm = row["pixel_spacing_mm"]
-    if spacing_mm is not None and not 0 < spacing_mm < _MOST_MM:
-        yield f"pixel_spacing_mm is {spacing_mm:g}; expected millimetres, e.g. 0.08, or null"
+    for name in ("pixel_spacing_mm", "pixel_spacing_y_mm"):
+        spacing_mm = row[name]
+        if spacing_mm is not None and not 0 < spacing_mm < _MOST_MM:
+            yield f"{name} is {spacing_mm:g}; expected millimetres, e.g. 0.08, or null"
     for column in _NUMBERS:
         for name, number in (row[column] or {}).items():
             if number is not None and not math.isfinite(number):

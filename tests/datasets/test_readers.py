@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,50 @@ def test_bus_cot_terms(bus_cot):
     assert unknown.flags == ("unknown_term:LesionEdge=Wobbly",)
 
 
+def test_bus_cot_as_newer_sources_describe_it(bus_cot, draw):
+    files = bus_cot / "DatasetFiles"
+    expert = json.loads((files / "BUS-Expert_dataset.json").read_text())
+    # Masks named otherwise; values in other case; a modality.
+    frame = bus_cot / "BUS-Expert" / "000000"
+    (frame / "000000@0.png").rename(frame / "000000@mask_1.png")
+    draw.save(frame / "000000@mask2.png", draw.disc(x=60))
+    expert["000000"]["us_report"] = {
+        "0": {"BIRADS": "4a", "EchoCharacteristics": "lowecho"}
+        | {"LesionEdge": "REGULAR", "LesionBoundary": "boundaryClear"}
+    }
+    for key, modality in (("000000", "B-mode"), ("000001", "Color Doppler"), ("000002", "X-ray")):
+        expert[key]["imagemodality"] = modality
+    (files / "BUS-Expert_dataset.json").write_text(json.dumps(expert))
+    # Crops that only the questions for language models name.
+    for split, name in (
+        ("test", "000001@1.png"),
+        ("test", "000007@0.png"),
+        ("trainval", "8@0.png"),
+    ):
+        draw.save(bus_cot / "BUS-Lesion" / split / name, draw.speckle(len(name) + len(split)))
+    questions = [
+        {"image": "BUS-Lesion/test/000001@1.png", "conversations": [{"value": "000404@0.png"}]},
+        {"image": ["test_000007@0.png"]},
+    ]
+    (files / "vlm_reasoning_test.json").write_text(json.dumps(questions))
+    (files / "vlm_baseline_trainval.json").write_text(json.dumps({"000009@0.png": "named twice"}))
+    cases, problems = read_raw("bus_cot", bus_cot)
+    by_id = {case.case_id.partition("/")[2]: case for case in cases}
+    assert [p.source_path for p in problems] == ["BUS-Lesion/trainval/8@0.png"]
+    own = by_id["expert-000000"]
+    assert len(own.mask_paths) == 2 and own.flags == ()
+    assert own.findings == Findings(
+        pathology="benign", birads="4A", echo_pattern="hypoechoic", margin=("circumscribed",)
+    )
+    assert by_id["expert-000001"].flags == ("doppler",)
+    assert "unknown_term:imagemodality=X-ray" in by_id["expert-000002"].flags
+    crop = by_id["lesion-test_000001@1"]
+    assert crop.flags == ("named_in_vlm_only", "doppler") and crop.lesion_crop
+    assert crop.patient_id == "BUSBRA@000177" and crop.origin == "BUSBRA"
+    assert not by_id["lesion-test_000007@0"].origin_known
+    assert sum("named_in_vlm_only" in case.flags for case in cases) == 2
+
+
 def test_bus_cot_takes_the_frame_of_the_masks_size(bus_cot, draw):
     draw.save(bus_cot / "BUS-Expert" / "000000" / "000000@0.png", draw.disc(40, 50))
     case = next(c for c in read_raw("bus_cot", bus_cot)[0] if c.case_id.endswith("t-000000"))
@@ -164,12 +209,12 @@ def test_bus_cot_passes_over_what_holds_nothing_new(bus_cot):
     (bus_cot / "DatasetFiles" / "vlm_reasoning_trainval.json").write_text("[]")
     (bus_cot / "DatasetFiles" / "extra.json").write_text("[]")
     (bus_cot / "BUS-Expert" / "000000" / "000000_VISBOXMASK.png").write_bytes(b"")
-    (bus_cot / "BUS-Expert" / "000000" / "000000@mask.png").write_bytes(b"")
+    (bus_cot / "BUS-Expert" / "000000" / "000000@outline.png").write_bytes(b"")
     (bus_cot / "BUS-Expert" / "notes.txt").write_text("hello")
     problems = read_raw("bus_cot", bus_cot)[1]
     assert {problem.source_path for problem in problems} == {
         "DatasetFiles/extra.json",
-        "BUS-Expert/000000/000000@mask.png",
+        "BUS-Expert/000000/000000@outline.png",
         "BUS-Expert/notes.txt",
     }
 

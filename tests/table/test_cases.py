@@ -182,6 +182,7 @@ def test_damaged_tables_are_refused_or_read(tmp_path_factory, data):
         ({"caption": "BI-RADS 5"}, "caption 'BI-RADS 5' does not say what the row says"),
         ({"caption": None}, "does not say what the row says"),
         ({"pixel_spacing_mm": -0.1}, "pixel_spacing_mm is -0.1; expected millimetres"),
+        ({"pixel_spacing_y_mm": -0.1}, "pixel_spacing_y_mm is -0.1; expected millimetres"),
         ({"pixel_spacing_mm": 0.0}, "pixel_spacing_mm is 0"),
         ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm is nan"),
         ({"pixel_spacing_mm": float("inf")}, "pixel_spacing_mm is inf"),
