@@ -20,6 +20,7 @@ from stdiff.config.training import LoopConfig
 from stdiff.downstream.architectures import build_network
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import Damaged, load_tensors, not_finite, save_tensors
+from stdiff.table.label_budget import LabelBudget
 
 _STRIDE_PX = 32  # encoders halve the image five times
 _BATCH = 32
@@ -164,15 +165,18 @@ def save_network(
     network: nn.Module,
     path: Path,
     used: Mapping[str, Sequence[str]],
+    labels: LabelBudget | None = None,
     takes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the weights as safetensors, atomically, with the real cases used for them.
+    """Write the weights as safetensors, atomically, with what they were trained on.
 
     Args:
         network: The trained segmenter or classifier.
         path: File to write.
         used: Case ids by use: ``labels``, ``images`` (without label) or ``chosen_on`` (for
-            selecting weights); see :mod:`stdiff.evaluation.audit`.
+            selecting weights); ``corpora`` and ``models`` of synthetic images. See
+            :mod:`stdiff.evaluation.audit`.
+        labels: The label budget; None = unknown.
         takes: The network and the images it takes, for :mod:`stdiff.downstream.segmenter`.
     """
     weights = {
@@ -180,7 +184,8 @@ def save_network(
         for name, value in network.state_dict().items()
     }
     known = {use: list(ids) for use, ids in used.items()}
-    save_tensors(path, weights, {"known": known, "takes": takes})
+    about = {"known": known, "labels": labels and str(labels), "takes": takes}
+    save_tensors(path, weights, about)
 
 
 def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:
