@@ -234,6 +234,19 @@ def test_nothing_to_calibrate_with_is_refused_unless_nothing_is_to_be_rejected(r
     assert {limit["threshold"] for limit in found["thresholds"].values()} == {None}
 
 
+def test_thresholds_are_set_on_validation_lesions_only(run, tmp_path):
+    splits = pd.read_parquet(run / "splits.parquet")
+    splits.loc[TRAINING + 200 :, "role"] = "test"
+    splits.to_parquet(tmp_path / "splits.parquet")
+    cohort = CohortFiles([run / "cases.parquet"], tmp_path / "splits.parquet")
+    calibrate(run, tmp_path, cohort=cohort)
+    found = json.loads((tmp_path / "filter.json").read_text())
+    assert found["held_out_cases"] == [f"busi/{TRAINING + i:05d}" for i in range(200)]
+    assert {len(values) for values in found["held_out"].values()} == {200}
+    known = FilterReference.load(tmp_path / "reference.safetensors")
+    assert known.case_ids == [f"busi/{index:05d}" for index in range(TRAINING)]
+
+
 def test_too_few_images_for_a_tail_are_told(run, tmp_path):
     config = tiny_config(corpus={"count": 12, "shard_size": 4, "filter": {"correlation": 0.001}})
     said = calibrate(run, tmp_path, config=config)

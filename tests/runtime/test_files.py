@@ -1,6 +1,7 @@
 """Files: whole or as before, whatever happens; images decoded with a limit."""
 
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -75,6 +76,43 @@ def test_writing_nothing_keeps_the_old_folder(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out"):
         pass
     assert (tmp_path / "out" / "kept").read_text() == "before"
+
+
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """A power cut after a rename must not leave an empty file under the right name."""
+    events, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *p: (events.append("rename"), replace(*p)))
+    write_text(tmp_path / "a.txt", "text")
+    assert "rename" in events and events.index("sync") < events.index("rename")
+
+
+def test_the_old_folder_stays_until_the_new_one_has_its_name(tmp_path, monkeypatch):
+    """Whatever step it is interrupted at, both contents, or the new one in place, are there."""
+    target, replace, rmtree, seen = tmp_path / "model", os.replace, shutil.rmtree, []
+
+    def complete():
+        return {path.read_text() for path in tmp_path.rglob("part") if path.is_file()}
+
+    def watched(step):
+        def run(*arguments, **options):
+            before = (target / "part").read_text() if target.exists() else "none"
+            seen.append((step.__name__, before, complete()))
+            return step(*arguments, **options)
+
+        return run
+
+    for name in ("old", "new"):
+        if name == "new":
+            monkeypatch.setattr(os, "replace", watched(replace))
+            monkeypatch.setattr(shutil, "rmtree", watched(rmtree))
+        with atomic_write(target) as temporary:
+            temporary.mkdir()
+            (temporary / "part").write_text(name)
+    assert complete() == {"new"}
+    assert {step for step, _, _ in seen} == {"replace", "rmtree"}
+    for _, in_place, contents in seen:
+        assert in_place == "new" or contents == {"old", "new"}
 
 
 _WRITER = """

@@ -74,6 +74,16 @@ def test_order_does_not_depend_on_how_it_is_cut(seed, start, first, second, coun
     assert sorted(epoch) == list(range(count))
 
 
+def test_a_training_of_another_seed_is_not_resumed(tmp_path):
+    for seed in (1, 2):
+        run(Line(), tmp_path, seed=seed)
+    run(again := Line(), tmp_path, seed=2)
+    other = Line()
+    run(other, tmp_path / "alone", seed=2)
+    assert len(list(tmp_path.glob("*/identity.json"))) == 2
+    assert again.seen == [] and torch.equal(weights(again), weights(other))
+
+
 def test_learning_rate_warms_up_and_decays_to_zero():
     rates = [learning_rate(i, SETTINGS) for i in range(0, 48, 4)]
     assert rates[0] < rates[1] < SETTINGS.learning_rate

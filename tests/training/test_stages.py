@@ -116,6 +116,14 @@ def test_frozen_captions_are_embedded_once_and_alike(config, scenes):
     loss_of(frozen)
 
 
+def test_captions_are_dropped_at_their_rate(config, scenes):
+    for rate, least, most in ((0.0, 0, 0), (0.3, 0.2, 0.4), (1.0, 1, 1)):
+        stage = finetune_stage(config, scenes, caption_dropout=rate)
+        rng = torch.Generator().manual_seed(0)
+        drawn = [stage.sample_batch(np.arange(4), rng)["caption"] for _ in range(100)]
+        assert least <= (torch.cat(drawn) < 0).float().mean() <= most
+
+
 def test_a_small_lesion_weighs_as_much_as_a_large_one(config, scenes):
     """The foreground's part in the loss is a mean over lesions, not over their pixels."""
     alone = [finetune_stage(config, [a[k : k + 1] for a in scenes], ["benign"]) for k in (0, 1)]

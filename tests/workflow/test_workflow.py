@@ -196,6 +196,15 @@ def test_of_a_collection_only_what_its_reader_reads_is_listed(tmp_path):
         listings = now
 
 
+def test_a_file_of_the_same_size_is_seen_by_its_time(tmp_path):
+    file = tmp_path / "one.png"
+    file.write_bytes(b"one")
+    before = listing_of(tmp_path)
+    file.write_bytes(b"two")
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    assert listing_of(tmp_path) != before
+
+
 # The packages of stdiff/: each may import itself and those before it.
 ROOMS = [
     *("runtime", "birads", "table", "config", "overlays", "near_duplicates", "fetching"),
