@@ -1,0 +1,141 @@
+"""Would the tests notice? Change the code in one place, run the tests that should fail, restore it.
+
+``bench/mutations.toml`` lists the changes: by file, the tests that should notice, and pairs of old
+and new text (a third item names other tests). Each is made in a temporary copy of the project:
+
+    python bench/mutations.py                     all of them; hours on two busy cores
+    python bench/mutations.py --only splitting    those whose file contains this text
+
+Results are kept in ``results/mutations.jsonl``: a second call runs only what is new, or whose file
+or tests have changed. Exit code 1 if fewer than 95 % are noticed, if the text of a change occurs in
+its file no more, or if tests fail without any change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIST, RESULTS = ROOT / "bench" / "mutations.toml", ROOT / "results" / "mutations.jsonl"
+WANTED, TIMEOUT_S = 0.95, 900
+# pytest's exit codes.
+PASSED, FAILED = 0, 1
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change of a file, and the tests that should notice it; no text = no change."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Changes with the file, the change and the tests."""
+        files = sorted({self.file, *(test.partition("::")[0] for test in self.tests)})
+        content = [(ROOT / name).read_bytes() for name in files if (ROOT / name).is_file()]
+        text = json.dumps([self.file, self.old, self.new, self.tests]).encode()
+        return hashlib.sha256(b"\0".join([text, *content])).hexdigest()[:16]
+
+
+def mutations(only: str = "") -> Iterator[Mutation]:
+    """The changes of the list whose file contains this text."""
+    for file, listed in tomllib.loads(LIST.read_text(encoding="utf-8")).items():
+        for old, new, *tests in listed["changes"]:
+            if only in file:
+                yield Mutation(file, old, new, tuple(tests or listed["tests"]))
+
+
+def run(copy: Path, one: Mutation) -> str:
+    """What the tests say of a change: "noticed", "missed", or an error."""
+    path = copy / one.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(one.old) < 1:
+        return "error: its text does not occur in the file"
+    path.write_text(text.replace(one.old, one.new, 1), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *one.tests]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"error: no answer within {TIMEOUT_S} s"
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if done.returncode in (PASSED, FAILED):
+        return "missed" if done.returncode == PASSED else "noticed"
+    return f"error: pytest ended with {done.returncode}: {done.stdout[-400:].decode()}"
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the project's own files."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def known_results() -> dict[str, str]:
+    """Results of earlier calls by :attr:`Mutation.key`."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
+    return {entry["key"]: entry["result"] for entry in map(json.loads, lines)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="changes of files whose name contains this")
+    wanted = list(mutations(parser.parse_args().only))
+    known = known_results()
+    RESULTS.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, RESULTS.open("a", encoding="utf-8") as log:
+        copy = copied(Path(folder))
+
+        def result_of(one: Mutation) -> str:
+            if one.key not in known:
+                known[one.key] = run(copy, one)
+                log.write(json.dumps({"key": one.key, "result": known[one.key]}) + "\n")
+                log.flush()
+            return known[one.key]
+
+        table: dict[str, list[str]] = {}
+        for one in wanted:
+            unchanged = Mutation(one.file, "", "", one.tests)
+            result = result_of(one)
+            if result == "noticed" and result_of(unchanged) != "missed":
+                result = f"error: {', '.join(one.tests)} fail without any change"
+            table.setdefault(one.file, []).append(result)
+            if result != "noticed":
+                print(f"{result}: {one.file}: {one.old!r} -> {one.new!r}", flush=True)
+    print("\n| file | changes | noticed |\n|---|---|---|")
+    for file, results in table.items():
+        print(f"| `{file}` | {len(results)} | {results.count('noticed')} |")
+    every = [result for results in table.values() for result in results]
+    noticed = every.count("noticed")
+    print(f"| all | {len(every)} | {noticed} ({noticed / max(1, len(every)):.0%}) |")
+    broken = any(result.startswith("error") for result in every)
+    return int(broken or noticed < WANTED * len(every))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
