@@ -14,17 +14,22 @@ its file no more, or if tests fail without any change.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import importlib
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 LIST, RESULTS = ROOT / "bench" / "mutations.toml", ROOT / "results" / "mutations.jsonl"
@@ -63,26 +68,44 @@ def run(copy: Path, one: Mutation) -> str:
     """What the tests say of a change: "noticed", "missed", or an error."""
     path = copy / one.file
     text = path.read_text(encoding="utf-8")
-    if text.count(one.old) < 1:
+    if one.old not in text:
         return "error: its text does not occur in the file"
     path.write_text(text.replace(one.old, one.new, 1), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *one.tests]
+    process = multiprocessing.get_context("fork").Process(target=_test, args=(copy, one.tests))
     try:
-        done = subprocess.run(
-            command,
-            cwd=copy,
-            env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"error: no answer within {TIMEOUT_S} s"
+        process.start()
+        process.join(TIMEOUT_S)
     finally:
+        process.kill()
+        process.join()
         path.write_text(text, encoding="utf-8")
-    if done.returncode in (PASSED, FAILED):
-        return "missed" if done.returncode == PASSED else "noticed"
-    return f"error: pytest ended with {done.returncode}: {done.stdout[-400:].decode()}"
+    if process.exitcode in (PASSED, FAILED):
+        return "missed" if process.exitcode == PASSED else "noticed"
+    return f"error: pytest ended with {process.exitcode}: {(copy / 'said').read_text()[-400:]}"
+
+
+def _test(copy: Path, tests: Sequence[str]) -> None:
+    """Run tests of the copy in this process, which has the libraries but not the project."""
+    os.chdir(copy)
+    said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(copy), str(copy / "tests")]
+    os.environ["PYTHONPATH"] = str(copy)
+    # Not sys.exit: what forked processes do at their end is not ours to wait for.
+    os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
+
+
+def load_libraries() -> None:
+    """Import what the project imports, then forget the project: it differs from copy to copy."""
+    sys.path.insert(0, str(ROOT))
+    for file in sorted((ROOT / "stdiff").glob("*/*.py")):
+        with contextlib.suppress(ImportError):  # what is needed only where it is installed
+            importlib.import_module(f"stdiff.{file.parent.name}.{file.stem}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "stdiff"]:
+        del sys.modules[name]
+    sys.path.remove(str(ROOT))
 
 
 def copied(folder: Path) -> Path:
@@ -108,6 +131,7 @@ def main() -> int:
     wanted = list(mutations(parser.parse_args().only))
     known = known_results()
     RESULTS.parent.mkdir(exist_ok=True)
+    load_libraries()
     with tempfile.TemporaryDirectory() as folder, RESULTS.open("a", encoding="utf-8") as log:
         copy = copied(Path(folder))
 
