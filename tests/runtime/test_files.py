@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import signal
 import struct
-import subprocess
 import sys
-import time
 import zlib
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from killing import STEP, killed_before
 from PIL import Image
 
 from stdiff.runtime.files import (
@@ -115,33 +113,22 @@ def test_the_old_folder_stays_until_the_new_one_has_its_name(tmp_path, monkeypat
         assert in_place == "new" or contents == {"old", "new"}
 
 
-_WRITER = """
-import sys
-from pathlib import Path
-from stdiff.runtime.files import atomic_write
-number = 0
-while True:
-    with atomic_write(Path(sys.argv[1])) as temporary:
-        with temporary.open("w") as handle:
-            for _ in range(200):
-                handle.write(f"{number}\\n")
-                handle.flush()
-    number += 1
-"""
-
-
-@pytest.mark.parametrize("after_s", [0.05, 0.11, 0.23])
-def test_kill_9_leaves_one_whole_version(tmp_path, after_s):
+def test_kill_9_leaves_one_whole_version(tmp_path):
     target = tmp_path / "numbers.txt"
-    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(target)])
-    deadline_s = time.monotonic() + 20
-    while not target.exists() and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    time.sleep(after_s)
-    os.kill(writer.pid, signal.SIGKILL)
-    assert writer.wait() == -signal.SIGKILL
-    lines = target.read_text().splitlines()
-    assert len(lines) == 200 and len(set(lines)) == 1
+    target.write_text("0\n" * 200)
+
+    def write():
+        with atomic_write(target) as temporary, temporary.open("w") as handle:
+            for _ in range(200):
+                sys.audit(STEP)
+                handle.write("1\n")
+                handle.flush()
+
+    for step in (*range(1, 200, 17), *range(200, 210)):
+        killed = killed_before(step, write)
+        lines = target.read_text().splitlines()
+        assert len(lines) == 200 and len(set(lines)) == 1
+    assert not killed and lines[0] == "1"
 
 
 def test_write_text_is_utf8(tmp_path):
