@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stdiff.near_duplicates.fingerprint import fingerprint
 from stdiff.runtime.files import InputError
-from stdiff.splitting.groups import describe_groups, drawn_order
+from stdiff.splitting.groups import describe_groups
 from stdiff.splitting.splits import COLUMNS, make_splits, split_tables
 from stdiff.table.cases import case_row, png_cell, write_cases
 
@@ -174,22 +174,25 @@ def test_the_seed_decides():
     first, again, other = (split(rows, seed=seed) for seed in (1, 1, 2))
     assert first.equals(again)
     assert not first["role"].equals(other["role"])
-    # Also of what is labelled first, among the cases that train in both.
-    both = (first["role"] == "train") & (other["role"] == "train")
-    orders = [s[both].sort_values("label_rank")["case_id"].tolist() for s in (first, other)]
-    assert orders[0] != orders[1]
 
 
-def test_the_seed_draws_label_ranks_apart_from_roles():
-    """Of collections whose roles are given by folds, the seed still orders the labels."""
+def test_the_seed_decides_who_is_labelled_first():
+    """In one stratum, among the cases that train with both seeds: another order."""
     rows = [case("a", n) for n in range(60)]
-    groups = describe_groups(
-        as_frame(rows),
-        pd.DataFrame({"group_id": [r["case_id"] for r in rows], "label_conflict": False}),
-        pd.Series([True] * 60),
-    )
-    orders = [list(drawn_order(groups, seed, "label rank").index) for seed in (1, 2, 1)]
-    assert orders[0] == orders[2] != orders[1]
+    splits = [split(rows, seed).set_index("case_id") for seed in (1, 2)]
+    both = (splits[0]["role"] == "train") & (splits[1]["role"] == "train")
+    first, second = (s["label_rank"][both].sort_values().index.tolist() for s in splits)
+    assert len(first) > 20 and first != second
+
+
+def test_the_seed_decides_who_is_tested_together():
+    """In one stratum, whatever the folds are called."""
+    rows, partitions = [case("a", n) for n in range(40)], []
+    for seed in (1, 2):
+        splits = split(rows, seed, test=None, folds=4)
+        tested = splits[splits["role"] == "test"].groupby("fold")["case_id"]
+        partitions.append({frozenset(ids) for _, ids in tested})
+    assert partitions[0] != partitions[1]
 
 
 def test_a_group_counts_by_its_gravest_finding():

@@ -4,11 +4,10 @@ import ast
 import itertools
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from workflow.forked import snakemake
 
 from stdiff.datasets.readers import places_of
 from stdiff.runtime import provenance
@@ -38,23 +37,12 @@ DEMO = (
 )
 
 
-def snakemake(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def commands():
     """(rule, command) of every job of that run."""
-    done = snakemake("-n", "-p", *DEMO)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    return re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)+Shell command: (.*)$", said, re.M)
+    done = snakemake(ROOT, "-n", "-p", *DEMO)
+    assert done.returncode == 0, done.said
+    return re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)+Shell command: (.*)$", done.said, re.M)
 
 
 def test_a_dry_run_of_the_demo_lists_the_whole_chain(commands):
@@ -109,10 +97,10 @@ def test_each_command_is_given_what_it_must_not_take_from_elsewhere(commands):
 
 def test_a_missing_data_root_is_refused_with_the_key():
     done = snakemake(
-        "-n", "--configfile", "config/busi_cpu.yaml", "--config", "data_root=/nowhere/at/all"
+        ROOT, "-n", "--configfile", "config/busi_cpu.yaml", "--config", "data_root=/nowhere/at/all"
     )
     assert done.returncode == 1
-    said = done.stdout + done.stderr
+    said = done.said
     assert "data_root: '/nowhere/at/all'" in said
     assert "collections.busi.path: 'Dataset_BUSI_with_GT': no folder" in said
     assert "collections.bus_bra.path" in said
@@ -120,8 +108,10 @@ def test_a_missing_data_root_is_refused_with_the_key():
 
 
 def test_an_unknown_key_is_refused_before_any_job_with_the_mend():
-    done = snakemake("--configfile", "config/demo.yaml", "--config", "sede=3", "run=never_made")
-    said = done.stdout + done.stderr
+    done = snakemake(
+        ROOT, "--configfile", "config/demo.yaml", "--config", "sede=3", "run=never_made"
+    )
+    said = done.said
     assert done.returncode == 1
     assert "sede: 3: unknown key; did you mean `seed`?" in said
     assert not (ROOT / "results" / "never_made").exists()
