@@ -25,8 +25,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,24 +37,26 @@ LIST, RESULTS = ROOT / "bench" / "mutations.toml", ROOT / "results" / "mutations
 WANTED, TIMEOUT_S = 0.95, 900
 # pytest's exit codes.
 PASSED, FAILED = 0, 1
+FAILS = "fails"
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One change of a file, and the tests that should notice it; no text = no change."""
+    """One change of a file, and the tests that should notice it."""
 
     file: str
     old: str
     new: str
     tests: tuple[str, ...]
 
-    @property
-    def key(self) -> str:
-        """Changes with the file, the change and the tests."""
-        files = sorted({self.file, *(test.partition("::")[0] for test in self.tests)})
-        content = [(ROOT / name).read_bytes() for name in files if (ROOT / name).is_file()]
-        text = json.dumps([self.file, self.old, self.new, self.tests]).encode()
-        return hashlib.sha256(b"\0".join([text, *content])).hexdigest()[:16]
+
+def key_of(text: str, *names: str) -> str:
+    """Changes with the text, and with names and content of files, or of the files of tests."""
+    digest = hashlib.sha256(text.encode())
+    for name in names:
+        file = ROOT / name.partition("::")[0]
+        digest.update(name.encode() + (file.read_bytes() if file.is_file() else b""))
+    return digest.hexdigest()[:16]
 
 
 def mutations(only: str = "") -> Iterator[Mutation]:
@@ -64,24 +67,37 @@ def mutations(only: str = "") -> Iterator[Mutation]:
                 yield Mutation(file, old, new, tuple(tests or listed["tests"]))
 
 
-def run(copy: Path, one: Mutation) -> str:
-    """What the tests say of a change: "noticed", "missed", or an error."""
+def tried(copy: Path, one: Mutation) -> str:
+    """What its tests say of a change: "noticed", "missed", or an error."""
     path = copy / one.file
     text = path.read_text(encoding="utf-8")
     if one.old not in text:
         return "error: its text does not occur in the file"
     path.write_text(text.replace(one.old, one.new, 1), encoding="utf-8")
-    process = multiprocessing.get_context("fork").Process(target=_test, args=(copy, one.tests))
+    try:
+        code = tested(copy, one.tests)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if code in (PASSED, FAILED):
+        return "missed" if code == PASSED else "noticed"
+    return f"error: pytest ended with {code}: {(copy / 'said').read_text()[-400:]}"
+
+
+def unchanged_test(copy: Path, test: str) -> str:
+    """Whether a test passes without any change."""
+    return "passes" if tested(copy, [test]) == PASSED else FAILS
+
+
+def tested(copy: Path, tests: Sequence[str]) -> int | None:
+    """Exit code of pytest, run in a fork; that of a killed process after ``TIMEOUT_S``."""
+    process = multiprocessing.get_context("fork").Process(target=_test, args=(copy, tests))
     try:
         process.start()
         process.join(TIMEOUT_S)
     finally:
         process.kill()
         process.join()
-        path.write_text(text, encoding="utf-8")
-    if process.exitcode in (PASSED, FAILED):
-        return "missed" if process.exitcode == PASSED else "noticed"
-    return f"error: pytest ended with {process.exitcode}: {(copy / 'said').read_text()[-400:]}"
+    return process.exitcode
 
 
 def _test(copy: Path, tests: Sequence[str]) -> None:
@@ -120,7 +136,7 @@ def copied(folder: Path) -> Path:
 
 
 def known_results() -> dict[str, str]:
-    """Results of earlier calls by :attr:`Mutation.key`."""
+    """Results of earlier calls by :func:`key_of`."""
     lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
     return {entry["key"]: entry["result"] for entry in map(json.loads, lines)}
 
@@ -135,19 +151,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, RESULTS.open("a", encoding="utf-8") as log:
         copy = copied(Path(folder))
 
-        def result_of(one: Mutation) -> str:
-            if one.key not in known:
-                known[one.key] = run(copy, one)
-                log.write(json.dumps({"key": one.key, "result": known[one.key]}) + "\n")
+        def once(key: str, result: Callable[[], str]) -> str:
+            """A result that is known, or is made and kept."""
+            if key not in known:
+                known[key] = result()
+                log.write(json.dumps({"key": key, "result": known[key]}) + "\n")
                 log.flush()
-            return known[one.key]
+            return known[key]
 
         table: dict[str, list[str]] = {}
         for one in wanted:
-            unchanged = Mutation(one.file, "", "", one.tests)
-            result = result_of(one)
-            if result == "noticed" and result_of(unchanged) != "missed":
-                result = f"error: {', '.join(one.tests)} fail without any change"
+            key = key_of(f"{one.old}\0{one.new}", one.file, *one.tests)
+            result = once(key, partial(tried, copy, one))
+            unchanged = [once(key_of("", t), partial(unchanged_test, copy, t)) for t in one.tests]
+            if FAILS in unchanged:
+                result = f"error: {one.tests[unchanged.index(FAILS)]} fails without any change"
             table.setdefault(one.file, []).append(result)
             if result != "noticed":
                 print(f"{result}: {one.file}: {one.old!r} -> {one.new!r}", flush=True)
