@@ -50,7 +50,7 @@ def write_tables(run):
             "finetune": STAGE | {"validate_every_images": 16},
         },
         segmentation={"labels": [50, 100], "training": STAGE, "seeds": 1},
-        corpus={"count": 10, "shard_size": 10, "filter": dict.fromkeys(REJECTED)},
+        corpus={"count": 12, "shard_size": 12, "filter": dict.fromkeys(REJECTED)},
     )
     (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
 
@@ -91,7 +91,7 @@ class Run:
     def generate(self, labels, model):
         home, prior = self.folder / f"labels{labels}", f"labels{labels}/mask_prior.json"
         plan = home / "plan.parquet"
-        options = ["--labels", labels, "--count", 10, "--out", plan]
+        options = ["--labels", labels, "--count", 12, "--out", plan]
         assert self.command("plan", "--prior", self.folder / prior, *options) == 0
         options = ["--shard", 0, "--out", home / "corpus/00000.parquet", "--plan", plan]
         model = self.folder / f"labels{model}/model"
@@ -143,7 +143,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def run(made, tmp_path):
-    shutil.copytree(made.folder, tmp_path / "tiny")
+    shutil.copytree(made.folder, tmp_path / "tiny", ignore=shutil.ignore_patterns("state"))
     return Run(tmp_path / "tiny")
 
 
