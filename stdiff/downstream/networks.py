@@ -165,8 +165,8 @@ def save_network(
     network: nn.Module,
     path: Path,
     used: Mapping[str, Sequence[str]],
-    labels: LabelBudget | None = None,
     takes: Mapping[str, Any] | None = None,
+    labels: LabelBudget | None = None,
 ) -> None:
     """Write the weights as safetensors, atomically, with what they were trained on.
 
@@ -176,8 +176,8 @@ def save_network(
         used: Case ids by use: ``labels``, ``images`` (without label) or ``chosen_on`` (for
             selecting weights); ``corpora`` and ``models`` of synthetic images. See
             :mod:`stdiff.evaluation.audit`.
-        labels: The label budget; None = unknown.
         takes: The network and the images it takes, for :mod:`stdiff.downstream.segmenter`.
+        labels: The label budget; None = unknown.
     """
     weights = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)

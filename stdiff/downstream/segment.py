@@ -104,7 +104,7 @@ def segment_arm(
             known["chosen_on"] = tuple(lesions["validation"]["case_id"])
     takes = {"segmenter": network_config.model_dump(mode="json")}
     takes["image"] = config.image.model_dump(mode="json")
-    save_network(network, weights, known, chosen.labels, takes)
+    save_network(network, weights, known, takes, chosen.labels)
 
     def metrics(role: str, rows: pd.DataFrame) -> pd.DataFrame:
         axes = ["pixel_spacing_y_mm", "pixel_spacing_mm"]

@@ -153,7 +153,7 @@ def write_weights(run, **changes):
     known |= {"corpora": ["demo-labels4cases"]}
     known |= {"models": [sha256_folder((run / MODEL).parent)]} | changes
     known = {key: value for key, value in known.items() if value is not None}
-    save_network(torch.nn.Linear(1, 1), path, known, FEW)
+    save_network(torch.nn.Linear(1, 1), path, known, labels=FEW)
 
 
 def audited(run):

@@ -75,7 +75,7 @@ def run_files(tmp_path_factory):
     splits.to_parquet(folder / "splits.parquet")
     recipe = config.segmentation.segmenters["unet_resnet18"]
     known = {"labels": [r["case_id"] for r in rows[:4]]}
-    save_network(build_segmenter(recipe), folder / "weights.safetensors", known, LABELS)
+    save_network(build_segmenter(recipe), folder / "weights.safetensors", known, labels=LABELS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filtering, "load_segmenter", lambda *_: DarkIsLesion())
         calibrate(folder)
