@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tiny import tiny_config, tiny_model, write_tables
 from tqdm import tqdm
 
@@ -16,7 +16,9 @@ from stdiff.diffusion.model import DiffusionModel
 pytest_plugins = ["raw_collections"]
 
 # How long an example takes says more of the machine than of the code.
-settings.register_profile("any machine", deadline=None)
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 torch.set_num_threads(1)

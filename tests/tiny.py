@@ -90,6 +90,7 @@ def write_tables(folder: Path, config: Config) -> dict[str, Path]:
             {"case_id": case_id, "collection": "busi", "group_id": case_id, "fold": 0}
             | {"role": role, "label_rank": rank, "label_conflict": False}
         )
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.parquet" for name in ("cases", "splits")}
     write_cases(rows, paths["cases"])
     pd.DataFrame(splits).to_parquet(paths["splits"])

@@ -17,6 +17,7 @@ from stdiff.cli.options import (
     Labels,
     Model,
     OptionalCases,
+    OptionalLabels,
     OptionalSplits,
     Seed,
     Segmenter,
@@ -29,7 +30,7 @@ from stdiff.cli.options import (
     register,
     set_threads,
 )
-from stdiff.table.label_budget import ALL_LABELS
+from stdiff.table.label_budget import ALL_LABELS, corpus_name
 
 app = typer.Typer()
 command = partial(register, app, "Generate")
@@ -82,7 +83,7 @@ def plan(
     write_plan(
         cohort,
         out,
-        corpus=f"{config.run}-labels{labels.slug}",
+        corpus=corpus_name(config.run, labels),
         weights=config.masks.weights,
         prior=prior,
         where=config.masks.where,
@@ -166,6 +167,7 @@ def calibrate(
     weights: RealWeights,
     reference: Reference,
     out: Annotated[Path, typer.Option(help="thresholds (JSON)")],
+    labels: OptionalLabels = None,
     threads: Threads = None,
     device: Device = None,
 ) -> None:
@@ -174,7 +176,7 @@ def calibrate(
 
     config, cohort = read_run(config_file, cases, splits)
     files = {"weights": weights, "out": out, "reference": reference}
-    print(calibrate_filter(config, cohort=cohort, segmenter=segmenter, **files))
+    print(calibrate_filter(config, cohort=cohort, segmenter=segmenter, labels=labels, **files))
 
 
 @register(

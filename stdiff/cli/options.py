@@ -160,6 +160,7 @@ Labels = Annotated[LabelBudget, _labels()]
 _CORPUS = typer.Option("--corpus", callback=_tables, help="shards, their folder, or @shards.txt")
 Corpus = Annotated[list[Path], _CORPUS]
 OptionalCorpus = Annotated[list[Path] | None, _CORPUS]
+OptionalLabels = Annotated[LabelBudget | None, _labels()]
 Segmenter = Annotated[str, typer.Option("--segmenter", help="name of the segmenter of --weights")]
 Model = Annotated[Path, typer.Option("--model", help="model folder")]
 Run = Annotated[Path, typer.Argument(help="run folder, results/RUN")]

@@ -78,8 +78,10 @@ def train(
     if stage == "finetune" and weights:
         from stdiff.evaluation.generator_validation import GeneratorValidator
 
-        validator = GeneratorValidator(config, cohort=cohort, segmenter=segmenter, weights=weights)
-        options["validate"] = validator.validate
+        validator = GeneratorValidator(
+            config, cohort=cohort, segmenter=segmenter, weights=weights, labels=labels
+        )
+        options |= {"validate": validator.validate, "judge_cases": validator.judge.cases}
     return exit_code(lambda: getattr(stages, f"train_{stage}")(config, **options))
 
 

@@ -115,10 +115,16 @@ def write_plan(
         kept_backgrounds: put lesions into real lesion-free training images.
 
     Raises:
-        InputError: no labelled lesion to sample, unusable masks, or numbers out of range.
+        InputError: no labelled lesion to sample, unusable masks, numbers out of range, or a prior
+            that was fitted to other masks.
     """
     bank = training_bank(cohort, labels)
     known = Prior.load(prior) if prior else None
+    if known and (others := set(known.fitted_on) - {mask.case_id for mask in bank.masks}):
+        raise InputError(
+            f"{prior}: was fitted to {len(others)} masks beyond {labels} of the labels, e.g. "
+            f"{min(others)}; give the prior of this budget, or leave --prior out"
+        )
     if known is None and weights.get("curvature"):
         known = fit_prior(bank, about=corpus)
     source = mask_source(

@@ -112,7 +112,7 @@ def classify_arm(
         state=state,
         identity={"network": settings.network, **images.identity},
     )
-    save_network(network, weights, {"labels": images.labelled_cases})
+    save_network(network, weights, images.known, labels=chosen.labels)
 
     def predictions(_: str, rows: pd.DataFrame) -> pd.DataFrame:
         table = _probabilities(network, images_of(rows["image"]), classes)

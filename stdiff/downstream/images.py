@@ -15,6 +15,7 @@ from stdiff.runtime.files import InputError, sha256_bytes
 from stdiff.table.accepted import list_accepted
 from stdiff.table.cases import images_of
 from stdiff.table.cohort import Cohort
+from stdiff.table.label_budget import budget_of_corpus
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,19 @@ class ArmImages:
     # Ids of the real cases, used with and without their masks.
     labelled_cases: tuple[str, ...] = ()
     unlabelled_cases: tuple[str, ...] = ()
+    # Names of the corpora of the synthetic images, and SHA-256 of the models that made them.
+    corpora: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> dict[str, tuple[str, ...]]:
+        """What the weights must name, for :mod:`stdiff.evaluation.audit`."""
+        return {
+            "labels": self.labelled_cases,
+            "images": self.unlabelled_cases,
+            "corpora": self.corpora,
+            "models": self.models,
+        }
 
     @property
     def identity(self) -> dict[str, str]:
@@ -113,7 +127,7 @@ def images_of_arm(
 
     Raises:
         InputError: no labelled case, fewer than two classes of the target, no corpus, a corpus too
-            small for the arm, or images of another size.
+            small for the arm or of another label budget, or images of another size.
     """
     labelled = cohort.labelled_training(arm.labels)
     if target:
@@ -122,6 +136,7 @@ def images_of_arm(
     synthetic = None
     if arm.config.uses_corpus:
         synthetic = _accepted_rows(arm, corpus, len(real), target)
+        _refuse_other_budget(arm, synthetic)
     unlabelled = cohort.training()
     unlabelled = unlabelled[~unlabelled["case_id"].isin(labelled["case_id"])]
     if "training" not in arm.config.without_masks:
@@ -134,7 +149,24 @@ def images_of_arm(
         0 if unmasked is None else len(unmasked),
         () if arm.config.kind == "synthetic" else tuple(labelled["case_id"]),
         tuple(unlabelled["case_id"]),
+        *(_names(synthetic, column) for column in ("collection", "model_sha256")),
     )
+
+
+def _names(rows: pd.DataFrame | None, column: str) -> tuple[str, ...]:
+    """The different values of a column, sorted; "unknown" where there is none."""
+    return () if rows is None else tuple(sorted(set(rows[column].fillna("unknown"))))
+
+
+def _refuse_other_budget(arm: Arm, synthetic: pd.DataFrame) -> None:
+    """Refuse a corpus that was made from labels that the arm may not have."""
+    for name in _names(synthetic, "collection"):
+        if budget_of_corpus(name) not in (None, arm.labels):
+            raise InputError(
+                f"arm {arm} is given the corpus {name}, whose label budget is "
+                f"{budget_of_corpus(name)}; expected one of {arm.labels}: pass the shards in "
+                f"labels{arm.labels.slug}/corpus"
+            )
 
 
 def _without_masks(arm: Arm, tables: Sequence[pd.DataFrame], size_px: int) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from stdiff.config.training import LoopConfig
 from stdiff.downstream.architectures import build_network
 from stdiff.runtime.files import InputError
 from stdiff.runtime.tensor_files import Damaged, load_tensors, not_finite, save_tensors
+from stdiff.table.label_budget import LabelBudget
 
 _STRIDE_PX = 32  # encoders halve the image five times
 _BATCH = 32
@@ -165,22 +166,26 @@ def save_network(
     path: Path,
     used: Mapping[str, Sequence[str]],
     takes: Mapping[str, Any] | None = None,
+    labels: LabelBudget | None = None,
 ) -> None:
-    """Write the weights as safetensors, atomically, with the real cases used for them.
+    """Write the weights as safetensors, atomically, with what they were trained on.
 
     Args:
         network: The trained segmenter or classifier.
         path: File to write.
         used: Case ids by use: ``labels``, ``images`` (without label) or ``chosen_on`` (for
-            selecting weights); see :mod:`stdiff.evaluation.audit`.
+            selecting weights); ``corpora`` and ``models`` of synthetic images. See
+            :mod:`stdiff.evaluation.audit`.
         takes: The network and the images it takes, for :mod:`stdiff.downstream.segmenter`.
+        labels: The label budget; None = unknown.
     """
     weights = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
     known = {use: list(ids) for use, ids in used.items()}
-    save_tensors(path, weights, {"known": known, "takes": takes})
+    about = {"known": known, "labels": labels and str(labels), "takes": takes}
+    save_tensors(path, weights, about)
 
 
 def load_segmenter(config: SegmenterConfig, path: Path) -> nn.Module:

@@ -91,7 +91,7 @@ def segment_arm(
             "masks, and nnUNet samples all images alike (no pretrained, weighted or "
             "synthetic_share); choose another arm or segmenter"
         )
-    known = {"labels": images.labelled_cases, "images": images.unlabelled_cases}
+    known = images.known
     stream = f"segmenter {segmenter} {repetition}"
     if network_config.network == NNUNET:
         network, predict = train_nnunet(
@@ -104,7 +104,7 @@ def segment_arm(
             known["chosen_on"] = tuple(lesions["validation"]["case_id"])
     takes = {"segmenter": network_config.model_dump(mode="json")}
     takes["image"] = config.image.model_dump(mode="json")
-    save_network(network, weights, known, takes)
+    save_network(network, weights, known, takes, chosen.labels)
 
     def metrics(role: str, rows: pd.DataFrame) -> pd.DataFrame:
         axes = ["pixel_spacing_y_mm", "pixel_spacing_mm"]

@@ -11,6 +11,7 @@ from stdiff.config.run import Config
 from stdiff.diffusion.model import DiffusionModel
 from stdiff.diffusion.pipeline import Generator
 from stdiff.downstream.images import labelled_images
+from stdiff.downstream.judge import read_judge
 from stdiff.downstream.metrics import case_metrics
 from stdiff.downstream.networks import image_features, load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
@@ -18,6 +19,7 @@ from stdiff.evaluation.fidelity import kid
 from stdiff.runtime.files import InputError
 from stdiff.runtime.randomness import generator, integer_seed
 from stdiff.table.cohort import CohortFiles
+from stdiff.table.label_budget import LabelBudget
 from stdiff.table.streaming import evenly_spread
 from stdiff.training.validation import ValidationResult
 
@@ -35,6 +37,7 @@ class GeneratorValidator:
         cohort: CohortFiles,
         segmenter: str,
         weights: Path,
+        labels: LabelBudget | None = None,
     ) -> None:
         """Read the validation lesions and the segmenter.
 
@@ -43,11 +46,15 @@ class GeneratorValidator:
             cohort: real cases and their splits.
             segmenter: a name in ``segmentation.segmenters``.
             weights: its weights, trained on real images of the generator's label budget.
+            labels: that budget; None = that of the weights.
 
         Raises:
-            InputError: too few validation lesions, or weights that cannot be read.
+            InputError: too few validation lesions, weights that cannot be read, or that know more
+                than they may (:func:`stdiff.downstream.judge.read_judge`).
         """
-        rows = cohort.read().with_role("validation")
+        real = cohort.read()
+        self.judge = read_judge(weights, real, labels)
+        rows = real.with_role("validation")
         rows = rows[rows["mask"].notna() & (rows["lesion_count"] > 0)]
         if len(rows) < SMALLEST_KID_SUBSET:
             raise InputError(

@@ -11,6 +11,7 @@ from torch import nn
 
 from stdiff.config.run import Config
 from stdiff.corpus.shards import damaged_rows
+from stdiff.downstream.judge import read_judge
 from stdiff.downstream.metrics import case_dice
 from stdiff.downstream.networks import load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
@@ -21,6 +22,7 @@ from stdiff.runtime.files import InputError, sha256_file, write_text
 from stdiff.table.accepted import count_filtered
 from stdiff.table.cases import images_of
 from stdiff.table.cohort import CohortFiles
+from stdiff.table.label_budget import LabelBudget
 from stdiff.table.streaming import open_table
 from stdiff.table.verdicts import verdicts_path, write_verdicts
 
@@ -33,6 +35,7 @@ def calibrate_filter(
     weights: Path,
     out: Path,
     reference: Path,
+    labels: LabelBudget | None = None,
 ) -> str:
     """Write the thresholds of a filter, and the training images that it compares with.
 
@@ -45,17 +48,22 @@ def calibrate_filter(
         segmenter: a name in ``segmentation.segmenters``.
         weights: its weights, trained on real images of the generator's own label budget.
         out: JSON file to write: ``training_images``, ``held_out_images``, ``rejected_held_out``
-            (share of them that any score rejects), ``weights_sha256``, ``thresholds`` (by score,
-            see :class:`stdiff.filtering.scores.Threshold`) and ``held_out`` (by score, the values).
+            (share of them that any score rejects), ``weights_sha256``, ``reference_sha256``,
+            ``labels`` and ``labelled_cases`` (budget and cases of the weights), ``thresholds`` (by
+            score, see :class:`stdiff.filtering.scores.Threshold`) and ``held_out`` (by score, the
+            values).
         reference: safetensors file to write, see :class:`FilterReference`.
+        labels: the budget of the images to judge; None = that of the weights.
 
     Returns:
         The thresholds as text, one line per score.
 
     Raises:
-        InputError: no held-out lesion although a score is to reject images, unreadable files.
+        InputError: no held-out lesion although a score is to reject images, unreadable files, or
+            weights that know more than they may (:func:`stdiff.downstream.judge.read_judge`).
     """
     real = cohort.read()
+    judge = read_judge(weights, real, labels)
     held_out = real.with_role("validation")
     held_out = held_out[
         held_out["image"].notna() & held_out["mask"].notna() & (held_out["lesion_count"] > 0)
@@ -80,6 +88,9 @@ def calibrate_filter(
         "held_out_cases": list(held_out["case_id"]),
         "rejected_held_out": rejected / len(scores) if scores else 0.0,
         "weights_sha256": sha256_file(weights),
+        "reference_sha256": sha256_file(reference),
+        "labels": judge.labels,
+        "labelled_cases": judge.cases,
         "thresholds": {name: dataclasses.asdict(value) for name, value in thresholds.items()},
         "held_out": {name: [row[name] for row in scores] for name in REJECTED},
     }
@@ -114,7 +125,8 @@ def apply_filter(
         How many images were accepted, and why others were not.
 
     Raises:
-        InputError: a row without image or mask, or damaged; other weights, unreadable files.
+        InputError: a row without image or mask, or damaged; other weights or another reference,
+            unreadable files.
     """
     if out != verdicts_path(shard):
         raise InputError(
@@ -132,34 +144,36 @@ def apply_filter(
             f"{shard}: {len(damaged)} row(s) are damaged; remove the file and make it again:\n"
             + "\n".join(damaged[:10])
         )
-    limits = read_thresholds(thresholds, weights)
+    known = FilterReference.load(reference)
+    limits = read_thresholds(thresholds, weights, reference)
     network = load_segmenter(segmenter_config(config, segmenter), weights).to(compute_device())
-    scores = scores_of(rows, _measures(config, network, FilterReference.load(reference)))
+    scores = scores_of(rows, _measures(config, network, known))
     cells = [judged(row, limits) for row in scores]
-    write_verdicts(shard, cells)
+    write_verdicts(shard, cells, sha256_file(thresholds))
     return f"{shard.name}: {count_filtered(cells)}"
 
 
-def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:
-    """The thresholds that :func:`calibrate_filter` wrote with these weights.
+def read_thresholds(path: Path, weights: Path, reference: Path) -> dict[str, Threshold]:
+    """The thresholds that :func:`calibrate_filter` wrote with these weights and this reference.
 
     Raises:
-        InputError: missing, damaged, or set with the weights of another segmenter.
+        InputError: missing, damaged, or written with other weights or another reference.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         limits = {name: Threshold(**found["thresholds"][name]) for name in REJECTED}
-        made_with = found["weights_sha256"]
+        made_with = {weights: found["weights_sha256"], reference: found["reference_sha256"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not the thresholds of a filter ({error}); make them with `stdiff filter "
             "calibrate`"
         ) from error
-    if made_with != (given := sha256_file(weights)):
-        raise InputError(
-            f"{weights}: SHA-256 is {given[:12]}, the thresholds in {path} were set with weights "
-            f"of {made_with[:12]}; give those, or run `stdiff filter calibrate` again"
-        )
+    for file, expected in made_with.items():
+        if (given := sha256_file(file)) != expected:
+            raise InputError(
+                f"{file}: SHA-256 is {given[:12]}, the thresholds in {path} were set with a file "
+                f"of {expected[:12]}; give that, or run `stdiff filter calibrate` again"
+            )
     return limits
 
 

@@ -29,7 +29,7 @@ def describe_groups(
         {
             "collection": cases["collection"],
             # A group of several findings counts by the most severe.
-            "severity": severity.fillna(len(_SEVERITY)),
+            "severity": severity.fillna(len(_SEVERITY)).astype(int),
             "area_fraction": [area_fraction(cell) for cell in cases["measures"]],
             "has_mask": has_mask,
             "conflict": base["label_conflict"],

@@ -56,3 +56,14 @@ class LabelBudget:
 
 
 ALL_LABELS = LabelBudget(100, is_percent=True)
+
+
+def corpus_name(run: str, labels: LabelBudget) -> str:
+    """The name of a run's corpus (column ``collection``), which names its label budget."""
+    return f"{run}-labels{labels.slug}"
+
+
+def budget_of_corpus(name: str) -> LabelBudget | None:
+    """The label budget in a :func:`corpus_name`; None for a corpus of another origin."""
+    match = re.search(r"-labels(\d+(?:cases)?)$", name)
+    return LabelBudget.parse(match[1]) if match else None

@@ -48,10 +48,13 @@ def lacks_verdicts(shard: Path) -> bool:
     return (Path(shard).parent / FILTERED).is_file() and not verdicts_path(shard).is_file()
 
 
-def write_verdicts(shard: Path, cells: Sequence[dict[str, Any]]) -> None:
-    """Write the ``filter`` cells of a shard's rows, in order."""
+def write_verdicts(
+    shard: Path, cells: Sequence[dict[str, Any]], thresholds_sha256: str | None = None
+) -> None:
+    """Write the ``filter`` cells of a shard's rows, in order, and the hash of their thresholds."""
     found = {
         "shard_sha256": _footer_sha256(shard),
+        "thresholds_sha256": thresholds_sha256,
         "verdicts_sha256": _sha256(list(cells)),
         "verdicts": list(cells),
     }
@@ -85,6 +88,18 @@ def read_verdicts(shard: Path) -> list[dict[str, Any]] | None:
             "damaged, delete it and run what makes it again, else run `stdiff filter apply`"
         )
     return verdicts
+
+
+def thresholds_of(shard: Path) -> str | None:
+    """SHA-256 of the thresholds that judged a shard; None without verdicts, "unknown" if unnamed.
+
+    Raises:
+        UnusableFile: see :func:`read_verdicts`.
+    """
+    if read_verdicts(shard) is None:
+        return None
+    found = json.loads(verdicts_path(shard).read_text(encoding="utf-8"))
+    return found.get("thresholds_sha256") or "unknown"
 
 
 def fill_verdicts(

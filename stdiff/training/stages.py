@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -133,11 +133,12 @@ def train_finetune(
     state: Path,
     stop_after_s: float | None = None,
     validate: Callable[[DiffusionModel], ValidationResult] | None = None,
+    judge_cases: Sequence[str] | None = None,
 ) -> None:
     """Stage 2: train ControlNet and caption encoder on the labelled images of this budget.
 
     ``validate`` is called every ``training.finetune.validate_every_images`` images and required
-    exactly if that key is set.
+    exactly if that key is set. ``judge_cases``: whose labels the segmenter of ``validate`` knows.
     """
     model = _load(base, "pretrain", "`stdiff train pretrain`")
     check_model_matches(model, config, base)
@@ -181,6 +182,7 @@ def train_finetune(
     logs = {"pretrain.jsonl": base / "pretrain.jsonl", "finetune.jsonl": log}
     logs["validation.jsonl"] = log.with_name("validation.jsonl")
     about = {"stage": "finetune", "labels": str(labels), "finetune_cases": list(rows["case_id"])}
+    about |= {"judge_cases": judge_cases} if validate else {}
     _save(model, out, {name: file for name, file in logs.items() if file.is_file()}, about)
 
 

@@ -1,8 +1,10 @@
+import itertools
 import multiprocessing
 import resource
-import time
+from functools import partial
 
 import pytest
+from killing import killed_before
 from noise import SAMPLER, Noise, plan_of
 
 from stdiff.config.generator import SamplerConfig
@@ -88,32 +90,42 @@ def test_two_workers_share_a_corpus_and_make_each_shard_once(tmp_path, plan):
     grow(calm, plan)
     made = fork.Queue()
 
+    both_at_work = fork.Barrier(2)
+
     def work():
-        generator = Noise(takes_s=0.1)
+        generator = Noise()
+        generate = generator.generate
+
+        def waits_for_the_other(*arguments):
+            if not generator.made:
+                both_at_work.wait()
+            return generate(*arguments)
+
+        generator.generate = waits_for_the_other
         grow(shared, plan, generator)
         made.put(generator.made)
 
     workers = [fork.Process(target=work) for _ in range(2)]
     for worker in workers:
         worker.start()
-    counts = [made.get(timeout=60) for _ in workers]
+    counts = [made.get() for _ in workers]
     for worker in workers:
         worker.join()
     assert sum(counts) == 12 and min(counts) > 0
     assert contents(shared) == contents(calm)
 
 
-def test_a_worker_killed_at_any_moment_leaves_whole_shards(tmp_path, plan):
+def test_a_worker_killed_at_any_step_leaves_whole_shards(tmp_path, plan):
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     grow(calm, plan)
-    for moment_s in (0.05, 0.12, 0.2, 0.31):
-        worker = fork.Process(target=lambda: grow(rough, plan, Noise(takes_s=0.05)))
-        worker.start()
-        time.sleep(moment_s)
-        worker.kill()
-        worker.join()
+    for step in itertools.count(1, 4):
+        killed = killed_before(step, partial(grow, rough, plan))
         for shard in rough.glob("[0-9]*.parquet"):
             assert shard.read_bytes() == (calm / shard.name).read_bytes()
+            shard.unlink()
+        if not killed:
+            break
+    assert step > 12
     grow(rough, plan)
     assert contents(rough) == contents(calm)
 

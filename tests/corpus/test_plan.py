@@ -174,6 +174,15 @@ def test_a_plan_takes_labelled_training_cases_only(folder):
     assert origins == {"bank:busi/0001", "bank:busi/0002"}
 
 
+def test_a_prior_that_was_fitted_to_more_labels_is_refused(folder, bank):
+    prior = folder / "all.json"
+    fit_prior(bank, "all").write(prior)
+    beyond = r"all\.json: was fitted to \d+ masks beyond 30 %"
+    with pytest.raises(InputError, match=beyond):
+        plan(folder, "no.parquet", labels=LabelBudget.parse(30), prior=prior)
+    plan(folder, "yes.parquet", prior=prior, weights={"curvature": 1}, count=1)
+
+
 def test_a_plan_does_not_depend_on_row_order_or_row_groups(folder, monkeypatch):
     usual = read_plan(plan(folder, "usual.parquet"), 0, 12)
     write_cases(case_rows()[::-1], folder / "reversed.parquet")

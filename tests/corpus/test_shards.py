@@ -1,12 +1,11 @@
+import itertools
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
+from killing import killed_before
+from noise import Noise
 from tqdm import tqdm
 
 from stdiff.birads.lexicon import Findings
@@ -14,6 +13,7 @@ from stdiff.cli.main import main
 from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import read_plan, write_plan
 from stdiff.corpus.shards import make_shard, verify_corpus, verify_shard
+from stdiff.corpus.unfinished import write_shard
 from stdiff.runtime.files import InputError, decode_png
 from stdiff.table.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
 from stdiff.table.cohort import CohortFiles
@@ -222,37 +222,19 @@ def test_a_truncated_or_damaged_shard_is_never_taken_for_whole(plan, tmp_path):
             ), f"byte {position}"
 
 
-_WRITER = """
-import sys, numpy as np
-from pathlib import Path
-from stdiff.table.cases import png_cell, write_cases
-from stdiff.corpus.plan import read_plan, row_sha256
-plan, out = map(Path, sys.argv[1:])
-noise = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)
-rows = [
-    {**row, "image": png_cell(noise, "i"), "flags": ["synthetic"], "model_sha256": "a",
-     "sampler": "{}",
-     "plan_sha256": row_sha256(row)}
-    for row in read_plan(plan, 0, 22)
-]
-print("ready", flush=True)
-while True:
-    out.unlink(missing_ok=True)
-    write_cases(rows, out)
-"""
-
-
 def test_a_shard_killed_while_it_is_written_is_absent_or_whole(plan, tmp_path):
-    out = tmp_path / "shard.parquet"
-    for attempt in range(4):
-        command = [sys.executable, "-c", _WRITER, str(plan), str(out)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout.readline() == b"ready\n"
-            time.sleep(0.05 + 0.013 * attempt)
-            writer.send_signal(signal.SIGKILL)
-        assert writer.returncode == -signal.SIGKILL
-        if out.exists():
-            assert verify_shard(out, plan) == []
+    out, rows = tmp_path / "shard.parquet", read_plan(plan, 0, 22)
+
+    def write():
+        write_shard(rows, Noise(), SAMPLER, out, tqdm(disable=True))
+
+    for step in itertools.count(1):
+        killed = killed_before(step, write)
+        assert verify_shard(out, plan) == [] if out.exists() else killed
+        if not killed:
+            break
+        out.unlink(missing_ok=True)
+    assert step > 5
 
 
 # The steps a user calls: refused before any model is loaded, so without one ------------------

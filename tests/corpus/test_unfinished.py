@@ -1,13 +1,12 @@
 """A shard that was stopped, killed or damaged goes on, and ends as one that was not."""
 
+import itertools
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import pytest
+from killing import killed_before
 from noise import SAMPLER, Noise, plan_of
 from tqdm import tqdm
 
@@ -102,38 +101,21 @@ def test_a_damaged_part_is_made_again(rows, tmp_path, capsys, damage):
     assert out.read_bytes() == undisturbed(rows, tmp_path)
 
 
-_KILLED = """
-import sys
-from pathlib import Path
-from noise import SAMPLER, Noise
-from tqdm import tqdm
-from stdiff.corpus import unfinished
-from stdiff.corpus.plan import read_plan
-unfinished.SAVE_EVERY_S = 0.0
-plan, out = map(Path, sys.argv[1:])
-rows = read_plan(plan, 0, 11)
-print("ready", flush=True)
-unfinished.write_shard(rows, Noise(takes_s=0.05), SAMPLER, out, tqdm(disable=True))
-"""
-
-
-def test_a_killed_shard_goes_on_from_what_it_kept(rows, tmp_path):
-    whole = undisturbed(rows, tmp_path)
-    for attempt in range(4):
-        out = tmp_path / f"shard{attempt}.parquet"
-        command = [sys.executable, "-c", _KILLED, str(tmp_path / "plan.parquet"), str(out)]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
-            assert writer.stdout.readline() == b"ready\n"
-            while len(list(tmp_path.glob(f".shard{attempt}.unfinished/*/0*"))) < attempt:
-                time.sleep(0.005)
-            writer.send_signal(signal.SIGKILL)
-        assert writer.returncode == -signal.SIGKILL
-        made = make(rows, out)
-        # What was kept before it was killed is not made again.
-        assert made <= 12 - 2 * attempt
+def test_a_shard_killed_at_any_step_goes_on_from_what_it_kept(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "SAVE_EVERY_S", 0.0)
+    whole, kept = undisturbed(rows, tmp_path), []
+    for step in itertools.count(1, 2):
+        out = tmp_path / f"shard{step}.parquet"
+        killed = killed_before(step, partial(make, rows, out))
+        # Two images a part. What was kept before it was killed is not made again.
+        parts = {p.stem for p in tmp_path.glob(f".shard{step}.unfinished/*/[0-9]*.parquet")}
+        if not killed:
+            break
+        kept.append(next(n for n in itertools.count(0, 2) if f"{n:08d}" not in parts))
+        assert make(rows, out) == 12 - kept[-1]
         assert out.read_bytes() == whole
-        assert not (tmp_path / f".shard{attempt}.unfinished").exists()
+        assert not (tmp_path / f".shard{step}.unfinished").exists()
+    assert set(kept) >= {0, 2, 4, 6, 8}
 
 
 def test_images_are_kept_each_minute(rows, tmp_path, monkeypatch):

@@ -148,6 +148,31 @@ def test_unlabelled_images_ask_the_outputs_to_agree(largest):
     assert (loss - supervised).item() == pytest.approx(weight * expected.item(), rel=1e-5)
 
 
+class Pair(torch.nn.Module):
+    """A main and an auxiliary output, each with a constant of its own."""
+
+    consistency_weight = 7.0
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.auxiliary = (torch.nn.Parameter(torch.tensor(x)) for x in (0.5, -0.5))
+
+    def all_logits(self, grey_N1HW):
+        return tuple(0 * grey_N1HW + shift for shift in (self.main, self.auxiliary))
+
+
+def test_main_and_auxiliary_outputs_move_towards_each_other():
+    unlabelled = np.full((5, 4, 4), 7, np.uint8)
+    stage = stage_of(0.0, flat(1, 8), unlabelled=unlabelled, network=Pair())
+    batch = stage.sample_batch(np.arange(8), torch.Generator().manual_seed(0))
+    # Nothing is asked of the labelled images.
+    loss, _ = stage.training_step(batch | {"weights": torch.zeros(8)})
+    loss.backward()
+    network = stage.modules["network"]
+    assert network.main.grad > 0 > network.auxiliary.grad
+    assert network.main.grad.item() == pytest.approx(-network.auxiliary.grad.item())
+
+
 def test_unlabelled_images_do_not_change_what_is_asked_of_labelled_ones():
     network = MGCC([4, 8, 8, 8, 16], consistency_weight=0).train()
     drawn = np.random.default_rng(0).integers(0, 256, (8, 32, 32), np.uint8)

@@ -283,4 +283,20 @@ def test_weights_name_the_real_cases_they_know(tables, tmp_path, arm, labels, im
         "labels": [f"busi/{i:02d}" for i in labels],
         "images": [f"busi/{i:02d}" for i in images],
         "chosen_on": ["busi/08", "busi/09"],
+        "corpora": [] if arm.startswith("real") else ["busi"],
+        "models": [] if arm.startswith("real") else ["unknown"],
     }
+    assert about_tensors(tmp_path / "weights.safetensors")["labels"] == "50 %"
+
+
+def test_a_corpus_of_another_label_budget_is_refused(tables, tmp_path):
+    for budget in ("50", "100", "2cases"):
+        made = {"collection": f"t-labels{budget}", "model_sha256": f"model {budget}"}
+        rows = [drawn_row(f"c/{i}", 100 + i, sample_index=i, **made) for i in range(6)]
+        write_cases(rows, tmp_path / f"{budget}.parquet")
+    for budget in ("100", "2cases"):
+        with pytest.raises(InputError, match=f"mixed-50 .* corpus t-labels{budget}, .* of 50 %"):
+            run(tables, tmp_path / "a", arm="mixed-50", corpus=[tmp_path / f"{budget}.parquet"])
+    run(tables, tmp_path / "b", arm="mixed-50", corpus=[tmp_path / "50.parquet"])
+    known = about_tensors(tmp_path / "b" / "weights.safetensors")["known"]
+    assert (known["corpora"], known["models"]) == (["t-labels50"], ["model 50"])

@@ -57,6 +57,12 @@ def test_a_rare_term_counts_as_much_as_a_common_one():
     assert terms["echo_pattern: hyperechoic"]["images"] == 2
 
 
+def test_a_rare_term_that_a_draw_misses_is_left_out_and_not_counted_as_missing():
+    record = adherence(["hypoechoic"] * 9 + ["hyperechoic"], ["hypoechoic"] * 9 + ["hyperechoic"])
+    # A draw misses the one rare image in a third of all cases.
+    assert record["echo_pattern"]["balanced_accuracy_low"] == 1
+
+
 def test_the_ceiling_is_of_real_images():
     result = adherence(["anechoic"], ["hypoechoic"], real=["hypoechoic", "hyperechoic"])
     assert result["echo_pattern"]["balanced_accuracy"] == 0

@@ -14,15 +14,17 @@ from stdiff.cli.main import main
 from stdiff.config.run import dump_config, load_config, parse_config
 from stdiff.downstream.networks import save_network
 from stdiff.evaluation.audit import UsedCases, audit_run, problems_of
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, sha256_file, sha256_folder
 from stdiff.runtime.tensor_files import save_tensors
 from stdiff.table.cases import case_row, png_cell, write_cases
 from stdiff.table.cohort import Cohort
 from stdiff.table.label_budget import ALL_LABELS, LabelBudget
+from stdiff.table.verdicts import write_verdicts
 
 CASES = [f"busi/{i:02d}" for i in range(20)]
 TRAIN, VALIDATION, TEST = CASES[:10], CASES[10:14], CASES[14:]
 MODEL, PRIOR = "labels4cases/model/stdiff.json", "labels4cases/mask_prior.json"
+FILTER = "labels4cases/filter.json"
 FEW = LabelBudget.parse("4 cases")
 
 
@@ -102,10 +104,9 @@ def run(tmp_path, pytestconfig):
         run / "labels4cases/model/stdiff.json", pretrain_cases=TRAIN, finetune_cases=CASES[1:5]
     )
     write_json(run / "labels4cases/mask_prior.json", fitted_on=CASES[1:5])
-    write_json(run / "labels4cases/filter.json", held_out_cases=VALIDATION)
-    write_filter(run, TRAIN)
+    write_filter(run)
     write_shard(run, [f"bank:{CASES[2]};flip=1", "curvature", "ellipse"], [None, CASES[0], None])
-    write_weights(run, {"labels": CASES[1:5], "images": CASES[5:10], "chosen_on": VALIDATION})
+    write_weights(run)
     return run
 
 
@@ -117,21 +118,42 @@ def says(name, **values):
     return lambda run: write_json(run / name, **values)
 
 
-def write_filter(run, ids):
-    save_tensors(run / "labels4cases/filter_reference.safetensors", {}, {"case_ids": ids})
+def write_filter(run, ids=TRAIN, **changes):
+    """A reference of these cases, and thresholds that name it; None takes a key away."""
+    reference = run / "labels4cases/filter_reference.safetensors"
+    save_tensors(reference, {}, {"case_ids": ids})
+    values = {"held_out_cases": VALIDATION, "labelled_cases": CASES[1:5]}
+    values |= {"reference_sha256": sha256_file(reference)} | changes
+    write_json(run / FILTER, **{key: value for key, value in values.items() if value is not None})
 
 
-def write_shard(run, origins, backgrounds):
-    cells = [None if b is None else {"bytes": b"x", "path": f"{b}.png"} for b in backgrounds]
-    pd.DataFrame({"mask_origin": origins, "background": cells}).to_parquet(
-        run / "labels4cases/corpus/00000.parquet"
-    )
+def write_shard(run, origins, backgrounds, judged_by=FILTER, **changes):
+    """A shard with verdicts by the thresholds of this file."""
+    made = {"collection": "demo-labels4cases", "model_sha256": sha256_folder((run / MODEL).parent)}
+    rows = [
+        case_row(
+            case_id=f"c/{index}",
+            mask_origin=origin,
+            background=None if case is None else {"bytes": b"x", "path": f"{case}.png"},
+            **made | changes,
+        )
+        for index, (origin, case) in enumerate(zip(origins, backgrounds, strict=True))
+    ]
+    shard = run / "labels4cases/corpus/00000.parquet"
+    write_cases(rows, shard)
+    cells = [{"accepted": True, "reasons": []}] * len(rows)
+    write_verdicts(shard, cells, judged_by and sha256_file(run / judged_by))
 
 
-def write_weights(run, seen):
+def write_weights(run, **changes):
+    """Weights of a segmenter of the arm mixed; None takes a key away."""
     path = run / "segment/unet/mixed-4cases/seed0.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_network(torch.nn.Linear(1, 1), path, seen)
+    known = {"labels": CASES[1:5], "images": CASES[5:10], "chosen_on": VALIDATION}
+    known |= {"corpora": ["demo-labels4cases"]}
+    known |= {"models": [sha256_folder((run / MODEL).parent)]} | changes
+    known = {key: value for key, value in known.items() if value is not None}
+    save_network(torch.nn.Linear(1, 1), path, known, labels=FEW)
 
 
 def audited(run):
@@ -148,7 +170,7 @@ def test_every_part_of_an_innocent_run_is_walked(run):
         "pretrain": (10, 0, 0),
         "labels4cases/model": (10, 4, 0),
         "labels4cases/mask_prior.json": (4, 4, 0),
-        "labels4cases/filter.json": (10, 0, 4),
+        "labels4cases/filter.json": (10, 4, 4),
         "labels4cases/corpus/00000.parquet": (2, 2, 0),
         "segment/unet/mixed-4cases/seed0.safetensors": (9, 4, 4),
     }
@@ -171,12 +193,52 @@ def test_every_part_of_an_innocent_run_is_walked(run):
             says(PRIOR, fitted_on=CASES[14:]),
             "mask_prior",
         ),
+        (
+            says(MODEL, finetune_cases=CASES[1:5], judge_cases=TRAIN),
+            "labels4cases/model: 4 labels beyond 4 cases, e.g. busi/06, busi/07",
+        ),
         (lambda r: write_filter(r, CASES[:12]), "filter.json: 2 images that are not for training"),
-        (says("labels4cases/filter.json", held_out_cases=TEST[:1]), "filter.json"),
+        (lambda r: write_filter(r, held_out_cases=TEST[:1]), "filter.json"),
+        (
+            lambda r: write_filter(r, labelled_cases=CASES[1:8]),
+            "filter.json: 2 labels beyond 4 cases",
+        ),
+        (
+            lambda r: write_filter(r, reference_sha256="0123"),
+            "filter.json: 1 references that are not the one beside it, e.g. 0123",
+        ),
         (lambda r: write_shard(r, [f"bank:{TEST[0]};flip=0"], [None]), "corpus/00000.parquet"),
         (lambda r: write_shard(r, ["ellipse"], [TEST[1]]), "corpus/00000.parquet"),
-        (lambda r: write_weights(r, {"labels": TEST[:1]}), "segment/unet/mixed-4cases/seed0"),
-        (lambda r: write_weights(r, {"chosen_on": TEST[:1]}), "segment/unet/mixed-4cases/seed0"),
+        (
+            lambda r: write_shard(r, ["ellipse"], [None], collection="demo-labels100"),
+            "corpus/00000.parquet: 1 corpora that are not that of 4 cases, e.g. demo-labels100",
+        ),
+        (
+            lambda r: write_shard(r, ["ellipse"], [None], model_sha256="4567"),
+            "00000.parquet: 1 models of its images that are not labels4cases/model, e.g. 4567",
+        ),
+        (
+            lambda r: write_shard(r, ["ellipse"], [None], model_sha256=None),
+            "models of its images that are not labels4cases/model, e.g. unknown",
+        ),
+        (
+            lambda r: write_shard(r, ["ellipse"], [None], judged_by=MODEL),
+            "corpus/00000.parquet: 1 thresholds that are not filter.json of its budget",
+        ),
+        (
+            lambda r: write_shard(r, ["ellipse"], [None], judged_by=None),
+            "thresholds that are not filter.json of its budget, e.g. unknown",
+        ),
+        (lambda r: write_weights(r, labels=TEST[:1]), "segment/unet/mixed-4cases/seed0"),
+        (lambda r: write_weights(r, chosen_on=TEST[:1]), "segment/unet/mixed-4cases/seed0"),
+        (
+            lambda r: write_weights(r, corpora=["demo-labels100"]),
+            "seed0.safetensors: 1 corpora that are not that of 4 cases, e.g. demo-labels100",
+        ),
+        (
+            lambda r: write_weights(r, models=["89ab"]),
+            "seed0.safetensors: 1 models of its images that are not labels4cases/model, e.g. 89ab",
+        ),
     ],
 )
 def test_a_guilty_part_is_named_and_nothing_is_written(run, spoil, named, capsys):
@@ -192,7 +254,12 @@ def test_a_guilty_part_is_named_and_nothing_is_written(run, spoil, named, capsys
         (says("autoencoder/stdiff.json"), "autoencoder does not name"),
         (says(MODEL, pretrain_cases=TRAIN), "labels4cases/model does not name"),
         (says(PRIOR, masks=3), "mask_prior.json does not name"),
-        (says("labels4cases/filter.json"), "filter.json does not name"),
+        (lambda r: write_filter(r, held_out_cases=None), "filter.json does not name"),
+        (lambda r: write_filter(r, labelled_cases=None), "filter.json does not name"),
+        (lambda r: write_filter(r, reference_sha256=None), "filter.json does not name"),
+        (says(MODEL, finetune_cases=[], judge_cases=None), "labels4cases/model does not name"),
+        (lambda r: write_weights(r, corpora=None), "seed0.safetensors does not name"),
+        (lambda r: write_weights(r, models=None), "seed0.safetensors does not name"),
         (
             lambda r: save_file(
                 {"weight": torch.zeros(1)}, r / "segment/unet/mixed-4cases/seed0.safetensors"

@@ -12,6 +12,7 @@ from stdiff.evaluation.arm_choice import choose_arms
 from stdiff.evaluation.gain import dice_by_arm, evaluate_gain, gain_table_text, gains
 from stdiff.evaluation.learning_curve import worth
 from stdiff.evaluation.statistics import (
+    bootstrap_means,
     effect_size,
     group_bootstrap,
     holm,
@@ -78,6 +79,25 @@ def test_repeated_cases_of_a_group_do_not_narrow_the_interval():
     naive = group_bootstrap(repeated, np.arange(200), 2000, generator(1, "draws"))
     np.testing.assert_allclose(clustered, single)
     assert np.diff(clustered) > 1.8 * np.diff(naive)
+
+
+def test_a_draw_averages_cases_and_not_groups():
+    # Two groups of one case and of nine: a draw holds both (mean 0.9), or one of them twice.
+    values, groups = np.repeat([0.0, 1.0], [1, 9]), np.repeat(["a", "b"], [1, 9])
+    means = bootstrap_means(values[:, None], groups, 400, generator(2, "draws"))
+    assert set(means[:, 0].round(9)) == {0.0, 0.9, 1.0}
+
+
+def test_p_and_effect_size_are_of_groups_and_not_of_cases():
+    # Each group has ten cases that all differ alike from the baseline.
+    real = per_case("real", cases=60, noise=0, seeds=(0,)).assign(collection="busi")
+    real["group_id"] = [f"g{case // 10}" for case in range(60)]
+    by_group = np.array([0.03, -0.01, 0.02, 0.01, 0.04, 0.05])
+    mixed = real.assign(arm="mixed", dice=real["dice"] + np.repeat(by_group, 10))
+    pooled = gains(pd.concat([real, mixed]), draws=100, seed=0).iloc[0]
+    assert pooled["wilcoxon_p"] == pytest.approx(signed_rank_p(by_group))
+    assert pooled["wilcoxon_p"] > 100 * signed_rank_p(np.repeat(by_group, 10))
+    assert pooled["effect_size"] == pytest.approx(effect_size(by_group))
 
 
 def test_one_group_has_no_interval():

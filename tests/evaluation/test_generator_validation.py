@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from tiny import tiny_config, tiny_model, write_tables
 
+from stdiff.cli.main import main
 from stdiff.downstream.networks import build_segmenter, save_network
 from stdiff.evaluation.generator_validation import GeneratorValidator
 from stdiff.runtime.files import InputError
@@ -52,6 +53,21 @@ def test_real_images_would_have_the_lowest_kid(tmp_path, weights, monkeypatch):
     real = iter(np.array_split(validator.real.images_NHW, range(4, 12, 4)))
     monkeypatch.setattr("stdiff.diffusion.pipeline.Generator.generate", lambda *_, **__: next(real))
     assert validator.validate(model).figures["kid"] < untrained.figures["kid"]
+
+
+def test_a_segmenter_with_more_labels_than_the_generator_is_refused(tmp_path, capsys):
+    config = tiny_config()
+    tables = write_tables(tmp_path, config)
+    splits = pd.read_parquet(tables["splits"])
+    splits.loc[splits["role"] == "test", "role"] = "validation"
+    known = {"labels": list(splits["case_id"][splits["role"] == "train"])}
+    path = tmp_path / "w.safetensors"
+    save_network(build_segmenter(config.segmentation.segmenters["unet_resnet18"]), path, known)
+    command = ["train", "finetune", "--config", tables["config"], "--cases", tables["cases"]]
+    command += ["--splits", tables["splits"], "--base", "none", "--state", tmp_path / "state"]
+    command += ["--segmenter", "unet_resnet18", "--weights", path, "--out", tmp_path / "out"]
+    assert main([*map(str, command), "--labels", "2cases"]) == 1
+    assert "w.safetensors: was trained on labels beyond 2 cases" in capsys.readouterr().err
 
 
 def test_too_few_validation_lesions_are_refused(tmp_path, weights):

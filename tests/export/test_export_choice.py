@@ -1,12 +1,11 @@
 import io
+import itertools
 import random
-import signal
-import subprocess
-import sys
-import time
+from functools import partial
 from typing import get_args
 
 import pytest
+from killing import killed_before
 from PIL import Image
 from small_tables import judged, rows, write, write_splits
 
@@ -197,28 +196,14 @@ def test_a_damaged_table_is_found_before_or_while_it_is_written(tmp_path):
     assert failed > 5
 
 
-_EXPORTER = """
-import sys
-from pathlib import Path
-from stdiff.export.selection import Choice
-from stdiff.export.export import export_cases
-table, out = map(Path, sys.argv[1:])
-print("ready", flush=True)
-for number in range(1000):
-    export_cases(Choice([table]), out / f"Dataset{number:03d}_x", "nnunet")
-"""
-
-
-def test_an_export_killed_while_it_is_written_is_absent_or_whole(tmp_path):
-    table, out = write(rows(12), tmp_path / "a.parquet"), tmp_path / "out"
-    command = [sys.executable, "-c", _EXPORTER, str(table), str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as exporter:
-        assert exporter.stdout.readline() == b"ready\n"
-        time.sleep(0.3)
-        exporter.send_signal(signal.SIGKILL)
-    assert exporter.returncode == -signal.SIGKILL
-    whole = list(out.glob("Dataset*"))
-    assert whole
-    for folder in whole:
-        assert (folder / "dataset.json").is_file()
-        assert len(list((folder / "labelsTr").iterdir())) == 12
+def test_an_export_killed_at_any_step_is_absent_or_whole(tmp_path):
+    table = write(rows(3), tmp_path / "a.parquet")
+    for step in itertools.count(1):
+        out = tmp_path / f"{step}" / "Dataset001_x"
+        killed = killed_before(step, partial(export_cases, Choice([table]), out, "nnunet"))
+        if out.exists():
+            assert (out / "dataset.json").is_file()
+            assert len(list((out / "labelsTr").iterdir())) == 3
+        if not killed:
+            break
+    assert out.exists() and step > 10

@@ -19,13 +19,15 @@ from stdiff.filtering import filter as filtering
 from stdiff.filtering.filter import apply_filter, calibrate_filter
 from stdiff.filtering.reference import FilterReference
 from stdiff.filtering.scores import REJECTED
-from stdiff.runtime.files import InputError
+from stdiff.runtime.files import InputError, sha256_file
 from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
 from stdiff.table.cohort import CohortFiles
-from stdiff.table.verdicts import verdicts_path
+from stdiff.table.label_budget import LabelBudget
+from stdiff.table.verdicts import thresholds_of, verdicts_path
 
 SIZE = 32
 TRAINING, HELD_OUT = 60, 300
+LABELS = LabelBudget.parse("4 cases")
 EVERY_SCORE = dict.fromkeys(REJECTED, 0.04)
 
 
@@ -69,10 +71,11 @@ def run_files(tmp_path_factory):
     write_cases(rows, folder / "cases.parquet")
     roles = ["train"] * TRAINING + ["validation"] * HELD_OUT
     splits = pd.DataFrame({"case_id": [r["case_id"] for r in rows], "fold": 0, "role": roles})
-    splits["group_id"], splits["label_rank"] = splits["case_id"], 0.0
+    splits["group_id"], splits["label_rank"] = splits["case_id"], splits.index / len(rows)
     splits.to_parquet(folder / "splits.parquet")
     recipe = config.segmentation.segmenters["unet_resnet18"]
-    save_network(build_segmenter(recipe), folder / "weights.safetensors", {})
+    known = {"labels": [r["case_id"] for r in rows[:4]]}
+    save_network(build_segmenter(recipe), folder / "weights.safetensors", known, labels=LABELS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filtering, "load_segmenter", lambda *_: DarkIsLesion())
         calibrate(folder)
@@ -231,6 +234,19 @@ def test_nothing_to_calibrate_with_is_refused_unless_nothing_is_to_be_rejected(r
     assert {limit["threshold"] for limit in found["thresholds"].values()} == {None}
 
 
+def test_thresholds_are_set_on_validation_lesions_only(run, tmp_path):
+    splits = pd.read_parquet(run / "splits.parquet")
+    splits.loc[TRAINING + 200 :, "role"] = "test"
+    splits.to_parquet(tmp_path / "splits.parquet")
+    cohort = CohortFiles([run / "cases.parquet"], tmp_path / "splits.parquet")
+    calibrate(run, tmp_path, cohort=cohort)
+    found = json.loads((tmp_path / "filter.json").read_text())
+    assert found["held_out_cases"] == [f"busi/{TRAINING + i:05d}" for i in range(200)]
+    assert {len(values) for values in found["held_out"].values()} == {200}
+    known = FilterReference.load(tmp_path / "reference.safetensors")
+    assert known.case_ids == [f"busi/{index:05d}" for index in range(TRAINING)]
+
+
 def test_too_few_images_for_a_tail_are_told(run, tmp_path):
     config = tiny_config(corpus={"count": 12, "shard_size": 4, "filter": {"correlation": 0.001}})
     said = calibrate(run, tmp_path, config=config)
@@ -276,6 +292,9 @@ def test_what_does_not_fit_is_refused(run, tmp_path):
     (tmp_path / "other.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match=r"other\.safetensors: SHA-256 is .* were set with"):
         filtered(run, tmp_path, rows, weights=tmp_path / "other.safetensors")
+    calibrate(run, tmp_path, cohort=fewer_training_cases(run, tmp_path))
+    with pytest.raises(InputError, match=r"reference\.safetensors: SHA-256 is .* were set with"):
+        filtered(run, tmp_path, rows, reference=tmp_path / "reference.safetensors")
     (tmp_path / "filter.json").write_text('{"thresholds": {}}')
     for thresholds in (tmp_path / "filter.json", tmp_path / "none.json", run / "cases.parquet"):
         with pytest.raises(InputError, match="not the thresholds of a filter"):
@@ -290,12 +309,55 @@ def test_what_does_not_fit_is_refused(run, tmp_path):
     assert not (tmp_path / "shard.filter.json").exists()
 
 
+def fewer_training_cases(run, folder):
+    """The cohort without its last training cases."""
+    splits = pd.read_parquet(run / "splits.parquet")
+    splits.loc[TRAINING - 9 : TRAINING - 1, "role"] = "test"
+    splits.to_parquet(folder / "splits.parquet")
+    return CohortFiles([run / "cases.parquet"], folder / "splits.parquet")
+
+
+def test_thresholds_and_verdicts_name_what_judged(run, tmp_path):
+    found = json.loads((run / "filter.json").read_text())
+    assert found["labels"] == "4 cases"
+    assert found["labelled_cases"] == [f"busi/{index:05d}" for index in range(4)]
+    assert found["reference_sha256"] == sha256_file(run / "reference.safetensors")
+    filtered(run, tmp_path, [row(900, name="made")])
+    assert thresholds_of(tmp_path / "shard.parquet") == sha256_file(run / "filter.json")
+
+
+@pytest.mark.parametrize(
+    ("known", "labels", "refusal"),
+    [
+        ({"labels": ["busi/00003"]}, "3 cases", "labels beyond 3 cases .1, e.g. busi/00003"),
+        ({"labels": [f"busi/{TRAINING:05d}"]}, None, "cases that are not for training"),
+        ({"images": [f"busi/{TRAINING:05d}"]}, None, "cases that are not for training"),
+        ({"corpora": ["t-labels100"]}, None, "synthetic images .1, e.g. t-labels100"),
+        ({"labels": ["busi/00003"]}, "4 cases", None),
+        ({"labels": ["busi/00003"]}, None, None),
+    ],
+)
+def test_a_segmenter_that_knows_too_much_must_not_judge(run, tmp_path, known, labels, refusal):
+    weights = tmp_path / "w.safetensors"
+    save_network(DarkIsLesion(), weights, known)
+    options = {"weights": weights, "labels": labels and LabelBudget.parse(labels)}
+    if refusal is None:
+        calibrate(run, tmp_path, **options)
+        return
+    with pytest.raises(InputError, match=rf"w\.safetensors: was trained on {refusal}"):
+        calibrate(run, tmp_path, **options)
+    assert not (tmp_path / "filter.json").exists()
+
+
 def test_through_the_command_line_with_a_network(run_files, tmp_path, capsys):
     run = run_files
     common = ["--config", run / "config.yaml", "--segmenter", "unet_resnet18"]
     common += ["--weights", run / "weights.safetensors", "--reference", tmp_path / "r.safetensors"]
     calibrating = ["calibrate", "--cases", run / "cases.parquet", "--out", tmp_path / "filter.json"]
-    calibrating += ["--splits", run / "splits.parquet"]
+    calibrating += ["--splits", run / "splits.parquet", "--labels", "3cases"]
+    assert main([str(a) for a in ("filter", *calibrating, *common)]) == 1
+    assert "weights.safetensors: was trained on labels beyond 3 cases" in capsys.readouterr().err
+    calibrating[-1] = "4cases"
     assert main([str(a) for a in ("filter", *calibrating, *common)]) == 0
     assert f"{HELD_OUT} held-out and {TRAINING} training images" in capsys.readouterr().out
     write_cases([row(5), row(900)], tmp_path / "images.parquet")

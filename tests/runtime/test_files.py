@@ -1,11 +1,9 @@
 """Files: whole or as before, whatever happens; images decoded with a limit."""
 
 import os
-import signal
+import shutil
 import struct
-import subprocess
 import sys
-import time
 import zlib
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from killing import STEP, killed_before
 
 from stdiff.runtime.files import (
     MAX_PIXELS,
@@ -76,33 +75,59 @@ def test_writing_nothing_keeps_the_old_folder(tmp_path):
     assert (tmp_path / "out" / "kept").read_text() == "before"
 
 
-_WRITER = """
-import sys
-from pathlib import Path
-from stdiff.runtime.files import atomic_write
-number = 0
-while True:
-    with atomic_write(Path(sys.argv[1])) as temporary:
-        with temporary.open("w") as handle:
-            for _ in range(200):
-                handle.write(f"{number}\\n")
-                handle.flush()
-    number += 1
-"""
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """A power cut after a rename must not leave an empty file under the right name."""
+    events, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *p: (events.append("rename"), replace(*p)))
+    write_text(tmp_path / "a.txt", "text")
+    assert "rename" in events and events.index("sync") < events.index("rename")
 
 
-@pytest.mark.parametrize("after_s", [0.05, 0.11, 0.23])
-def test_kill_9_leaves_one_whole_version(tmp_path, after_s):
+def test_the_old_folder_stays_until_the_new_one_has_its_name(tmp_path, monkeypatch):
+    """Whatever step it is interrupted at, both contents, or the new one in place, are there."""
+    target, replace, rmtree, seen = tmp_path / "model", os.replace, shutil.rmtree, []
+
+    def complete():
+        return {path.read_text() for path in tmp_path.rglob("part") if path.is_file()}
+
+    def watched(step):
+        def run(*arguments, **options):
+            before = (target / "part").read_text() if target.exists() else "none"
+            seen.append((step.__name__, before, complete()))
+            return step(*arguments, **options)
+
+        return run
+
+    for name in ("old", "new"):
+        if name == "new":
+            monkeypatch.setattr(os, "replace", watched(replace))
+            monkeypatch.setattr(shutil, "rmtree", watched(rmtree))
+        with atomic_write(target) as temporary:
+            temporary.mkdir()
+            (temporary / "part").write_text(name)
+    assert complete() == {"new"}
+    assert {step for step, _, _ in seen} == {"replace", "rmtree"}
+    for _, in_place, contents in seen:
+        assert in_place == "new" or contents == {"old", "new"}
+
+
+def test_kill_9_leaves_one_whole_version(tmp_path):
     target = tmp_path / "numbers.txt"
-    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(target)])
-    deadline_s = time.monotonic() + 20
-    while not target.exists() and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    time.sleep(after_s)
-    os.kill(writer.pid, signal.SIGKILL)
-    assert writer.wait() == -signal.SIGKILL
-    lines = target.read_text().splitlines()
-    assert len(lines) == 200 and len(set(lines)) == 1
+    target.write_text("0\n" * 200)
+
+    def write():
+        with atomic_write(target) as temporary, temporary.open("w") as handle:
+            for _ in range(200):
+                sys.audit(STEP)
+                handle.write("1\n")
+                handle.flush()
+
+    for step in (*range(1, 200, 17), *range(200, 210)):
+        killed = killed_before(step, write)
+        lines = target.read_text().splitlines()
+        assert len(lines) == 200 and len(set(lines)) == 1
+    assert not killed and lines[0] == "1"
 
 
 def test_write_text_is_utf8(tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stdiff.near_duplicates.fingerprint import fingerprint
 from stdiff.runtime.files import InputError
+from stdiff.splitting.groups import describe_groups
 from stdiff.splitting.splits import COLUMNS, make_splits, split_tables
 from stdiff.table.cases import case_row, png_cell, write_cases
 
@@ -170,8 +171,69 @@ def test_a_small_stratum_has_every_role(count, seed):
 
 def test_the_seed_decides():
     rows = many()
-    assert split(rows, seed=1).equals(split(rows, seed=1))
-    assert not split(rows, seed=1)["role"].equals(split(rows, seed=2)["role"])
+    first, again, other = (split(rows, seed=seed) for seed in (1, 1, 2))
+    assert first.equals(again)
+    assert not first["role"].equals(other["role"])
+
+
+def test_the_seed_decides_who_is_labelled_first():
+    """In one stratum, among the cases that train with both seeds: another order."""
+    rows = [case("a", n) for n in range(60)]
+    splits = [split(rows, seed).set_index("case_id") for seed in (1, 2)]
+    both = (splits[0]["role"] == "train") & (splits[1]["role"] == "train")
+    first, second = (s["label_rank"][both].sort_values().index.tolist() for s in splits)
+    assert len(first) > 20 and first != second
+
+
+def test_the_seed_decides_who_is_tested_together():
+    """In one stratum, whatever the folds are called."""
+    rows, partitions = [case("a", n) for n in range(40)], []
+    for seed in (1, 2):
+        splits = split(rows, seed, test=None, folds=4)
+        tested = splits[splits["role"] == "test"].groupby("fold")["case_id"]
+        partitions.append({frozenset(ids) for _, ids in tested})
+    assert partitions[0] != partitions[1]
+
+
+def test_a_group_counts_by_its_gravest_finding():
+    classes = {"a/1": ["benign", "malignant"], "a/2": ["normal", "benign"], "a/3": ["normal"]}
+    rows = [
+        {"collection": "a", "pathology": name, "measures": None, "group_id": group}
+        for group, names in classes.items()
+        for name in (*names, None)
+    ]
+    base = pd.DataFrame(rows)[["group_id"]].assign(label_conflict=False)
+    groups = describe_groups(pd.DataFrame(rows), base, pd.Series([True] * len(rows)))
+    strata = groups["stratum"].to_dict()
+    alone = describe_groups(
+        pd.DataFrame([{**rows[0], "pathology": name} for name in ("malignant", "benign")]),
+        pd.DataFrame({"group_id": ["m", "b"], "label_conflict": False}),
+        pd.Series([True, True]),
+    )["stratum"]
+    assert strata["a/1"] == alone["m"] and strata["a/2"] == alone["b"]
+    assert len(set(strata.values())) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"test": None, "folds": 3}], ids=["hold-out", "folds"])
+@pytest.mark.parametrize("outside", ["a", "b"])
+def test_a_frame_linked_to_a_test_only_collection_is_never_trained_on(options, outside):
+    """Whichever of the two comes first by name; through twins, and through twins of patients."""
+    rows = many(60) + [case("b", n) for n in range(60)]
+    rows[4] |= {"patient_id": "7", "group_id": "a/patient-7"}
+    rows[8] |= {"patient_id": "7", "group_id": "a/patient-7"}
+    for twin, number in ((4, 0), (17, 1), (33, 2)):
+        rows[60 + number]["image"] = rows[twin]["image"]
+    inner = "b" if outside == "a" else "a"
+    linked = {
+        "a": {"a/0004", "a/0008", "a/0017", "a/0033"},
+        "b": {"b/0000", "b/0001", "b/0002"},
+    }[inner]
+    splits = split(rows, test_only=[outside], **options)
+    of_linked = splits[splits["case_id"].isin(linked)]
+    assert len(of_linked) == len(linked) * splits["fold"].nunique()
+    assert set(of_linked["role"]) == {"test"} and of_linked["label_rank"].isna().all()
+    trained = splits[splits["role"].isin(["train", "validation"])]
+    assert set(trained["collection"]) == {inner}
 
 
 def test_unlabelled_groups_train_without_labels():
@@ -299,6 +361,7 @@ def test_every_group_that_may_be_tested_is_tested_once(rows, further, seed, fold
 @examples
 @given(collections, others, st.integers(0, 1000))
 def test_another_collection_moves_no_fold(rows, further, seed):
+    further[0]["pathology"] = None  # unknown classes of one collection rename none of the other
     options = {"test": None, "folds": 4, "validation": 0.1}
     alone, together = split(rows, seed, **options), split(rows + further, seed, **options)
     of_a = together[together["collection"] == "a"].reset_index(drop=True)
@@ -408,6 +471,8 @@ def test_impossible_folds(options, message):
 @examples
 @given(rows=collections, further=others, seed=st.integers(0, 2**32), folds=st.sampled_from([0, 3]))
 def test_a_test_only_collection_and_all_it_links_to_is_never_trained_on(rows, further, seed, folds):
+    for other, twin in zip(further[::9], rows[::7], strict=False):
+        other |= {name: twin[name] for name in ("image", "pathology")}
     options = {"folds": folds, "test": None} if folds else {}
     splits = split(rows + further, seed, test_only=["b"], **options)
     masks = {row["case_id"] for row in rows + further if row["lesion_count"]}
@@ -416,6 +481,7 @@ def test_a_test_only_collection_and_all_it_links_to_is_never_trained_on(rows, fu
         assert set(outside["role"]) <= {"test", "unused"}
         assert outside["label_rank"].isna().all()
         linked = of_fold[of_fold["group_id"].isin(outside["group_id"])]
+        assert "a" in set(linked["collection"])
         assert set(linked["role"]) <= {"test", "unused"}
         # Tested is every group of it that can be.
         doubted = linked["group_id"][linked["label_conflict"]]

@@ -41,7 +41,7 @@ def together(work, processes, *arguments, answers=None):
     started = [fork.Process(target=one, args=(rank,), daemon=True) for rank in range(processes)]
     for process in started:
         process.start()
-    found = dict(results.get(timeout=120) for _ in started[:answers])
+    found = dict(results.get(timeout=3000) for _ in started[:answers])
     for process in started:
         process.join()
     return [found[rank] for rank in range(answers or processes)]
@@ -151,7 +151,7 @@ def test_two_processes_write_the_model_of_one(tmp_path, tables):
         [sys.executable, "-m", "stdiff", *command("own", tmp_path / "two.yaml")],
     ):
         done = subprocess.run(
-            [str(a) for a in arguments], capture_output=True, text=True, timeout=240
+            [str(a) for a in arguments], capture_output=True, text=True, timeout=3000
         )
         assert done.returncode == 0, done.stderr
     alone, *pairs = (

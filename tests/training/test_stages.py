@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from stable_diffusion import checkpoint_config, write_checkpoint
@@ -12,14 +13,15 @@ from stdiff.diffusion.checkpoint import load_checkpoint
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.part_checks import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
-from stdiff.runtime.files import InputError
-from stdiff.table.cases import images_of, read_cases
+from stdiff.runtime.files import InputError, decode_png
+from stdiff.table.cases import images_of, png_cell, read_cases, read_rows, write_cases
 from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget
 from stdiff.training.finetune import FinetuneStage
 from stdiff.training.latents import cached_latents
 from stdiff.training.pretrain import PretrainStage
 from stdiff.training.stages import train_autoencoder, train_finetune, train_pretrain
+from stdiff.training.validation import ValidationResult
 
 
 @pytest.fixture
@@ -112,6 +114,14 @@ def test_frozen_captions_are_embedded_once_and_alike(config, scenes):
     assert loss_of(frozen)[0].item() == pytest.approx(loss_of(learnt)[0].item(), rel=1e-6)
     frozen.model.text_encoder = None
     loss_of(frozen)
+
+
+def test_captions_are_dropped_at_their_rate(config, scenes):
+    for rate, least, most in ((0.0, 0, 0), (0.3, 0.2, 0.4), (1.0, 1, 1)):
+        stage = finetune_stage(config, scenes, caption_dropout=rate)
+        rng = torch.Generator().manual_seed(0)
+        drawn = [stage.sample_batch(np.arange(4), rng)["caption"] for _ in range(100)]
+        assert least <= (torch.cat(drawn) < 0).float().mean() <= most
 
 
 def test_a_small_lesion_weighs_as_much_as_a_large_one(config, scenes):
@@ -232,9 +242,55 @@ def test_the_folder_says_which_cases_each_stage_saw(tmp_path, tables, config):
         state=tmp_path / "state",
         **options,
     )
-    seen = json.loads((out / "stdiff.json").read_text())["finetune_cases"]
+    seen = json.loads((out / "stdiff.json").read_text())
     # Training cases 0, 1, 2, 4, 5 have a rank below one half; case 3 is a test case.
-    assert seen == [f"busi/benign-{i:04d}" for i in (0, 1, 2, 4, 5)]
+    assert seen["finetune_cases"] == [f"busi/benign-{i:04d}" for i in (0, 1, 2, 4, 5)]
+    assert "judge_cases" not in seen
+
+
+def test_the_folder_names_the_cases_of_the_segmenter_that_chose_its_weights(tmp_path, tables):
+    finetune = tiny_config().training.finetune.model_copy(update={"validate_every_images": 8})
+    training = tiny_config().training.model_copy(update={"finetune": finetune})
+    model = tiny_model(tiny_config())
+    model.controlnet, model.about["stage"] = None, "pretrain"
+    save_model(model, tmp_path / "base", {})
+    train_finetune(
+        tiny_config().model_copy(update={"training": training}),
+        base=tmp_path / "base",
+        labels=LabelBudget.parse(50),
+        cohort=CohortFiles([tables["cases"]], tables["splits"]),
+        out=tmp_path / "model",
+        state=tmp_path / "state",
+        validate=lambda _: ValidationResult({"kid": 1.0, "mask_dice": 0.5}),
+        judge_cases=["busi/benign-0000"],
+    )
+    about = json.loads((tmp_path / "model" / "stdiff.json").read_text())
+    assert about["judge_cases"] == ["busi/benign-0000"]
+
+
+def test_images_of_other_roles_change_no_weight_of_the_early_stages(tmp_path):
+    """Stage 0 and 1 see all training images, and no other."""
+    config, made = tiny_config(), []
+    for name, spoilt in (("plain", ()), ("other", ("test", "validation")), ("train", ("train",))):
+        tables = write_tables(tmp_path / name, config)
+        splits = pd.read_parquet(tables["splits"])
+        splits.loc[7, "role"] = "validation"
+        splits.to_parquet(tables["splits"])
+        rows = read_rows(tables["cases"])
+        for row, role in zip(rows, splits["role"], strict=True):
+            if role in spoilt:
+                row["image"] = png_cell(255 - decode_png(row["image"]["bytes"]), "i")
+        write_cases(rows, tables["cases"])
+        state = {"state": tmp_path / name / "state"}
+        state["cohort"] = CohortFiles([tables["cases"]], tables["splits"])
+        train_autoencoder(config, out=tmp_path / name / "vae", **state)
+        vae = tmp_path / name / "vae"
+        train_pretrain(config, autoencoder=vae, out=tmp_path / name / "model", **state)
+        files = sorted((tmp_path / name).glob("[vm]*/**/*.safetensors"))
+        made.append({file.relative_to(tmp_path / name): file.read_bytes() for file in files})
+    plain, other, train = made
+    assert len(plain) > 2 and plain == other
+    assert plain.keys() == train.keys() and plain != train
 
 
 def test_wrong_inputs_are_refused(tmp_path, tables, config):

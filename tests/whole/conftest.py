@@ -26,7 +26,7 @@ class Undisturbed:
 
     def ended(self):
         """Its folder when all is made."""
-        assert self.process.wait(600) == 0
+        assert self.process.wait(3000) == 0
         for table in (self.folder / MADE / "segment").rglob("*.parquet"):
             assert "dice" in pq.read_schema(table).names, f"{table}: that training failed"
         return self.folder

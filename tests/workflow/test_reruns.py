@@ -4,13 +4,12 @@ import copy
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+from workflow.forked import snakemake
 
 ROOT = Path(__file__).parents[2]
 # Stands in for `stdiff`: makes what follows --out and the like, a file where it has a suffix.
@@ -55,20 +54,13 @@ class Project:
         values["segmentation"] |= changes.pop("segmentation", {})
         values["corpus"] = {"count": 200, "shard_size": 100} | changes.pop("corpus", {})
         (self.folder / "config.yaml").write_text(yaml.safe_dump(values | changes))
-        # Python finds the copy first, as it looks in the folder it is started in.
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "snakemake", "--cores", "1", "--nolock"),
-                *("--configfile", "config.yaml", *options),
-            ],
-            cwd=self.folder,
-            env=os.environ | {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            check=False,
+        done = snakemake(
+            self.folder,
+            *("--configfile", "config.yaml", *options),
+            path=f"{self.folder / 'bin'}:{os.environ['PATH']}",
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        assert done.returncode == 0, done.said
+        return done.said
 
     def planned(self, **changes):
         """Jobs of each rule that would run."""

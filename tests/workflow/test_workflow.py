@@ -1,13 +1,13 @@
 """The workflow as a user meets it: refusals before any job, and what every rule declares."""
 
 import ast
+import itertools
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from workflow.forked import snakemake
 
 from stdiff.datasets.readers import places_of
 from stdiff.runtime import provenance
@@ -25,36 +25,82 @@ RUNS_NETWORKS = {
     *("autoencoder", "pretrain", "finetune", "distill", "segment", "classify"),
     *("shard", "replacement_shard", "filter_thresholds", "filter"),
 }
-# Every rule there is has a job in this run.
-DEMO = ("--configfile", "config/demo.yaml", "--config", "run=never_made")
-WITH_REPLACEMENTS = "corpus={count: 150, shard_size: 150, filter: {replacement_rounds: 2}}"
-WITH_CLASSIFIERS = "classification={training: {images: 160, batch: 16}}"
-WITH_DISTILLATION = "training={distill: {images: 960, steps: 3}}"
+# Every rule there is has a job in this run; its values are none of the commands' defaults.
+DEMO = (
+    *("--configfile", "config/demo.yaml", "--config", "run=never_made", "seed=7"),
+    "split={folds: 3, fold: 1, validation: 0.15}",
+    "collections={bus_cot: {path: BUSCoT, test_only: true}}",
+    "segmentation={labels: [10 cases, 25, 100]}",
+    "corpus={count: 150, shard_size: 150, filter: {replacement_rounds: 2}}",
+    "classification={training: {images: 160, batch: 16}}",
+    "training={distill: {images: 960, steps: 3}}",
+)
 
 
-def snakemake(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def commands():
+    """(rule, command) of every job of that run."""
+    done = snakemake(ROOT, "-n", "-p", *DEMO)
+    assert done.returncode == 0, done.said
+    return re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)+Shell command: (.*)$", done.said, re.M)
 
 
-def test_a_dry_run_of_the_demo_lists_the_whole_chain():
-    done = snakemake("-n", *DEMO, WITH_REPLACEMENTS, WITH_DISTILLATION, WITH_CLASSIFIERS)
-    assert done.returncode == 0, done.stderr
-    for rule in RULES:
-        assert f"rule {rule}:" in done.stdout + done.stderr, rule
+def test_a_dry_run_of_the_demo_lists_the_whole_chain(commands):
+    assert {rule for rule, _ in commands} == {*RULES, "all"}
+
+
+OF_ALL_BUDGETS = {"gain", "auc"}
+
+
+def test_no_job_of_a_label_budget_is_given_what_is_of_another(commands):
+    """Corpus, prior, model, thresholds, judge and ``--labels`` are all of the job's own budget."""
+    budget, seen = r"(10cases|25|100)\b", []
+    for rule, command in commands:
+        if rule == "evaluate":
+            # Its judge is the best there is, trained on real images; it decides nothing.
+            command, judges = re.subn(r"--weights \S+/real-100/seed0\.safetensors", "", command)
+            assert judges == 1
+        found = re.findall(rf"labels{budget}|--labels {budget}|(?:real|mixed)-{budget}", command)
+        budgets = {one for groups in found for one in groups if one}
+        assert len(budgets) <= 1 or rule in OF_ALL_BUDGETS, command
+        seen += [(rule, *budgets)] if len(budgets) == 1 else []
+    for rule in {rule for rule, _ in seen}:
+        assert {b for r, b in seen if r == rule} >= (
+            {"100"} if rule in ("sampled_masks", "mask_realism") else {"10cases", "25", "100"}
+        )
+
+
+def test_each_command_is_given_what_it_must_not_take_from_elsewhere(commands):
+    """Options that have a default, or whose absence nothing else would show."""
+    budget, cohort = r"--labels (10cases|25|100) ", r"--splits results/never_made/splits\.parquet"
+    needed = {
+        "split": ["--folds 3 ", "--validation 0.15 ", "--test-only bus_cot ", "--seed 7 "],
+        **dict.fromkeys(("mask_prior", "mask_realism"), [budget, cohort, "--fold 1 "]),
+        "sampled_masks": [budget, cohort, "--fold 1 ", "--seed 7 ", r"/mask_prior\.json"],
+        "shard": [budget, cohort, "--seed 7 ", r"/mask_prior\.json", "--model [^ ]*/distilled "],
+        **dict.fromkeys(("autoencoder", "pretrain"), [cohort]),
+        "finetune": [budget, cohort, r"--weights [^ ]*/real-[^ ]*/seed0\.safetensors"],
+        "distill": [budget, cohort, "--base [^ ]*/model "],
+        "filter_thresholds": [budget, cohort, r"--weights [^ ]*/real-[^ ]*/seed0\.safetensors"],
+        "filter": [r"--weights [^ ]*/real-[^ ]*/seed0\.safetensors", r"/filter\.json"],
+        "evaluate": [budget, cohort, r"--corpus @[^ ]*/shards\.txt"],
+        **dict.fromkeys(("segment", "classify"), [cohort]),
+    }
+    for rule, options in needed.items():
+        of_rule = [command for name, command in commands if name == rule]
+        assert of_rule, rule
+        for command, option in itertools.product(of_rule, options):
+            assert re.search(option, command), f"{rule} lacks {option}: {command}"
+    mixed = [c for rule, c in commands if rule in ("segment", "classify") and "--arm mixed" in c]
+    assert mixed and all(re.search(r"--corpus @[^ ]*/shards\.txt ", c) for c in mixed)
 
 
 def test_a_missing_data_root_is_refused_with_the_key():
     done = snakemake(
-        "-n", "--configfile", "config/busi_cpu.yaml", "--config", "data_root=/nowhere/at/all"
+        ROOT, "-n", "--configfile", "config/busi_cpu.yaml", "--config", "data_root=/nowhere/at/all"
     )
     assert done.returncode == 1
-    said = done.stdout + done.stderr
+    said = done.said
     assert "data_root: '/nowhere/at/all'" in said
     assert "collections.busi.path: 'Dataset_BUSI_with_GT': no folder" in said
     assert "collections.bus_bra.path" in said
@@ -62,8 +108,10 @@ def test_a_missing_data_root_is_refused_with_the_key():
 
 
 def test_an_unknown_key_is_refused_before_any_job_with_the_mend():
-    done = snakemake("--configfile", "config/demo.yaml", "--config", "sede=3", "run=never_made")
-    said = done.stdout + done.stderr
+    done = snakemake(
+        ROOT, "--configfile", "config/demo.yaml", "--config", "sede=3", "run=never_made"
+    )
+    said = done.said
     assert done.returncode == 1
     assert "sede: 3: unknown key; did you mean `seed`?" in said
     assert not (ROOT / "results" / "never_made").exists()
@@ -194,6 +242,15 @@ def test_of_a_collection_only_what_its_reader_reads_is_listed(tmp_path):
         now = {other: listing_of(*places_of(other, roots[other])) for other in roots}
         assert {other for other in roots if now[other] != listings[other]} == {name}
         listings = now
+
+
+def test_a_file_of_the_same_size_is_seen_by_its_time(tmp_path):
+    file = tmp_path / "one.png"
+    file.write_bytes(b"one")
+    before = listing_of(tmp_path)
+    file.write_bytes(b"two")
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    assert listing_of(tmp_path) != before
 
 
 # The packages of stdiff/: each may import itself and those before it.

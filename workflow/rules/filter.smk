@@ -32,7 +32,7 @@ rule filter_thresholds:
     shell:
         "stdiff filter calibrate --config {input.config} --cases {input.tables}"
         " --splits {input.splits} --segmenter {params.segmenter} --weights {input.weights}"
-        " --out {output.thresholds} --reference {output.reference} --threads {threads}"
+        " --labels {wildcards.labels} --out {output.thresholds} --reference {output.reference} --threads {threads}"
         " > {log} 2>&1"
 
 
