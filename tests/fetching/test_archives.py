@@ -249,7 +249,7 @@ def test_whatever_is_wrong_all_or_nothing(tmp_path, data):
 def test_killed_unpacking_leaves_no_folder_and_the_next_clears_up(tmp_path):
     files = {f"Images/{n}.png": os.urandom(3000) for n in range(300)} | {"data.csv": b""}
     archive = packed(tmp_path / "x.zip", files)
-    temporary = tmp_path / ".COLL.unpacking"
+    temporary = tmp_path / ".COLL.partial"
     assert killed_before(50, lambda: unpack(archive, tmp_path / "COLL", HOLDS))
     assert any(temporary.rglob("*.png"))
     assert temporary.is_dir() and not (tmp_path / "COLL").exists()
@@ -264,7 +264,7 @@ def test_interrupt_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(path: Path, *args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, tmp_path / "COLL", HOLDS)
     assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]
