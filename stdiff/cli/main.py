@@ -1,7 +1,7 @@
 """The command line: one command for each pipeline step, without logic of its own.
 
-Exit codes: 0 done; 1 wrong input (one line says how to correct it); 2 wrong usage; 130 stopped by
-SIGTERM or SIGINT. A stopped training has saved its state and resumes when the same command is run
+Exit codes: 0 done; 1 wrong input, or the operating system refuses to read or write a file (one line
+says which and why); 2 wrong usage; 130 stopped by SIGTERM or SIGINT. A stopped training has saved its state and resumes when the same command is run
 again; any other stopped command leaves no output.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +18,9 @@ import typer
 import stdiff
 from stdiff.cli import corpus, data, downstream, evaluate, generate, masks, share, train
 from stdiff.cli.options import expand, show_help
-from stdiff.runtime.errors import InputError
-from stdiff.runtime.stopping import EXIT_STOPPED, Interrupted
+from stdiff.runtime.environment import check_environment
+from stdiff.runtime.errors import InputError, os_error_line, writing
+from stdiff.runtime.stopping import EXIT_STOPPED, Interrupted, sigterm_as_ctrl_c
 
 # Commands import torch, pandas and the like inside their functions: `stdiff --help` and shell
 # completion must be fast.
@@ -49,22 +51,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that this terminal cannot show ends no command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    command = typer.main.get_command(app)
     try:
-        words = expand(sys.argv[1:] if arguments is None else arguments)
-        return command.main(words, prog_name="stdiff", standalone_mode=False) or 0
+        with sigterm_as_ctrl_c():
+            return _run(sys.argv[1:] if arguments is None else arguments)
     except typer.TyperException as error:  # wrong usage
         message = error.format_message().rstrip(".")
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "stdiff"
         print(f"stdiff: error: {message}; see `{path} --help`", file=sys.stderr)
         return 2
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(f"stdiff: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"stdiff: error: {os_error_line(error)}", file=sys.stderr)
         return 1
     except Interrupted as stop:
         print(f"stdiff: {stop}", file=sys.stderr)
         return EXIT_STOPPED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run one command; what it prints is written before it counts as done."""
+    check_environment()
+    command = typer.main.get_command(app)
+    code = command.main(expand(arguments), prog_name="stdiff", standalone_mode=False) or 0
+    with writing(Path("standard output")):
+        sys.stdout.flush()
+    return code
 
 
 if __name__ == "__main__":

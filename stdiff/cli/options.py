@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from stdiff.runtime.environment import world_size
 from stdiff.table.label_budget import LabelBudget
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def set_threads(threads: int | None) -> int | None:
         import torch
 
         # Processes that train together share the threads.
-        torch.set_num_threads(max(1, threads // int(os.environ.get("WORLD_SIZE", 1))))
+        torch.set_num_threads(max(1, threads // world_size()))
     return threads
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stdiff.runtime.errors import InputError, UnusableFile
+from stdiff.runtime.errors import InputError, NotWritten, UnusableFile, writing
+from stdiff.runtime.unfinished import OLD, partial_folder, unfinished_folder
 
 # Larger than any scanner's frame, small enough that a decompression bomb cannot fill memory.
 MAX_PIXELS = 64_000_000
@@ -42,33 +42,50 @@ def is_clutter(path: Path) -> bool:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write a file or folder to; rename it when done.
+    """Yield a temporary path of the same name to write a file or folder to; rename it when done.
 
     After a crash ``path`` is unchanged or complete. (Between the two renames that replace an
-    existing folder it is absent; old and new content are then complete under hidden names.)
+    existing folder it is absent; the next writer then puts the old one back.) Files get the
+    permissions of the user's umask, whatever their writer gave them.
+
+    Raises:
+        NotWritten: the disk is full, the folder is not writable, a file would replace a folder,
+            and the like.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept: some writers choose their format by it.
-    temporary, old = (
-        path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}") for _ in range(2)
-    )
-    try:
+    with writing(path, inside=partial_folder(_replaceable(path))), unfinished_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
-        if temporary.is_file():
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
+        _finish(temporary, mode=folder.stat().st_mode & 0o666)
         if path.is_dir() and temporary.exists():
+            if not temporary.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "", str(path))
             # Deleting takes time and may be interrupted; a rename may not.
-            os.replace(path, old)
+            os.replace(path, folder / OLD)
         os.replace(temporary, path)
-        if old.is_dir():
-            shutil.rmtree(old)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+
+
+def _replaceable(path: Path) -> Path:
+    """The path, if a file or folder may be given its name.
+
+    Raises:
+        NotWritten: it is the current folder or one above it, or a device or a pipe.
+    """
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    if special or path.name in ("", ".."):
+        number = errno.EINVAL if special else errno.EISDIR
+        raise NotWritten(number, os.strerror(number), str(path))
+    return path
+
+
+def _finish(written: Path, mode: int) -> None:
+    """Set the permissions of all files, and wait until a single file is on the disk."""
+    for path in [written, *written.rglob("*")]:
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+    if written.is_file():
+        with written.open("rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -131,9 +148,12 @@ def sha256_folder(path: Path) -> str:
 
 def _content(folder: Path) -> list[str]:
     """Names of a folder's files without logs and hidden files."""
-    files = (p for p in sorted(Path(folder).rglob("*")) if p.is_file())
-    kept = (p for p in files if p.suffix != ".jsonl" and not p.name.startswith("."))
-    return [p.relative_to(folder).as_posix() for p in kept]
+    files = (p.relative_to(folder) for p in sorted(Path(folder).rglob("*")) if p.is_file())
+    return [
+        file.as_posix()
+        for file in files
+        if file.suffix != ".jsonl" and not any(part.startswith(".") for part in file.parts)
+    ]
 
 
 def write_sums(folder: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from stdiff.runtime.errors import writing
+
 
 @contextmanager
 def file_lock(
@@ -27,9 +29,12 @@ def file_lock(
         Whether this process holds the lock; always True after waiting.
 
     Raises:
-        OSError: the file cannot be made, or the file system has no locks.
+        NotWritten: the file cannot be made.
+        OSError: the file system has no locks.
     """
-    with Path(path).open("w") as handle:
+    with writing(path):
+        opened = Path(path).open("w")  # noqa: SIM115
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from stdiff.runtime.device import compute_device
+from stdiff.runtime.environment import check_launched, world_size
 from stdiff.runtime.files import InputError
 
 
@@ -38,7 +39,8 @@ def launch(processes: int) -> None:
 
 def join() -> None:
     """Join the process group, if there is one; calling it again does nothing."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+    if world_size() > 1 and not dist.is_initialized():
+        check_launched()
         device = compute_device()  # must be selected before NCCL starts
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
