@@ -1,8 +1,9 @@
 """The command line: one command for each pipeline step, without logic of its own.
 
 Exit codes: 0 done; 1 wrong input, or the operating system refuses to read or write a file (one line
-says which and why); 2 wrong usage; 130 stopped by SIGTERM or SIGINT. A stopped training has saved its state and resumes when the same command is run
-again; any other stopped command leaves no output.
+says which and why); 2 wrong usage; 130 stopped by SIGTERM or SIGINT. A stopped training has saved
+its state and resumes when the same command is run again; any other stopped command leaves no
+output.
 """
 
 from __future__ import annotations

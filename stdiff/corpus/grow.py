@@ -19,6 +19,7 @@ from stdiff.corpus.shards import ImageGenerator, verify_shard
 from stdiff.corpus.unfinished import write_shard
 from stdiff.runtime.files import InputError
 from stdiff.runtime.locks import file_lock
+from stdiff.runtime.unfinished import remove_unfinished
 
 
 @dataclass
@@ -98,10 +99,9 @@ def _why_not_whole(path: Path, plan: Path, count: int, made: dict[str, str]) -> 
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[bool]:
-    """Whether this worker may make the shard; temporary files of a killed worker are removed."""
+    """Whether this worker may make the shard; what a killed one has left is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.with_name(f".{path.stem}.lock"), remove=True) as mine:
         if mine:
-            for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-                left.unlink()
+            remove_unfinished(path)
         yield mine

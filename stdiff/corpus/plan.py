@@ -225,7 +225,7 @@ def _parts(plan: Path) -> list[Path]:
     plan = Path(plan)
     if not plan.is_dir():
         return [plan]
-    if not (parts := sorted(plan.glob("*.parquet"))):
+    if not (parts := sorted(plan.glob("[!.]*.parquet"))):
         raise InputError(f"{plan}: holds no part of a plan; make them with `stdiff plan --first`")
     return parts
 

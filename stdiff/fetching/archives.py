@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from stdiff.runtime.files import CLUTTER, InputError
+from stdiff.runtime.errors import os_error_line, writing
+from stdiff.runtime.files import CLUTTER, InputError, atomic_write
 
 GIB = 2**30
 _CHUNK_BYTES = 2**20
@@ -94,16 +95,9 @@ def unpack(archive: Path, folder: Path, holds: Sequence[str], limits: Limits = L
         inside = {path: info for path, info in files.items() if path.is_relative_to(top)}
         size_bytes = sum(info.file_size for info in inside.values())
         require_space(folder.parent, size_bytes, f"unpack {archive.name}")
-        # A fixed name, so that the next run removes what a killed one left.
-        temporary = folder.with_name(f".{folder.name}.unpacking")
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            _write(
-                opened, {temporary / p.relative_to(top): i for p, i in inside.items()}, size_bytes
-            )
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_write(folder) as temporary:
+            targets = {temporary / p.relative_to(top): i for p, i in inside.items()}
+            _write(opened, targets, size_bytes)
     left_out = tuple(str(path) for path in files if path not in inside)
     return Unpacked(len(inside), size_bytes, left_out)
 
@@ -233,7 +227,7 @@ def _write(opened: zipfile.ZipFile, files: dict[Path, zipfile.ZipInfo], size_byt
         for path, info in files.items():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(info) as packed, path.open("xb") as out:
+                with opened.open(info) as packed, writing(path), path.open("xb") as out:
                     while chunk := packed.read(_CHUNK_BYTES):
                         out.write(chunk)
                         progress.update(len(chunk))
@@ -242,7 +236,7 @@ def _write(opened: zipfile.ZipFile, files: dict[Path, zipfile.ZipInfo], size_byt
                 raise _refused(archive, info, f"is damaged ({error})") from error
             except OSError as error:
                 raise InputError(
-                    f"{archive}: entry {info.orig_filename!r} cannot be written ({error}); "
+                    f"{archive}: entry {info.orig_filename!r}: {os_error_line(error)}; "
                     "nothing was unpacked"
                 ) from error
             if written != info.file_size:

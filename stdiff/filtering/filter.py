@@ -17,7 +17,7 @@ from stdiff.downstream.segment import segmenter_config
 from stdiff.filtering.reference import FilterReference
 from stdiff.filtering.scores import REJECTED, Measures, Threshold, calibrate, judged, scores_of
 from stdiff.runtime.device import compute_device
-from stdiff.runtime.files import InputError, sha256_file, write_text
+from stdiff.runtime.files import InputError, sealed, sha256_file, unsealed, write_text
 from stdiff.table.accepted import count_filtered
 from stdiff.table.cases import images_of
 from stdiff.table.cohort import CohortFiles
@@ -83,7 +83,7 @@ def calibrate_filter(
         "thresholds": {name: dataclasses.asdict(value) for name, value in thresholds.items()},
         "held_out": {name: [row[name] for row in scores] for name in REJECTED},
     }
-    write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_text(out, json.dumps(sealed(found), indent=1, allow_nan=False) + "\n")
     return _said(found, thresholds)
 
 
@@ -147,10 +147,10 @@ def read_thresholds(path: Path, weights: Path) -> dict[str, Threshold]:
         InputError: missing, damaged, or set with the weights of another segmenter.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = unsealed(json.loads(Path(path).read_bytes()))
         limits = {name: Threshold(**found["thresholds"][name]) for name in REJECTED}
         made_with = found["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not the thresholds of a filter ({error}); make them with `stdiff filter "
             "calibrate`"

@@ -9,6 +9,7 @@ the group are kept), else from a Gaussian.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from scipy.special import ndtr
 from stdiff.birads.lexicon import ORIENTATIONS, PATHOLOGIES, SHAPES, Findings
 from stdiff.masks.prior_file import error_line, to_json
 from stdiff.masks.roughness import NAMES as ROUGHNESS
-from stdiff.runtime.files import InputError, write_text
+from stdiff.runtime.files import SEAL, InputError, sealed, unsealed, write_text
 
 FEATURES = ("area_fraction", "elongation", "obliquity", "centre_x", "centre_y", *ROUGHNESS)
 # Columns of :data:`FEATURES` in an array.
@@ -204,19 +205,23 @@ class Prior(_Part):
         """Read a prior, which may have been edited by hand.
 
         Raises:
-            InputError: no such file, not JSON, or invalid values; all of them are named.
+            InputError: no such file, not JSON, not as `stdiff masks fit` wrote it, or invalid
+                values; all of them are named.
         """
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            raise InputError(
-                f"{path}: no such prior ({error.strerror}); make it with `stdiff masks fit`"
-            ) from error
+            return cls.model_validate(unsealed(json.loads(Path(path).read_bytes())))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such prior; make it with `stdiff masks fit`") from None
         except ValidationError as error:
             listed = "\n".join(f"- {error_line(detail)}" for detail in error.errors())
             raise InputError(
                 f"{path}: not a valid prior; correct these values, or fit a new one with "
                 f"`stdiff masks fit`:\n{listed}"
+            ) from error
+        except ValueError as error:
+            raise InputError(
+                f"{path}: not a valid prior ({error}); if you edited it, delete {SEAL!r} from it, "
+                "else delete it and make it again with `stdiff masks fit`"
             ) from error
 
     @classmethod
@@ -227,7 +232,7 @@ class Prior(_Part):
 
     def write(self, path: Path) -> None:
         """Write it atomically as JSON, with a line for each feature, group and entry."""
-        write_text(path, to_json(self.model_dump(mode="json", exclude_none=True)))
+        write_text(path, to_json(sealed(self.model_dump(mode="json", exclude_none=True))))
 
     def group(self, path: Sequence[str | None]) -> str:
         """The narrowest known group on a path of pathology, shape, orientation, margin class."""

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from stdiff.near_duplicates.crops import crop_pairs
 from stdiff.near_duplicates.duplicates import duplicate_pairs, joined
 from stdiff.near_duplicates.fingerprint import fingerprint_array
-from stdiff.runtime.files import atomic_write, unreadable_table
+from stdiff.runtime.files import atomic_write
 from stdiff.table.cases import WRITING
+from stdiff.table.parquet import open_parquet
 
 # What the search reads of a case table.
 COLUMNS = (
@@ -122,10 +123,8 @@ def _kept_pairs(table: Path, cases: pd.DataFrame) -> pd.DataFrame | None:
     path = pairs_path(table)
     if not path.is_file():
         return None
-    try:
-        kept = pq.read_table(path)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise unreadable_table(path, error) from error
+    with open_parquet(path) as file:
+        kept = file.read()
     searched = (kept.schema.metadata or {}).get(_SEARCHED)
     return kept.to_pandas() if searched == _digest(cases) else None
 

@@ -7,7 +7,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ MAX_PIXELS = 64_000_000
 
 # File in a folder with the hashes of the others.
 SUMS = "sha256.txt"
+# Key of a JSON object with the SHA-256 of the rest.
+SEAL = "content_sha256"
 # Left behind by file managers and archivers; no part of any collection.
 CLUTTER = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
@@ -53,7 +56,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             and the like.
     """
     path = Path(path)
-    with writing(path, inside=partial_folder(_replaceable(path))), unfinished_folder(path) as folder:
+    _check_replaceable(path)
+    with writing(path, inside=partial_folder(path)), unfinished_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
         _finish(temporary, mode=folder.stat().st_mode & 0o666)
@@ -65,17 +69,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
-def _replaceable(path: Path) -> Path:
-    """The path, if a file or folder may be given its name.
+def _check_replaceable(path: Path) -> None:
+    """Check that a file or folder may be given this name.
 
     Raises:
-        NotWritten: it is the current folder or one above it, or a device or a pipe.
+        NotWritten: it is that of the current folder or one above it, or a device or a pipe.
     """
     special = path.exists() and not path.is_file() and not path.is_dir()
     if special or path.name in ("", ".."):
         number = errno.EINVAL if special else errno.EISDIR
         raise NotWritten(number, os.strerror(number), str(path))
-    return path
 
 
 def _finish(written: Path, mode: int) -> None:
@@ -103,10 +106,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; is the run finished?")
     try:
-        return _Record(path, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return _Record(path, unsealed(json.loads(path.read_bytes())))
+    except ValueError as error:
         raise InputError(
-            f"{path}: not a JSON object ({error}); rerun the step that made it"
+            f"{path}: damaged JSON ({error}); delete it and rerun the step that made it"
         ) from error
 
 
@@ -122,6 +125,30 @@ class _Record(dict[str, Any]):
             f"{self._path}: key {key!r} is missing; another version of stdiff wrote the file: "
             "delete it and rerun the step that made it"
         )
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the SHA-256 of its content, by which :func:`unsealed` sees damage."""
+    return {**values, SEAL: _json_sha256(values)}
+
+
+def unsealed(found: Any) -> dict[str, Any]:
+    """A JSON object without its seal; one from elsewhere has none.
+
+    Raises:
+        ValueError: no object, or the content does not match the seal.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"expected an object, found {reprlib.repr(found)}")
+    values = {key: value for key, value in found.items() if key != SEAL}
+    if found.get(SEAL) not in (None, _json_sha256(values)):
+        raise ValueError(f"its content does not match its {SEAL}")
+    return values
+
+
+def _json_sha256(values: Mapping[str, Any]) -> str:
+    # JSON writes a number the same way after it was read, so the text need not be kept.
+    return sha256_bytes(json.dumps(values, sort_keys=True).encode())
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ def open_parquet(
 
     Raises:
         UnusableFile: it is missing, no Parquet file, damaged, or lacks columns.
+        OSError: the operating system refuses to read it.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,8 +54,15 @@ def open_parquet(
             yield file
     except InputError:
         raise
+    except OSError as error:
+        if error.errno is None:
+            raise unreadable_table(path, error) from error
+        # Of the operating system: the file may be whole. Where it is named, another one is meant.
+        if error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     # A damaged footer may also hold undecodable text or JSON, which are other ValueErrors.
-    except (pa.ArrowException, ValueError, OSError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise unreadable_table(path, error) from error
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from stdiff.runtime.errors import writing
 from stdiff.runtime.files import UnusableFile, sha256_bytes, write_text
 
 # Cells of the column ``filter``: the scores of stdiff.filtering.scores, and the verdict.
@@ -55,7 +56,8 @@ def write_verdicts(shard: Path, cells: Sequence[dict[str, Any]]) -> None:
         "verdicts_sha256": _sha256(list(cells)),
         "verdicts": list(cells),
     }
-    (Path(shard).parent / FILTERED).touch()
+    with writing(Path(shard).parent / FILTERED):
+        (Path(shard).parent / FILTERED).touch()
     write_text(verdicts_path(shard), json.dumps(found, allow_nan=False) + "\n")
 
 
@@ -77,7 +79,7 @@ def read_verdicts(shard: Path) -> list[dict[str, Any]] | None:
         verdicts, shard_sha256 = found["verdicts"], found["shard_sha256"]
         if _sha256(verdicts) != found["verdicts_sha256"]:
             raise ValueError("their SHA-256 differs")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UnusableFile(f"{path}: damaged verdicts ({error}); {_AGAIN}") from error
     if shard_sha256 != _footer_sha256(shard):
         raise UnusableFile(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-
-from stdiff.runtime.files import InputError, sha256_bytes, write_text
+from stdiff.runtime.errors import NotWritten
+from stdiff.runtime.files import InputError, sealed, sha256_bytes, unsealed, write_text
 from stdiff.runtime.locks import file_lock
-from stdiff.runtime.tensor_files import Damaged, Tensors, load_tensors, save_tensors
+from stdiff.runtime.tensor_files import Damaged, Tensors, about_tensors, load_tensors, save_tensors
 
 
 class NotSaved(RuntimeError):
@@ -46,13 +46,15 @@ class CheckpointFolder:
         """
         path = cls.of(state, identity).path
         record = path / "identity.json"
-        if not record.exists():
+        known = _read_identity(record)
+        if known is None:
             for other in sorted(Path(state).glob("*/identity.json")):
-                known = json.loads(other.read_text())
-                keys = sorted(k for k in identity if known.get(k) != identity[k])
+                found = _read_identity(other) or {}
+                keys = sorted(k for k in identity if found.get(k) != identity[k])
                 print(f"{other.parent} holds a training that differs in {', '.join(keys)}; kept")
-            write_text(record, _text(identity))
-        elif json.loads(record.read_text()) != identity:
+            # The folder's name says it too, so that a damaged record is no reason to train again.
+            write_text(record, _text(sealed(identity)))
+        elif known != identity:
             raise InputError(
                 f"{record}: does not match the name of its folder; restore the file, or remove "
                 f"{path} to train again"
@@ -61,41 +63,59 @@ class CheckpointFolder:
         with file_lock(path / "lock", waiting=waiting):
             yield cls(path)
 
-    def save(self, images: int, tensors: Tensors, keep: int) -> None:
-        """Write a checkpoint, then delete all but the newest ``keep``.
+    def save(
+        self, images: int, tensors: Tensors, keep: int, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a checkpoint with metadata, then delete all but the newest ``keep``.
 
         Raises:
             NotSaved: the disk is full, or the folder is not writable.
         """
         here = {key: value.cpu().contiguous() for key, value in tensors.items()}
         try:
-            save_tensors(self.path / f"checkpoint-{images:012d}.safetensors", here)
-        except (SafetensorError, OSError) as error:
+            save_tensors(self.path / f"checkpoint-{images:012d}.safetensors", here, about)
+        except NotWritten as error:
             size_mb = sum(value.nbytes for value in here.values()) / 2**20
             raise NotSaved(
                 f"{self.path}: cannot write the checkpoint of {size_mb:.1f} MB at image {images} "
-                f"({error}); the previous one is kept. Free disk space and run the same command "
-                "to resume."
+                f"({error.strerror}); the previous one is kept. Free disk space and run the same "
+                "command to resume."
             ) from error
         for old in self._newest_first()[keep:]:
             old.unlink()
 
-    def load(self) -> tuple[int, Tensors] | None:
+    def load(
+        self, fits: Callable[[int, dict[str, Any]], bool] = lambda images, about: True
+    ) -> tuple[int, Tensors] | None:
         """The newest intact checkpoint as (images, tensors); None if there is none.
 
         Damaged files are reported and kept.
+
+        Args:
+            fits: whether a checkpoint of so many images and this metadata can be resumed from.
         """
         for file in self._newest_first():
+            images = int(file.stem.removeprefix("checkpoint-"))
             try:
-                tensors = load_tensors(file)
+                if fits(images, about_tensors(file)):
+                    return images, load_tensors(file)
             except Damaged as damage:
                 print(f"{damage}; skipped")
-                continue
-            return int(file.stem.removeprefix("checkpoint-")), tensors
         return None
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-*.safetensors"), reverse=True)
+
+
+def _read_identity(record: Path) -> dict[str, str] | None:
+    """The identity in a record; None if it is missing or damaged."""
+    if not record.is_file():
+        return None
+    try:
+        return unsealed(json.loads(record.read_bytes()))
+    except ValueError as error:
+        print(f"{record}: damaged ({error}); passed over")
+        return None
 
 
 def _text(identity: dict[str, str]) -> str:

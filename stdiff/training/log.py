@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from contextlib import nullcontext, suppress
@@ -13,6 +14,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from stdiff.runtime.errors import writing
 from stdiff.runtime.files import write_text
 from stdiff.training import distributed
 from stdiff.training.validation import ValidationResult
@@ -29,7 +31,7 @@ class TrainingLog:
         if not self.writes:
             return
         # Lines written after the resumed checkpoint will be written again.
-        kept = [line for line in _lines(self.file) if json.loads(line)["images"] <= images]
+        kept = [line for line in _lines(self.file) if _images_at(line) <= images]
         write_text(self.file, "".join(kept))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=images)
         self.bar = tqdm(total=total, initial=images, desc=stream, unit="image", mininterval=1)
@@ -73,7 +75,7 @@ class TrainingLog:
             entry[key] = float(np.mean([figures[key] for figures in self.pending]))
         entry["images_per_s"] = (images - self.last_images) / elapsed_s
         entry["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        with self.file.open("a") as handle:
+        with writing(self.file), self.file.open("a") as handle:
             handle.write(json.dumps(entry) + "\n")
         for key, value in entry.items():
             self.board.add_scalar(key, value, images)
@@ -87,4 +89,13 @@ def _lines(file: Path) -> list[str]:
     """Complete lines of a file whose last line may be cut short by a crash."""
     if not file.exists():
         return []
-    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    text = file.read_text(errors="replace")
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _images_at(line: str) -> float:
+    """The number of images that a line was written at; of a damaged line, infinity."""
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

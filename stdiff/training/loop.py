@@ -74,13 +74,13 @@ def train(
             for network in stage.networks:
                 network.compile()
         progress = Progress(stage.modules, settings)
-        if (found := folder.load()) is not None:
+        best = BestWeights(folder.path, validation.better) if validation else None
+        if (found := folder.load(best.resumes) if best else folder.load()) is not None:
             progress.restore(*found)
             if distributed.is_main_process():
                 print(f"{stream}: resuming at image {progress.images} of {settings.images}")
-        best = BestWeights(folder.path, validation.better) if validation else None
         if best and distributed.is_main_process():
-            best.truncate_log(progress.images)
+            best.write_log()
         log = TrainingLog(folder.path, stream, progress.images, settings.images)
         started_s = time.monotonic()
         stage.modules.train()
@@ -96,7 +96,7 @@ def train(
                     late = bool(stop_after_s) and time.monotonic() - started_s > stop_after_s
                     stopping = distributed.any_process(bool(stop) or late)
                     if stopping or progress.crossed(settings.checkpoint_every_images, before):
-                        _save(folder, progress)
+                        _save(folder, progress, best)
                     if stopping and progress.images < settings.images:
                         raise Interrupted(
                             f"{stream}: stopped at image {progress.images} of {settings.images}; "
@@ -104,7 +104,7 @@ def train(
                         )
             except distributed.ProcessLost as lost:
                 # The step that could not be shared has changed nothing yet.
-                _save(folder, progress)
+                _save(folder, progress, best)
                 raise Interrupted(
                     f"{stream}: stopped at image {progress.images}: {lost}; state saved in "
                     f"{folder.path}. Run the same command to resume."
@@ -167,7 +167,8 @@ def _validate(
     distributed.barrier()
 
 
-def _save(folder: CheckpointFolder, progress: Progress) -> None:
+def _save(folder: CheckpointFolder, progress: Progress, best: BestWeights | None) -> None:
     if distributed.is_main_process():
         keep = 1 if progress.finished else progress.settings.keep_latest
-        folder.save(progress.images, progress.state(), keep)
+        about = {"validations": best.results} if best else None
+        folder.save(progress.images, progress.state(), keep, about)

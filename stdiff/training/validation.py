@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from stdiff.runtime.files import atomic_write, write_text
+from stdiff.runtime.files import write_text
+from stdiff.runtime.tensor_files import Damaged, about_tensors, load_tensors, save_tensors
 
 # KID is compared only among weights that reach this fraction of the best mask Dice.
 MINIMUM_DICE_RATIO = 0.95
@@ -50,48 +50,63 @@ class Validation:
 
 
 class BestWeights:
-    """The best weights of a training so far, in a file with their figures, and a log of all."""
+    """The best weights of a training so far, in a file with their figures, and a log of results.
+
+    A checkpoint holds the results before it, so a damaged log is written again. Best weights that
+    are lost cannot be: the training then resumes from before they were found.
+    """
 
     def __init__(self, folder: Path, better: Better) -> None:
         self.better = better
         self.file = folder / "best.safetensors"
         self.log = folder / "validation.jsonl"
+        self.results: list[dict[str, float]] = []
 
-    def truncate_log(self, images: int) -> None:
-        """Drop results after ``images``, where the training resumes: they will be logged again."""
-        write_text(self.log, "".join(self._lines(images)))
+    def resumes(self, images: int, about: dict[str, Any]) -> bool:
+        """Take up the results in a checkpoint's metadata, if their best weights are still there."""
+        results = about.get("validations")
+        if results is None:
+            print(f"{self.file.parent}: checkpoint at image {images} lacks validations; skipped")
+            return False
+        if results:
+            try:
+                kept = about_tensors(self.file)["figures"]
+                load_tensors(self.file)
+            except (Damaged, KeyError) as damage:
+                print(f"{damage}; checkpoint at image {images}, which needs it, skipped")
+                return False
+            # Best weights found after ``images``, before a stop, will be found again.
+            best = best_of(results, self.better)
+            if kept["images"] <= images and json.dumps(kept) != json.dumps(best):
+                return False
+        self.results = results
+        return True
+
+    def write_log(self) -> None:
+        """Write the results so far."""
+        write_text(self.log, "".join(json.dumps(result) + "\n" for result in self.results))
 
     def update(
         self, images: int, result: ValidationResult, weights: dict[str, torch.Tensor]
     ) -> None:
         """Log a result, and keep the weights if they are the best so far."""
         figures = {"images": images, **result.figures}
-        write_text(self.log, "".join([*self._lines(images - 1), json.dumps(figures) + "\n"]))
-        best = self.figures()
-        # Best weights found after ``images``, before a stop, will be found again.
-        if best is None or (best["images"] < images and self.better(figures, best)):
+        self.results.append(figures)
+        self.write_log()
+        if best_of(self.results, self.better) is figures:
             here = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-            with atomic_write(self.file) as temporary:
-                save_file(here, temporary, metadata={"figures": json.dumps(figures)})
-
-    def figures(self) -> dict[str, float] | None:
-        """Figures of the best weights; None before the first validation."""
-        if not self.file.is_file():
-            return None
-        with safe_open(self.file, "pt") as handle:
-            return json.loads(handle.metadata()["figures"])
+            save_tensors(self.file, here, {"figures": figures})
 
     def load_into(self, weights: dict[str, torch.Tensor]) -> None:
-        """Overwrite these tensors with the best weights."""
-        with safe_open(self.file, "pt") as handle, torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(handle.get_tensor(name))
+        """Overwrite these tensors with the best weights.
 
-    def _lines(self, images: int) -> list[str]:
-        if not self.log.is_file():
-            return []
-        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in lines if json.loads(line)["images"] <= images]
+        Raises:
+            Damaged: the file is damaged; running the training again finds them again.
+        """
+        best = load_tensors(self.file)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(best[name])
 
 
 def best_of(results: Sequence[dict[str, float]], better: Better) -> dict[str, float]:

@@ -258,7 +258,7 @@ def test_killed_unpacking_leaves_no_folder_and_the_next_clears_up(tmp_path):
         f"unpack(Path(sys.argv[1]), Path(sys.argv[2]), {HOLDS})"
     )
     process = subprocess.Popen([sys.executable, "-c", command, archive, tmp_path / "COLL"])
-    temporary = tmp_path / ".COLL.unpacking"
+    temporary = tmp_path / ".COLL.partial"
     while not any(temporary.rglob("*.png")):
         assert process.poll() is None
         time.sleep(0.001)
@@ -276,7 +276,7 @@ def test_interrupt_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(path: Path, *args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, tmp_path / "COLL", HOLDS)
     assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]

@@ -519,7 +519,7 @@ def test_an_earlier_report_is_replaced_and_kept_if_the_new_one_fails(run):
     (run / "gain.json").unlink()
     for damaged in ("{", "null", "[1]"):
         (run / "gain.json").write_text(damaged)
-        with pytest.raises(InputError, match=r"gain\.json: not a JSON object"):
+        with pytest.raises(InputError, match=r"gain\.json: damaged JSON"):
             write_report(run, out)
     assert (out / "index.html").read_bytes() == before
     assert len(list((out / "figures").iterdir())) == 14

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from stdiff.runtime.errors import NotWritten
 from stdiff.runtime.files import (
     MAX_PIXELS,
     InputError,
@@ -72,7 +73,7 @@ def test_an_exception_leaves_what_was_there(tmp_path, kind):
 def test_writing_nothing_keeps_the_old_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "kept").write_text("before")
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out"):
+    with pytest.raises(NotWritten), atomic_write(tmp_path / "out"):
         pass
     assert (tmp_path / "out" / "kept").read_text() == "before"
 
