@@ -17,6 +17,7 @@ from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import count_plan, read_plan
 from stdiff.corpus.shards import ImageGenerator, verify_shard
 from stdiff.corpus.unfinished import write_shard
+from stdiff.runtime.errors import writing
 from stdiff.runtime.files import InputError
 from stdiff.runtime.locks import file_lock
 from stdiff.runtime.unfinished import remove_unfinished
@@ -100,7 +101,8 @@ def _why_not_whole(path: Path, plan: Path, count: int, made: dict[str, str]) -> 
 @contextmanager
 def _claimed(path: Path) -> Iterator[bool]:
     """Whether this worker may make the shard; what a killed one has left is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.with_name(f".{path.stem}.lock"), remove=True) as mine:
         if mine:
             remove_unfinished(path)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from stdiff.fetching.archives import require_space
 from stdiff.fetching.sources import SourceFile
+from stdiff.runtime.errors import NotWritten, writing
 from stdiff.runtime.files import InputError, sha256_file, write_text
 
 TIMEOUT_S = 60
@@ -93,6 +94,8 @@ def download(file: SourceFile, folder: Path) -> Verified:
     if not (begun and start and start == begun.size_bytes):  # else killed just before the end
         try:
             _transfer(file, part, note, begun if start else None, start)
+        except NotWritten:
+            raise
         except (OSError, http.client.HTTPException) as error:
             raise TransferError(f"{file.name}: {file.address}: {error}") from error
     try:
@@ -140,8 +143,9 @@ def _transfer(file: SourceFile, part: Path, note: Path, begun: _Begun | None, ha
         require_space(part.parent, (size_bytes or 0) - start, f"download {file.name}")
         if not start:
             # This order: a kill in between must not leave old bytes under a new note.
-            note.unlink(missing_ok=True)
-            part.write_bytes(b"")
+            with writing(part):
+                note.unlink(missing_ok=True)
+                part.write_bytes(b"")
             write_text(note, json.dumps(asdict(now)))
         _append(response, part, start, size_bytes, after_break_off=now.outlook)
     got = part.stat().st_size
@@ -161,11 +165,14 @@ def _append(
     progress = tqdm(
         total=size_bytes, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None
     )
-    with progress, part.open("ab") as out:
+    with progress, writing(part), part.open("ab") as out:
         try:
             while chunk := response.read1(_CHUNK_BYTES):
-                out.write(chunk)
+                with writing(part):
+                    out.write(chunk)
                 progress.update(len(chunk))
+        except NotWritten:
+            raise
         except (OSError, http.client.HTTPException) as error:
             reason = error or type(error).__name__
             raise TransferError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from stdiff.fetching.archives import unpack
 from stdiff.fetching.download import TransferError, Verified, download, verify_file
 from stdiff.fetching.sources import SOURCES, Source, SourceFile
+from stdiff.runtime.errors import writing
 from stdiff.runtime.files import InputError, atomic_write, sha256_file, write_text
 from stdiff.runtime.locks import file_lock
 
@@ -41,10 +42,8 @@ def fetch_source(source: Source, to: Path, archives: Sequence[Path] = ()) -> Pat
     """
     folder = to / source.folder
     record = to / f".{source.folder}.source.json"
-    try:
+    with writing(to):
         to.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--to {to}: cannot create this folder ({error})") from error
     # Two runs at once would write into one part file.
     with file_lock(to / f".{source.folder}.lock", remove=True, required=False) as alone:
         if not alone:

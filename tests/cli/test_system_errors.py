@@ -1,10 +1,11 @@
-"""What the operating system refuses is one line in every command, and nothing half-written stays."""
+"""Full disks, signals and kill -9 in every command: one line, and nothing half-written stays."""
 
+import multiprocessing
 import os
 import resource
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tiny import tiny_config, tiny_model
 
 from stdiff.cli.main import main
 from stdiff.diffusion.folder import save_model
-from stdiff.table.verdicts import write_verdicts
+from stdiff.runtime.stopping import sigterm_as_ctrl_c
 
 # Command → arguments; {out} is what it writes.
 COMMANDS = {
@@ -107,3 +108,64 @@ def test_a_read_only_disk_is_one_line(command, files, tmp_path, capsys, monkeypa
     last = said.splitlines()[-1]
     assert last.startswith(f"stdiff: error: {tmp_path}") and "Traceback" not in said
     assert last.endswith("cannot be written (Read-only file system)")
+
+
+def at_the_first_sync(monkeypatch, signal_number):
+    """Send this process a signal when the first file is written and not yet renamed."""
+    sync = os.fsync
+
+    def interrupted(handle):
+        monkeypatch.setattr(os, "fsync", sync)
+        os.kill(os.getpid(), signal_number)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_sigterm_exits_130_and_leaves_nothing(command, files, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    at_the_first_sync(monkeypatch, signal.SIGTERM)
+    assert main(words_of(command, files, tmp_path)) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+    left = [p for p in tmp_path.rglob("*") if p.is_file() and "state" not in p.parts]
+    assert left == [] and not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_after_kill_9_the_same_command_ends_and_sweeps(command, files, tmp_path, monkeypatch):
+    words = words_of(command, files, tmp_path)
+
+    def killed():
+        at_the_first_sync(monkeypatch, signal.SIGKILL)
+        main(words)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list(tmp_path.rglob("*.partial"))
+    assert main(words) == 0
+    assert [p.name for p in tmp_path.rglob("*") if p.name.startswith(".")] == []
+
+
+def test_a_forked_process_ends_at_sigterm_without_a_word(capfd):
+    """Workers of libraries are ended by this signal and have nothing to clean up."""
+    with sigterm_as_ctrl_c():
+        process = multiprocessing.get_context("fork").Process(target=signal.pause)
+        process.start()
+        process.terminate()
+        process.join()
+    assert process.exitcode == -signal.SIGTERM
+    assert capfd.readouterr().err == ""
+
+
+def test_what_cannot_be_printed_is_said(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["--help"]) == 1
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+    said = capsys.readouterr().err
+    assert said == "stdiff: error: standard output: cannot be written (No space left on device)\n"

@@ -22,6 +22,7 @@ from stdiff.fetching import archives
 from stdiff.fetching.download import _HttpOnly, download
 from stdiff.fetching.fetch import fetch, fetch_source
 from stdiff.fetching.sources import SOURCES, Checksum, SourceFile
+from stdiff.runtime.errors import NotWritten
 from stdiff.runtime.files import InputError
 
 BODY = random.Random(7).randbytes(400_000)
@@ -497,7 +498,7 @@ def test_unknown_collection(tmp_path):
 
 def test_to_that_is_a_file(tmp_path):
     (tmp_path / "to").write_text("")
-    with pytest.raises(InputError, match="cannot create this folder"):
+    with pytest.raises(NotWritten, match="File exists"):
         fetch("busi", tmp_path / "to")
 
 

@@ -1,9 +1,8 @@
 """What killed writers leave is removed by the next writer of the same name, and by nobody else."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,17 @@ from stdiff.runtime.errors import NotWritten
 from stdiff.runtime.files import atomic_write, sha256_folder, write_text
 from stdiff.runtime.unfinished import OLD, partial_folder, unfinished_folder
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from stdiff.runtime.files import atomic_write
-with atomic_write(Path(sys.argv[1])) as temporary:
-    temporary.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
 
 def kill_a_writer(path):
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(path)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    def write():
+        with atomic_write(path) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=write)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     (left,) = partial_folder(path).iterdir()
     return left
 

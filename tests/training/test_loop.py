@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from stdiff.cli.main import main
 from stdiff.config.training import StageConfig
+from stdiff.runtime.errors import InputError
 from stdiff.runtime.stopping import Interrupted
 from stdiff.runtime.tensor_files import load_tensors
 from stdiff.training.checkpoints import CheckpointFolder, NotSaved
@@ -135,6 +136,30 @@ def test_another_configuration_never_meets_old_weights(tmp_path, capsys):
     assert len(other.seen) == 12
     assert "differs in data" in capsys.readouterr().out
     assert len(list(tmp_path.glob("*/identity.json"))) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"data": "te', None])
+def test_a_damaged_identity_is_no_reason_to_train_again(tmp_path, content):
+    run(Line(), tmp_path)
+    (record,) = tmp_path.glob("*/identity.json")
+    before = record.read_bytes()
+    record.write_bytes(before.replace(b"ten", b"tan") if content is None else content)
+    resumed = Line()
+    run(resumed, tmp_path)
+    assert resumed.seen == [] and record.read_bytes() == before
+    # Another training passes over what it cannot read.
+    record.write_bytes(b"{")
+    run(Line(), tmp_path, identity={"data": "eleven"})
+
+
+def test_the_folder_of_another_training_is_refused(tmp_path):
+    run(Line(), tmp_path)
+    run(Line(), tmp_path, identity={"data": "eleven"})
+    one, other = sorted(tmp_path.glob("*/identity.json"))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(InputError, match=f"remove {one.parent} to train again"):
+        for data in ("ten", "eleven"):
+            run(Line(), tmp_path, identity={"data": data})
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path):

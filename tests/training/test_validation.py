@@ -5,8 +5,15 @@ import pytest
 import torch
 from test_loop import SETTINGS, Line, run, weights
 
+from stdiff.runtime.errors import UnusableFile
 from stdiff.runtime.stopping import Interrupted
-from stdiff.training.validation import Validation, ValidationResult, best_of, better_generator
+from stdiff.training.validation import (
+    BestWeights,
+    Validation,
+    ValidationResult,
+    best_of,
+    better_generator,
+)
 
 EMA = SETTINGS.model_copy(update={"ema_decay": 0.9})
 # KID and mask Dice after 8, 16, … images: the third has the lowest KID among those that follow
@@ -106,3 +113,54 @@ def test_validations_after_the_last_checkpoint_are_repeated(tmp_path):
 def test_better_is_nearer_to_real_among_those_that_follow_masks(new, best, better):
     as_figures = [{"kid": kid, "mask_dice": dice} for kid, dice in (new, best)]
     assert better_generator(*as_figures) is better
+
+
+def damaged(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "deleted":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        at = len(content) - 3 if how == "flipped at its end" else len(content) // 3
+        content[at] ^= 1
+        path.write_bytes(content)
+
+
+def stopped_at(state, images):
+    """A training that was stopped when it had seen so many images."""
+    for _ in range(images // 4):
+        with pytest.raises(Interrupted):
+            validated(state, stop_after_s=1e-9)
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "flipped", "flipped at its end"])
+@pytest.mark.parametrize("name", ["best.safetensors", "validation.jsonl", "log.jsonl"])
+@pytest.mark.parametrize("images", [12, 28, 44])
+def test_a_damaged_state_ends_alike(tmp_path, how, name, images):
+    whole, _ = validated(tmp_path / "whole")
+    stopped_at(tmp_path / "damaged", images)
+    (file,) = (tmp_path / "damaged").glob(f"*/{name}")
+    if not file.stat().st_size:
+        return
+    damaged(file, how)
+    resumed, _ = validated(tmp_path / "damaged")
+    assert torch.equal(weights(resumed), weights(whole))
+    assert json_lines(tmp_path / "damaged") == json_lines(tmp_path / "whole")
+
+
+def test_best_weights_damaged_at_the_end_are_named_and_found_again(tmp_path, monkeypatch):
+    whole, _ = validated(tmp_path)
+    (best,) = tmp_path.glob("*/best.safetensors")
+    load = BestWeights.load_into
+
+    def damaged_before(self, into):
+        damaged(self.file, "flipped at its end")
+        load(self, into)
+
+    monkeypatch.setattr(BestWeights, "load_into", damaged_before)
+    with pytest.raises(UnusableFile, match=str(best)):
+        validated(tmp_path)
+    monkeypatch.undo()
+    again, _ = validated(tmp_path)
+    assert torch.equal(weights(again), weights(whole))

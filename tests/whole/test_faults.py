@@ -19,6 +19,7 @@ from whole.chain import MADE, assert_same, chain, is_at_work, process_of
 
 pytestmark = pytest.mark.faults
 
+STATE = (".safetensors", ".parquet", ".json", ".jsonl")
 FAULTS = int(os.environ.get("FAULTS", 5))
 LIMIT_S = 300
 # What is taken away, to be made again: where its state is kept while it is made, its log, and what
@@ -34,12 +35,15 @@ PARTS = {
     "labels100/corpus/00000.parquet": (
         "labels100/corpus/.00000*",
         "shard/labels100-00000.log",
-        ("labels100/model", "labels100/plan/00000.parquet"),
+        ("labels100/model", "labels100/plan/00000.parquet", "labels100/mask_prior.json"),
     ),
     "segment/unet_resnet18/mixed-100/seed0.parquet": (
         "state/segment/*mixed*",
         "segment/unet_resnet18-mixed-100-seed0.log",
-        (*TABLES, "labels100/corpus/00000.parquet", "labels100/corpus/00000.filter.json"),
+        (
+            *(*TABLES, "labels100/corpus/00000.parquet", "labels100/corpus/00000.filter.json"),
+            "labels100/filter.json",
+        ),
     ),
 }
 
@@ -83,10 +87,10 @@ class Faulty:
         return (self.folder.parent / "log").read_text()
 
     def kept(self):
-        """Checkpoints and latents of a training, or parts of a shard."""
+        """Checkpoints, best weights, latents, identity and logs of a training; parts of a shard."""
         states = (self.folder / MADE).glob(self.state)
         made = (f for state in states for f in state.rglob("*"))
-        return sorted(f for f in made if f.suffix in (".safetensors", ".parquet"))
+        return sorted(f for f in made if f.suffix in STATE)
 
 
 def kill(process, by=signal.SIGKILL):
@@ -159,7 +163,7 @@ def an_earlier_step_damaged(run):
         run.start()
         if run.ended() == 0:
             break
-        mend = "delete|make it with|make it again|rerun"
+        mend = "delete|make (it|them) with|make it again|fit a new one|rerun"
         named = re.search(rf"stdiff: error: (\S+): .*({mend})", run.said())
         assert named, run.said()
         path = run.folder / named[1]
