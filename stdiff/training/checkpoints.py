@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stdiff.runtime.errors import NotWritten
-from stdiff.runtime.files import InputError, sealed, sha256_bytes, unsealed, write_text
+from stdiff.runtime.files import SEAL, InputError, sealed, sha256_bytes, unsealed, write_text
 from stdiff.runtime.locks import file_lock
 from stdiff.runtime.tensor_files import Damaged, Tensors, about_tensors, load_tensors, save_tensors
 
@@ -112,7 +112,11 @@ def _read_identity(record: Path) -> dict[str, str] | None:
     if not record.is_file():
         return None
     try:
-        return unsealed(json.loads(record.read_bytes()))
+        found = json.loads(record.read_bytes())
+        identity = unsealed(found)
+        if SEAL not in found:
+            raise ValueError(f"{SEAL} is missing")
+        return identity
     except ValueError as error:
         print(f"{record}: damaged ({error}); passed over")
         return None

@@ -21,7 +21,7 @@ from stdiff.runtime.stopping import sigterm_as_ctrl_c
 # Command → arguments; {out} is what it writes.
 COMMANDS = {
     "config": "--file {config} --out {out}",
-    "phantom": "--out {out} --cases 6 --size 48",
+    "phantom": "--out {out} --cases 6 --size 80",
     "harmonize": "busi {raw} --out {out} --size 32",
     "split": "{cases} --out {out} --test 0.3",
     "masks fit": "--cases {cases} --splits {splits} --out {out}",
