@@ -79,6 +79,8 @@ def _run(arguments: Sequence[str]) -> int:
     code = command.main(expand(arguments), prog_name="stdiff", standalone_mode=False) or 0
     with writing(Path("standard output")):
         sys.stdout.flush()
+    if code == EXIT_STOPPED:
+        print("stdiff: stopped; nothing unfinished is kept", file=sys.stderr)
     return code
 
 

@@ -176,16 +176,11 @@ def write_masks(
             f"count {count}, seed {seed}, first {first}: expected count >= 1, seed >= 0 and first "
             ">= 0"
         )
-    rows = tqdm(
-        make_plan(
-            source, corpus=corpus, count=count, seed=seed, first=first, backgrounds=backgrounds
-        ),
-        total=count,
-        desc="masks",
-        unit="mask",
-        mininterval=1,
+    planned = make_plan(
+        source, corpus=corpus, count=count, seed=seed, first=first, backgrounds=backgrounds
     )
-    write_cases(rows, out)
+    with tqdm(planned, total=count, desc="masks", unit="mask", mininterval=1) as rows:
+        write_cases(rows, out)
 
 
 def count_plan(plan: Path) -> int:

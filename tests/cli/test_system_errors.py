@@ -21,12 +21,10 @@ from stdiff.runtime.stopping import sigterm_as_ctrl_c
 # Command → arguments; {out} is what it writes.
 COMMANDS = {
     "config": "--file {config} --out {out}",
-    "phantom": "--out {out} --cases 6 --size 80",
     "harmonize": "busi {raw} --out {out} --size 32",
     "split": "{cases} --out {out} --test 0.3",
     "masks fit": "--cases {cases} --splits {splits} --out {out}",
     "masks sample": "--count 2 --size 32 --out {out}",
-    "masks show": "{cases} --out {out}",
     "plan": "--config {config} --cases {cases} --splits {splits} --count 2 --out {out}",
     "generate": "--config {config} --plan {plan} --model {model} --shard 0 --out {out}",
     "generate-one": "--model {model} --mask {mask} --steps 2 --out {out}",
@@ -38,7 +36,7 @@ COMMANDS = {
     "export monai": "{cases} --as monai --to {out}",
     "export huggingface": "{cases} --as huggingface --to {out}",
     "segment": "--config {config} --cases {cases} --splits {splits} --segmenter unet_resnet18 "
-    "--arm real --state {state} --out {out} --weights {out}.safetensors",
+    "--arm real-100 --state {state} --out {out} --weights {out}.safetensors",
     "train autoencoder": "--config {config} --cases {cases} --splits {splits} --out {out} "
     "--state {state}",
 }

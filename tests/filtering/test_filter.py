@@ -276,6 +276,11 @@ def test_what_does_not_fit_is_refused(run, tmp_path):
     (tmp_path / "other.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match=r"other\.safetensors: SHA-256 is .* were set with"):
         filtered(run, tmp_path, rows, weights=tmp_path / "other.safetensors")
+    flipped = (run / "filter.json").read_text().replace('"threshold": 0.', '"threshold": 1.', 1)
+    assert flipped != (run / "filter.json").read_text()
+    (tmp_path / "flipped.json").write_text(flipped)
+    with pytest.raises(InputError, match="does not match its content_sha256"):
+        filtered(run, tmp_path, rows, thresholds=tmp_path / "flipped.json")
     (tmp_path / "filter.json").write_text('{"thresholds": {}}')
     for thresholds in (tmp_path / "filter.json", tmp_path / "none.json", run / "cases.parquet"):
         with pytest.raises(InputError, match="not the thresholds of a filter"):

@@ -228,6 +228,20 @@ def test_a_part_that_is_missing_is_named_in_few_words(tmp_path):
     assert "'all' is missing" in message_of(tmp_path, lambda v: v["groups"].pop("all"))
 
 
+def test_a_changed_number_is_noticed_unless_the_check_sum_is_deleted(tmp_path):
+    path = tmp_path / "prior.json"
+    prior = small_prior()
+    prior.write(path)
+    values = json.loads(path.read_text())
+    values["masks"] += 1
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="if you edited it, delete 'content_sha256' from it"):
+        Prior.load(path)
+    del values["content_sha256"]
+    path.write_text(json.dumps(values))
+    assert Prior.load(path).masks == prior.masks + 1
+
+
 def test_files_that_are_no_prior_are_refused(tmp_path):
     path = tmp_path / "prior.json"
     with pytest.raises(InputError, match="no such prior"):

@@ -1,5 +1,6 @@
 """Files: whole or as before, whatever happens; images decoded with a limit."""
 
+import json
 import os
 import signal
 import struct
@@ -18,15 +19,19 @@ from PIL import Image
 from stdiff.runtime.errors import NotWritten
 from stdiff.runtime.files import (
     MAX_PIXELS,
+    SEAL,
     InputError,
     atomic_write,
     decode_png,
     differing_files,
     encode_png,
     read_image,
+    read_json,
+    sealed,
     sha256_bytes,
     sha256_file,
     sha256_folder,
+    unsealed,
     write_sums,
     write_text,
 )
@@ -211,3 +216,35 @@ def test_sums_are_of_content_and_not_of_logs(tmp_path):
     assert differing_files(tmp_path / "a") == []
     (tmp_path / "a" / "unet" / "w").write_text("Weights")
     assert differing_files(tmp_path / "a") == ["unet/w"]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=4), st.floats(0, 1, exclude_max=True))
+def test_a_flipped_bit_of_sealed_json_is_noticed_or_changes_no_value(values, place):
+    values.pop(SEAL, None)
+    content = bytearray(json.dumps(sealed(values), ensure_ascii=False).encode("utf-8", "replace"))
+    whole = unsealed(json.loads(content))
+    bit = int(place * 8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
+    try:
+        found = unsealed(json.loads(content))
+    except ValueError:
+        return
+    # A flip in the seal's own name leaves a key that no reader asks for.
+    assert {key: found[key] for key in whole} == whole
+
+
+def test_json_from_elsewhere_needs_no_seal(tmp_path):
+    write_text(tmp_path / "a.json", '{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    write_text(tmp_path / "a.json", json.dumps(sealed({"a": 1})))
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    write_text(tmp_path / "a.json", json.dumps(sealed({"a": 1}) | {"a": 2}))
+    with pytest.raises(InputError, match=r"a\.json: damaged JSON .*delete it and rerun"):
+        read_json(tmp_path / "a.json")
