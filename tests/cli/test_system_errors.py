@@ -35,8 +35,6 @@ COMMANDS = {
     "export nnunet": "{cases} --as nnunet --to {out}/Dataset101_TINY",
     "export monai": "{cases} --as monai --to {out}",
     "export huggingface": "{cases} --as huggingface --to {out}",
-    "segment": "--config {config} --cases {cases} --splits {splits} --segmenter unet_resnet18 "
-    "--arm real-100 --state {state} --out {out} --weights {out}.safetensors",
     "train autoencoder": "--config {config} --cases {cases} --splits {splits} --out {out} "
     "--state {state}",
 }
