@@ -260,3 +260,11 @@ def test_wrong_plans_are_refused(folder, tmp_path):
         count_plan(tmp_path / "text.parquet")
     with pytest.raises(InputError, match="not a plan"):
         count_plan(folder / "splits.parquet")
+
+
+def test_what_is_hidden_is_no_part_of_a_plan(folder, tmp_path):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for name in ("00000.parquet", ".00001.3f2a9c01.parquet"):
+        plan(folder, name).rename(parts / name)
+    assert count_plan(parts) == pq.read_metadata(parts / "00000.parquet").num_rows
