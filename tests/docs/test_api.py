@@ -42,9 +42,9 @@ def run(tmp_path):
     demo, config = tmp_path / "results" / "demo", tiny_config()
     (demo / "cases").mkdir(parents=True)
     write_tables(demo / "cases", config)["cases"].rename(demo / "cases" / "busi.parquet")
-    save_model(tiny_model(config), demo / "labels100" / "model", {})
+    save_model(tiny_model(config), demo / "labels10cases" / "model", {})
     ((name, segmenter),) = config.segmentation.segmenters.items()
-    weights = demo / "segment" / name / "real-100" / "seed0.safetensors"
+    weights = demo / "segment" / name / "real-10cases" / "seed0.safetensors"
     takes = {"segmenter": segmenter.model_dump(mode="json"), "image": config.image.model_dump()}
     save_network(build_segmenter(segmenter), weights, {}, takes)
     return tmp_path
@@ -73,7 +73,7 @@ def test_the_notebook_runs(on, monkeypatch, capsys, request):
 
 
 def test_generate_takes_terms_as_the_command_does(run):
-    generator = Generator.load(f"{run}/results/demo/labels100/model")
+    generator = Generator.load(f"{run}/results/demo/labels10cases/model")
     masks = stdiff.images_of(stdiff.read_cases(run / "results/demo/cases/busi.parquet")["mask"])
     spoken = generator.generate(masks[:1], ["irregular shape, BIRADS-4"], seeds=[1])
     written = generator.generate(masks[:1], ["BI-RADS 4: irregular shape"], seeds=[1])

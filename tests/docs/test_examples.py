@@ -5,6 +5,7 @@ Needs `make demo` first. A block is run unless the line before it says `<!-- not
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,13 +34,26 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path):
-    """What the examples find where they are run: a run, raw collections, tables and a mask."""
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "demo").symlink_to(DEMO)
-    (tmp_path / "data").symlink_to(DEMO / "raw")
-    (tmp_path / "config").symlink_to(ROOT / "config")
-    for file in DEMO.glob("cases/*.parquet"):
-        (tmp_path / file.name).symlink_to(file)
+    """What the examples find where they are run: a run, raw collections, and parts of the run."""
+    corpus = DEMO / "labels10cases"
+    links = {
+        "results/demo": DEMO,
+        "data": DEMO / "raw",
+        "config": ROOT / "config",
+        "bench": ROOT / "bench",
+        "config.yaml": DEMO / "config.yaml",
+        "splits.parquet": DEMO / "splits.parquet",
+        "model": corpus / "model",
+        "plan.parquet": corpus / "plan" / "00000.parquet",
+        "seed0.safetensors": DEMO / "segment/unet_resnet18/real-10cases/seed0.safetensors",
+        **{f"cases/{file.name}": file for file in DEMO.glob("cases/*.parquet")},
+        **{file.name: file for file in DEMO.glob("cases/*.parquet")},
+        "cases.parquet": DEMO / "cases" / "busi.parquet",
+    }
+    for link, target in links.items():
+        (tmp_path / link).parent.mkdir(exist_ok=True)
+        (tmp_path / link).symlink_to(target)
+    shutil.copytree(corpus / "corpus", tmp_path / "corpus")
     masks = pd.read_parquet(DEMO / "cases" / "busi.parquet", columns=["mask"])["mask"].dropna()
     (tmp_path / "mask.png").write_bytes(masks.iloc[0]["bytes"])
     return tmp_path
