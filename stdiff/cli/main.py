@@ -76,9 +76,11 @@ def _run(arguments: Sequence[str]) -> int:
     """Run one command; what it prints is written before it counts as done."""
     check_environment()
     command = typer.main.get_command(app)
-    code = command.main(expand(arguments), prog_name="stdiff", standalone_mode=False) or 0
-    with writing(Path("standard output")):
-        sys.stdout.flush()
+    try:
+        code = command.main(expand(arguments), prog_name="stdiff", standalone_mode=False) or 0
+    finally:
+        with writing(Path("standard output")):
+            sys.stdout.flush()
     if code == EXIT_STOPPED:
         print("stdiff: stopped; nothing unfinished is kept", file=sys.stderr)
     return code

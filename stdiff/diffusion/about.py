@@ -31,14 +31,35 @@ def read_about(folder: Path) -> dict[str, Any]:
             f"{', '.join(found) or 'nothing'}); "
             "give the output of `stdiff train pretrain` or `stdiff train finetune`"
         )
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        about["size_px"] + 0
-    except (ValueError, TypeError, KeyError) as error:
+    about = read_part_json(folder / ABOUT)
+    if type(size_px := about.get("size_px")) is not int:
         raise ModelFolderError(
-            f"{folder / ABOUT}: damaged ({error}); copy the folder again, or train the model again"
-        ) from error
+            f"{folder / ABOUT}: size_px is {size_px!r}, expected a number of pixels; restore the "
+            "file or train the model again"
+        )
     return about
+
+
+def read_part_json(file: Path) -> dict[str, Any]:
+    """A JSON object of a model folder.
+
+    Raises:
+        ModelFolderError: it is missing or damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFolderError(f"{file}: missing; restore it or train the model again") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(
+            f"{file}: not a JSON object ({error}); restore it or train the model again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelFolderError(
+            f"{file}: holds a {type(content).__name__}, expected a JSON object; restore it or "
+            "train the model again"
+        )
+    return content
 
 
 def read_conditional(folder: Path) -> dict[str, Any]:

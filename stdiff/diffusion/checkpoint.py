@@ -16,11 +16,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
+from stdiff.diffusion.about import ModelFolderError, read_part_json
 from stdiff.diffusion.part_checks import (
-    ModelFolderError,
     check_files,
     check_fit,
-    read_part_json,
 )
 from stdiff.diffusion.parts import load_autoencoder, load_part, load_scheduler, load_tokenizer
 

@@ -26,16 +26,20 @@ from transformers import CLIPTextModel
 
 from stdiff.config.generator import ModelConfig
 from stdiff.config.run import Config
-from stdiff.diffusion.about import ABOUT, CONDITIONAL_STAGES, read_about
+from stdiff.diffusion.about import (
+    ABOUT,
+    CONDITIONAL_STAGES,
+    ModelFolderError,
+    read_about,
+    read_part_json,
+)
 from stdiff.diffusion.adapters import load_adapters, save_adapters, without_adapters
 from stdiff.diffusion.decoupling import gate_attention
 from stdiff.diffusion.model import DiffusionModel, add_adapters
 from stdiff.diffusion.part_checks import (
-    ModelFolderError,
     check_files,
     check_fit,
     class_of_part,
-    read_part_json,
 )
 from stdiff.diffusion.parts import (
     load_autoencoder,
@@ -94,9 +98,9 @@ def load_model(folder: Path) -> DiffusionModel:
             class or does not fit the others; or weights are pickle files.
     """
     folder = Path(folder)
-    read_about(folder)
+    about = read_about(folder)
     check_files(folder)
-    about, config = _about(folder / "stdiff.json")
+    config = _model_config(about, folder / ABOUT)
     parts = {
         "autoencoder": load_autoencoder(folder / "vae"),
         "tokenizer": load_tokenizer(folder / "tokenizer"),
@@ -119,14 +123,11 @@ def load_model(folder: Path) -> DiffusionModel:
     return model
 
 
-def _about(file: Path) -> tuple[dict[str, Any], ModelConfig]:
-    """The content of ``stdiff.json``, and its model configuration."""
-    about = read_part_json(file)
+def _model_config(about: dict[str, Any], file: Path) -> ModelConfig:
+    """The model configuration in the content of ``stdiff.json``."""
     try:
-        if type(about["size_px"]) is not int:
-            raise TypeError(f"size_px is {about['size_px']!r}")
-        return about, ModelConfig.model_validate(about["model"])
-    except (KeyError, TypeError, ValidationError) as error:
+        return ModelConfig.model_validate(about["model"])
+    except (KeyError, ValidationError) as error:
         raise ModelFolderError(
             f"{file}: not what this version of stdiff writes ({' '.join(str(error).split())}); "
             "restore it or train the model again"

@@ -11,7 +11,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from stdiff.diffusion.about import ModelFolderError
+from stdiff.diffusion.about import ModelFolderError, read_part_json
 from stdiff.runtime.files import SUMS, differing_files
 from stdiff.runtime.tensor_files import not_finite
 
@@ -49,28 +49,6 @@ def check_files(folder: Path) -> None:
             "it again, or delete the folder and rerun the step that made it. If you changed the "
             f"file on purpose, delete {SUMS}."
         )
-
-
-def read_part_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a model folder.
-
-    Raises:
-        ModelFolderError: it is missing or damaged.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(f"{file}: missing; restore it or train the model again") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(
-            f"{file}: not a JSON object ({error}); restore it or train the model again"
-        ) from error
-    if not isinstance(content, dict):
-        raise ModelFolderError(
-            f"{file}: holds a {type(content).__name__}, expected a JSON object; restore it or "
-            "train the model again"
-        )
-    return content
 
 
 def class_of_part(file: Path, key: str, expected: tuple[str, ...]) -> str:

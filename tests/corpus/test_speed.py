@@ -43,7 +43,7 @@ def test_a_shard_takes_the_minutes_asked_for_in_whole_batches(minutes, images_pe
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_yaml(corpus):
-    with pytest.raises(ConfigError, match=r"corpus: \{shard_minutes: \d+, images_per_s: \d+\}"):
+    with pytest.raises(ConfigError, match=r"corpus:\n +(shard_|images_per)\w+: [\d.]+"):
         parse_config(configured(**corpus))
 
 

@@ -33,7 +33,7 @@ DEMO = (
     "segmentation={labels: [10 cases, 25, 100]}",
     "corpus={count: 150, shard_size: 150, filter: {replacement_rounds: 2}}",
     "classification={training: {images: 160, batch: 16}}",
-    "training={distill: {images: 960, steps: 3}}",
+    "training={finetune: {validate_every_images: 800}, distill: {images: 960, steps: 3}}",
 )
 
 
