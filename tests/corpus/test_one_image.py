@@ -61,7 +61,7 @@ def test_what_cannot_be_made_is_refused(model, mask, tmp_path):
         (model, tmp_path / "speck.png", "", 0, "no lesion left at 32 x 32"),
         (tmp_path / "none", mask, "", 0, "not an stdiff model folder"),
         (tmp_path / "stage1", mask, "", 0, "takes neither masks nor captions"),
-        (tmp_path / "bad", mask, "", 0, "stdiff.json: damaged"),
+        (tmp_path / "bad", mask, "", 0, "stdiff.json: not a JSON object"),
     ):
         with pytest.raises(InputError, match=said):
             read_request(folder, png, text, seed)
