@@ -94,6 +94,7 @@ localrules:
     all,
     merged_config,
     phantom,
+    check,
     corpus_list,
     audit,
 

@@ -7,6 +7,7 @@ STEPS = {
     "phantom": "simulate collections",
     "harmonize": "read a collection",
     "split": "split cases into training, validation and test",
+    "check": "check that there are enough images",
     "autoencoder": "train the autoencoder",
     "pretrain": "pretrain the generator",
     "finetune": "fine-tune the generator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -94,10 +95,12 @@ def config(
 
         check_networks(found)
     write_text(out, dump_config(found))
-    print(
-        f"{out}: the configuration of run {found.run}, all defaults filled in. Next: snakemake "
-        f"--cores all --configfile {out}"
-    )
+    # For people; scripts and runs check many files and want to hear of mistakes only.
+    if sys.stdout.isatty():
+        print(
+            f"{out}: the configuration of run {found.run}, all defaults filled in. Next: snakemake "
+            f"--cores all --configfile {out}"
+        )
 
 
 @command("stdiff phantom --out phantom --cases 160")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 _EXAMPLES = 3
+_ALL_UP_TO = 5
 _GAP = "…"
 # What differs between problems of one kind: quoted values, file names, words with digits.
 _DETAIL = re.compile(r"'[^']*'|\"[^\"]*\"|^[^:]*\.\w{2,4}(?=:)|[^\s,;:()]*[\d/][^\s,;:()]*")
@@ -16,7 +17,7 @@ def by_kind(problems: Iterable[str], examples: int = _EXAMPLES) -> list[str]:
 
     Args:
         problems: ``<file or case>: <reason>``.
-        examples: files or cases to name.
+        examples: files or cases to name of a kind of more than five; of fewer, all are named.
     """
     kinds: dict[str, list[tuple[str, str]]] = {}
     for problem in problems:
@@ -32,6 +33,7 @@ def _kind(reason: str) -> str:
 
 def _line(kind: str, found: list[tuple[str, str]], examples: int) -> str:
     (first, reason), *others = found
+    examples = examples if len(found) > _ALL_UP_TO else len(found)
     if not others:
         return f"{first}: {reason}"
     if any(other != reason for _, other in others):

@@ -207,7 +207,6 @@ def test_a_plan_takes_the_seed_of_the_configuration_and_any_part(tables, tmp_pat
 def test_commands_end_with_what_was_made_how_many_and_what_comes_next(tables, tmp_path, capsys):
     out = tmp_path / "out"
     for line, said in (
-        (f"config --file {tables['config']} --out {out}.yaml", "the configuration of run tiny"),
         (
             f"split {tables['cases']} --out {out}.parquet --test 0.3",
             "12 cases in 12 groups, 7 train, 1 validation, 4 test; 7 training cases have a usable "

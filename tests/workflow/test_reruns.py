@@ -90,13 +90,13 @@ GAIN = {"audit": 1, "gain": 1, "report": 1, "all": 1}
 # What is made of two shards once they are there; two arms, of which one takes the corpus.
 CORPUS = {"corpus_list": 1, "corpus_card": 1, "evaluate": 1, "segment": 1, **GAIN}
 TRAINING = {
-    **{"split": 1, "autoencoder": 1, "pretrain": 1, "finetune": 1, "mask_prior": 1},
+    **{"split": 1, "check": 1, "autoencoder": 1, "pretrain": 1, "finetune": 1, "mask_prior": 1},
     **{"filter_thresholds": 1, "shard": 2, "filter": 2, **CORPUS, "segment": 2},
 }
 
 
 # Jobs of those that no training loop runs in.
-OF_THE_DATA = {"split", "mask_prior"}
+OF_THE_DATA = {"split", "check", "mask_prior"}
 
 
 def test_nothing_changed_and_nothing_is_made(project):

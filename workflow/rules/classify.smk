@@ -16,6 +16,7 @@ if CONFIG.classification:
             config=ancient(f"{RUN}/config.yaml"),
             tables=TABLES,
             splits=f"{RUN}/splits.parquet",
+            checked=ancient(f"{RUN}/checked"),
             corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
         output:
             table=f"{RUN}/classify/{{target}}/{{arm}}-{{labels}}/seed{{repetition}}.parquet",

@@ -6,6 +6,7 @@ rule mask_prior:
     input:
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
+        checked=ancient(f"{RUN}/checked"),
     output:
         f"{RUN}/labels{{labels}}/mask_prior.json",
     log:

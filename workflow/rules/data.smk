@@ -100,7 +100,6 @@ FOLDS = CONFIG.split.published and CONFIG.raw_folder("bus_bra") / CONFIG.split.p
 # Numbers of images that later steps need are checked here, the first place where they are known.
 rule split:
     input:
-        config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         # Read beside the tables: only pairs across collections are searched.
         pairs=expand(rules.harmonize.output.pairs, collection=list(CONFIG.collections)),
@@ -133,5 +132,25 @@ rule split:
         " --test-only {params.test_only}"
         " --validation {params.validation} --seed {params.seed} --processes {threads}"
         " --duplicates {output.duplicates} --out {output.splits} > {log} 2>&1"
-        " && stdiff check --config {input.config} --cases {input.tables} --splits {output.splits}"
-        " >> {log} 2>&1"
+
+
+# Trainings wait for it, so that too few images are found before hours of training. It has no `code`: a
+# rerun would repeat all trainings.
+rule check:
+    input:
+        config=ancient(f"{RUN}/config.yaml"),
+        tables=TABLES,
+        splits=f"{RUN}/splits.parquet",
+    output:
+        touch(f"{RUN}/checked"),
+    log:
+        f"{RUN}/logs/check.log",
+    benchmark:
+        f"{RUN}/benchmarks/check.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown_mb(2000),
+        runtime=grown_minutes(10),
+    shell:
+        "stdiff check --config {input.config} --cases {input.tables} --splits {input.splits}"
+        " > {log} 2>&1"

@@ -9,6 +9,7 @@ rule segment:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
+        checked=ancient(f"{RUN}/checked"),
         corpus=lambda w: expand(CORPUS_OF_ARM[w.arm], labels=w.labels),
         own=lambda w: source_of(CONFIG.segmentation.segmenters[w.segmenter].network),
     output:

@@ -9,6 +9,7 @@ rule autoencoder:
         config=ancient(f"{RUN}/config.yaml"),
         tables=TABLES,
         splits=f"{RUN}/splits.parquet",
+        checked=ancient(f"{RUN}/checked"),
     output:
         directory(f"{RUN}/autoencoder"),
     log:
