@@ -124,7 +124,7 @@ def test_every_rule_declares_what_a_cluster_needs(name):
         assert needed in body, f"{name} lacks {needed}"
     if name in RUNS_NETWORKS:
         assert "gpu=" in body and "--threads {threads}" in body
-    # Neither makes anything that a training reads, and a rerun of either would repeat all trainings.
+    # Neither makes what a training reads, and a rerun of either would repeat all trainings.
     if name not in ("merged_config", "check"):
         assert "code=code_of(" in body, f"{name} does not name the modules it depends on"
 
