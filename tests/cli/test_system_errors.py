@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -147,9 +148,19 @@ def test_after_kill_9_the_same_command_ends_and_sweeps(command, files, tmp_path,
 
 def test_a_forked_process_ends_at_sigterm_without_a_word(capfd):
     """Workers of libraries are ended by this signal and have nothing to clean up."""
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+
+    def wait():
+        # Python forgets a signal that comes while it forks.
+        ready.set()
+        while True:
+            time.sleep(0.1)
+
     with sigterm_as_ctrl_c():
-        process = multiprocessing.get_context("fork").Process(target=signal.pause)
+        process = fork.Process(target=wait)
         process.start()
+        ready.wait()
         process.terminate()
         process.join()
     assert process.exitcode == -signal.SIGTERM
