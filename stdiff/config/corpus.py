@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stdiff.config.section import Section, Wrong
+from stdiff.config.section import InvalidSetting, Section
 
 Tail = Annotated[float, Field(gt=0, lt=0.5)]
 
@@ -79,7 +79,7 @@ class CorpusConfig(Section):
     def _both_or_none(self) -> Self:
         given = {"shard_minutes": self.shard_minutes, "images_per_s": self.images_per_s}
         if any(given.values()) != all(given.values()):
-            raise Wrong(
+            raise InvalidSetting(
                 f"shard_minutes {self.shard_minutes} and images_per_s {self.images_per_s}: set "
                 "both or none",
                 {"shard_minutes": self.shard_minutes or 30}

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stdiff.config.section import Section, Wrong
+from stdiff.config.section import InvalidSetting, Section
 
 Collection = Literal["busi", "bus_bra", "bus_cot", "breast", "bus_uclm", "folder"]
 # Collections that can be simulated, and their folders below the data root.
@@ -95,20 +95,20 @@ class SplitConfig(Section):
     def _leaves_training_groups(self) -> Self:
         tested = 1 / self.folds if self.folds else self.test
         if tested + self.validation >= 0.9:
-            raise Wrong(
+            raise InvalidSetting(
                 f"test {tested:.3g} + validation {self.validation} leave less than 0.1 for "
                 "training",
                 {"test": 0.2, "validation": 0.1},
                 {"folds": 5, "validation": 0.1},
             )
         if self.fold >= (self.folds or 1):
-            raise Wrong(
+            raise InvalidSetting(
                 f"fold {self.fold} of {self.folds or 1}: folds are numbered from 0",
                 {"folds": max(2, self.fold + 1), "fold": self.fold},
                 {"fold": 0},
             )
         if self.published and not self.folds:
-            raise Wrong(
+            raise InvalidSetting(
                 f"published {self.published!r} are folds of a cross-validation, but folds is null",
                 {"folds": 5, "published": "5-fold-cv.csv"},
             )

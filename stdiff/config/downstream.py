@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from stdiff.config.section import Section, Wrong
+from stdiff.config.section import InvalidSetting, Section
 from stdiff.config.training import DownstreamTrainingConfig, SegmenterTrainingConfig
 from stdiff.runtime.errors import nearest
 from stdiff.table.label_budget import LabelBudget
@@ -63,13 +63,13 @@ class SegmenterConfig(Section):
         known = (*NETWORKS, NNUNET)
         if self.network not in known and not own:
             near = nearest(self.network, known, count=3)
-            raise Wrong(
+            raise InvalidSetting(
                 f"network {self.network!r} is not known; did you mean {', '.join(near)}? For your "
                 "own network write module:factory",
                 *({"network": one} for one in (*near, "Unet")),
             )
         if not own and (taken := sorted(_FIXED & set(self.options))):
-            raise Wrong(
+            raise InvalidSetting(
                 f"options {', '.join(taken)} of {self.network} cannot be set: a segmenter takes a "
                 "grey image, starts from random weights and returns one lesion logit per pixel; "
                 "leave them out",
@@ -82,7 +82,7 @@ class SegmenterConfig(Section):
                 if name not in _NNUNET_OPTIONS or type(value) is not int or value < 1
             }
             if wrong:
-                raise Wrong(
+                raise InvalidSetting(
                     f"options {wrong} of {NNUNET}: expected epochs and steps_per_epoch, whole "
                     "numbers from 1, and nothing else",
                     {"options": {"epochs": 100}},
@@ -166,7 +166,7 @@ class ArmConfig(Section):
         for name, effective in has_effect.items():
             value = getattr(self, name)
             if not effective and value != type(self).model_fields[name].default:
-                raise Wrong(
+                raise InvalidSetting(
                     f"{name} {value!r} has no effect in an arm of kind {self.kind}; leave it out",
                     {name: type(self).model_fields[name].default},
                 )
@@ -208,11 +208,11 @@ class SegmentationConfig(Section):
                     budgets[LabelBudget(round(100 * one), is_percent=True)] = round(100 * one)
         instead = {"labels": list(budgets.values()) or [10, 100]}
         if wrong:
-            raise Wrong("; ".join(wrong), instead)
+            raise InvalidSetting("; ".join(wrong), instead)
         if given and not isinstance(labels, list | tuple):
-            raise Wrong(f"labels {labels!r} is not a list", instead)
+            raise InvalidSetting(f"labels {labels!r} is not a list", instead)
         if len(budgets) < len(given):
-            raise Wrong(f"{given} names a budget twice", instead)
+            raise InvalidSetting(f"{given} names a budget twice", instead)
         return labels
 
     @model_validator(mode="after")
@@ -224,24 +224,24 @@ class SegmentationConfig(Section):
         for key, named in (("arms", arms), ("segmenters", segmenters)):
             plain = {re.sub(r"[^a-z0-9_]+", "_", n.lower()) or "a": v for n, v in named.items()}
             if bad := [name for name in named if name not in plain]:
-                raise Wrong(
+                raise InvalidSetting(
                     f"{bad[0]!r} becomes a file name: use a-z, 0-9 and _ only", {key: plain}
                 )
         if not any(arm.kind == "real" for arm in self.arms.values()):
             real = {"real": {"kind": "real"}}
-            raise Wrong(
+            raise InvalidSetting(
                 "no arm is of kind real, the baseline of every gain; add one",
                 {"arms": real | {name: arm for name, arm in arms.items() if name != "real"}},
             )
         unmasked = [name for name, arm in self.arms.items() if arm.without_masks]
         if unmasked and not any(s.network in SEMI_SUPERVISED for s in self.segmenters.values()):
-            raise Wrong(
+            raise InvalidSetting(
                 f"arm {unmasked[0]} uses images without masks, but no segmenter can; add one",
                 {"segmenters": segmenters | {"mgcc": {"network": "MGCC"}}},
             )
         first, evaluator = next(iter(self.segmenters.items()))
         if evaluator.network.startswith("monai.") or evaluator.network == NNUNET:
-            raise Wrong(
+            raise InvalidSetting(
                 f"segmenter {first} is the first and evaluates generated images by its encoder "
                 f"features, which {evaluator.network} does not provide; put another first",
                 *(
@@ -285,5 +285,5 @@ class ClassificationConfig(Section):
     @classmethod
     def _unique(cls, targets: tuple[Target, ...]) -> tuple[Target, ...]:
         if len(unique := dict.fromkeys(targets)) < len(targets):
-            raise Wrong(f"{list(targets)} names a target twice", {"targets": list(unique)})
+            raise InvalidSetting(f"{list(targets)} names a target twice", {"targets": list(unique)})
         return targets

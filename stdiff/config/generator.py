@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stdiff.birads.lexicon import VOCABULARY
-from stdiff.config.section import Section, Wrong
+from stdiff.config.section import InvalidSetting, Section
 
 # Fields of a caption template: the whole caption, or one of its findings.
 TEMPLATE_FIELDS = ("caption", *VOCABULARY)
@@ -38,7 +38,7 @@ class UNetConfig(Section):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if bad := [c for c in self.channels if c % 32 or c % self.heads]:
-            raise Wrong(
+            raise InvalidSetting(
                 f"channels {bad} are not multiples of 32 and of heads ({self.heads})",
                 {"channels": [32, 64, 128]},
                 {"channels": [32, 64, 128], "heads": 4},
@@ -62,7 +62,7 @@ class TextConfig(Section):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.width % self.heads:
-            raise Wrong(
+            raise InvalidSetting(
                 f"width {self.width} is not a multiple of heads {self.heads}",
                 {"heads": 4},
                 {"width": 64, "heads": 4},
@@ -76,11 +76,11 @@ class TextConfig(Section):
                 name for _, name, _, _ in Formatter().parse(self.template) if name is not None
             ]
         except ValueError as error:
-            raise Wrong(
+            raise InvalidSetting(
                 f"template {self.template!r}: {error}", {"template": "{caption}"}
             ) from error
         if unknown := sorted({name for name in fields if name not in TEMPLATE_FIELDS}):
-            raise Wrong(
+            raise InvalidSetting(
                 f"template {self.template!r} has unknown fields {', '.join(unknown)}; known are "
                 f"{', '.join(TEMPLATE_FIELDS)}",
                 {"template": "{caption}"},
@@ -110,7 +110,7 @@ class ConditionConfig(Section):
     @model_validator(mode="after")
     def _has_a_condition(self) -> Self:
         if not (self.mask or self.text):
-            raise Wrong(
+            raise InvalidSetting(
                 "mask and text are both false, so stage 2 has nothing to learn", {"mask": True}
             )
         return self
@@ -155,7 +155,7 @@ class NoiseConfig(Section):
     @model_validator(mode="after")
     def _can_be_inverted(self) -> Self:
         if self.prediction == "epsilon" and self.zero_terminal_snr:
-            raise Wrong(
+            raise InvalidSetting(
                 "prediction epsilon does not determine the image in pure noise",
                 {"zero_terminal_snr": False},
             )
@@ -195,7 +195,7 @@ class ModelConfig(Section):
             != TextConfig(),
         }
         if given := [name for name, differs in replaced.items() if differs]:
-            raise Wrong(
+            raise InvalidSetting(
                 f"checkpoint {self.checkpoint!r} brings its own {', '.join(given)}; remove those "
                 "sections (text may keep its template), or the checkpoint",
                 {"checkpoint": None},
@@ -205,7 +205,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _gate_hides_the_mask(self) -> Self:
         if not self.condition.mask and not self.gate.everywhere:
-            raise Wrong(
+            raise InvalidSetting(
                 "condition.mask is false, but the gate would reveal the lesion's position",
                 {"gate": {"everywhere": True}},
             )

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from stdiff.birads.lexicon import VOCABULARY
 from stdiff.birads.query import parse_query
-from stdiff.config.section import Section, Wrong
+from stdiff.config.section import InvalidSetting, Section
 from stdiff.runtime.files import InputError
 
 # Findings columns whose terms can be balanced, and the strength.
@@ -54,9 +54,9 @@ class MasksConfig(Section):
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
         if not any(self.weights.values()):
-            raise Wrong("no kind of mask has a weight above 0", {"curvature": 1})
+            raise InvalidSetting("no kind of mask has a weight above 0", {"curvature": 1})
         try:
             parse_query(self.where)
         except InputError as error:
-            raise Wrong(f"where: {error}", {"where": ""}) from None
+            raise InvalidSetting(f"where: {error}", {"where": ""}) from None
         return self

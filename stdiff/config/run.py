@@ -28,7 +28,7 @@ from stdiff.config.errors import problems_of, suggestion, value_at
 from stdiff.config.evaluation import EvaluationConfig
 from stdiff.config.generator import ModelConfig, SamplerConfig
 from stdiff.config.masks import MasksConfig
-from stdiff.config.section import Conflicts, Section, Wrong, is_positive
+from stdiff.config.section import InvalidSetting, InvalidSettings, Section, is_positive
 from stdiff.config.training import TrainingConfig
 from stdiff.config.yaml_file import ConfigError, YamlFile, read_yaml, with_text_keys
 from stdiff.runtime.files import write_text
@@ -79,7 +79,7 @@ class Config(Section):
         batch = batch if isinstance(batch, int) and batch > 0 else SamplerConfig().batch
         size = batch * max(1, round(60 * minutes * images_per_s / batch))
         if corpus.get("shard_size", size) != size:
-            raise Wrong(
+            raise InvalidSetting(
                 f"corpus.shard_size {corpus['shard_size']!r} contradicts {minutes:g} minutes at "
                 f"{images_per_s:g} images per second, which are {size} images; leave it out",
                 {"corpus.shard_size": size},
@@ -89,7 +89,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         if found := list(conflicts(self)):
-            raise Conflicts(found)
+            raise InvalidSettings(found)
         return self
 
     def raw_folder(self, collection: str) -> Path:
@@ -119,19 +119,19 @@ def _parsed(values: dict[str, Any], files: Sequence[YamlFile]) -> Config:
         return Config.model_validate(values)
     lines = [f"{''.join(f'{file.path}: ' for file in files[-1:])}invalid configuration:"]
     for problem in problems:
-        lines.append(f"- {_where(problem.way, values, files)}{problem.text}")
+        lines.append(f"- {_where(problem.key_path, values, files)}{problem.text}")
         lines += filter(None, [suggestion(problem, values, Config)])
     raise ConfigError("\n".join(lines))
 
 
-def _where(way: tuple[str, ...], values: Any, files: Sequence[YamlFile]) -> str:
+def _where(key_path: tuple[str, ...], values: Any, files: Sequence[YamlFile]) -> str:
     """File and line of a key, or of the section that lacks it; empty if no file sets it."""
-    for length in range(len(way), 0, -1):
+    for length in range(len(key_path), 0, -1):
         for file in reversed(files):
-            if line := file.lines.get(way[:length]):
+            if line := file.lines.get(key_path[:length]):
                 # `--config` of Snakemake may have set another value.
-                said, used = (value_at(one, way[:length]) for one in (file.values, values))
-                is_used = length < len(way) or said == used or said != said
+                said, used = (value_at(one, key_path[:length]) for one in (file.values, values))
+                is_used = length < len(key_path) or said == used or said != said
                 return f"{file.path}, line {line}: " if is_used else ""
     return f"{files[-1].path}: " if files else ""
 

@@ -13,23 +13,23 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 _LARGEST = 1e12
 
 
-class Wrong(ValueError):
+class InvalidSetting(ValueError):
     """A setting that does not fit the others.
 
     Attributes:
-        mends: alternatives to write instead, the best first; each from key (dotted, below the
+        corrections: alternatives to write instead, the best first; each from key (dotted, below the
             section whose validator raises this) to value.
     """
 
-    def __init__(self, message: str, *mends: Mapping[str, Any]) -> None:
+    def __init__(self, message: str, *corrections: Mapping[str, Any]) -> None:
         super().__init__(message)
-        self.mends = mends
+        self.corrections = corrections
 
 
-class Conflicts(ValueError):
+class InvalidSettings(ValueError):
     """Several settings that do not fit one another."""
 
-    def __init__(self, found: list[Wrong]) -> None:
+    def __init__(self, found: list[InvalidSetting]) -> None:
         super().__init__("; ".join(map(str, found)))
         self.found = found
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from stdiff.config.section import Section, Wrong
+from stdiff.config.section import InvalidSetting, Section
 
 
 class LoopConfig(Section):
@@ -34,12 +34,12 @@ class LoopConfig(Section):
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
         if self.images < self.batch:
-            raise Wrong(
+            raise InvalidSetting(
                 f"images {self.images} is less than one batch of {self.batch}",
                 {"images": self.batch},
             )
         if self.microbatch and self.batch % self.microbatch:
-            raise Wrong(
+            raise InvalidSetting(
                 f"microbatch {self.microbatch} does not divide batch {self.batch}",
                 {"microbatch": math.gcd(self.microbatch, self.batch)},
             )
@@ -111,7 +111,7 @@ class FinetuneConfig(DenoisingConfig):
     @model_validator(mode="after")
     def _stage_1_is_fixed(self) -> Self:
         if self.train_unet and self.background_hold:
-            raise Wrong(
+            raise InvalidSetting(
                 f"background_hold {self.background_hold} compares with stage 1, which train_unet: "
                 "true changes",
                 {"background_hold": 0},
@@ -168,7 +168,7 @@ class TrainingConfig(Section):
             stage: StageConfig | None = getattr(self, name)
             if stage and stage.batch % self.num_processes:
                 whole = -(-stage.batch // self.num_processes) * self.num_processes
-                raise Wrong(
+                raise InvalidSetting(
                     f"num_processes {self.num_processes} does not divide {name}.batch "
                     f"{stage.batch}",
                     {f"{name}.batch": whole},

@@ -77,15 +77,15 @@ def _keys(root: yaml.Node | None, path: Path) -> Iterator[tuple[tuple[str, ...],
     waiting: list[tuple[tuple[str, ...], yaml.Node]] = [((), root)] if root else []
     seen = 0
     while waiting:
-        way, node = waiting.pop()
+        key_path, node = waiting.pop()
         seen += 1
         line = f"{path}, line {node.start_mark.line + 1}"
-        if len(way) > _MAX_DEPTH:
+        if len(key_path) > _MAX_DEPTH:
             raise ConfigError(f"{line}: invalid YAML (nested deeper than {_MAX_DEPTH} levels)")
         if seen > _MAX_VALUES:
             raise ConfigError(f"{line}: invalid YAML (more than {_MAX_VALUES:,} values)")
         if isinstance(node, yaml.SequenceNode):
-            waiting += [((*way, str(i)), value) for i, value in enumerate(node.value)]
+            waiting += [((*key_path, str(i)), value) for i, value in enumerate(node.value)]
         elif isinstance(node, yaml.MappingNode):
             first: dict[str, int] = {}
             for key, value in node.value:
@@ -96,5 +96,5 @@ def _keys(root: yaml.Node | None, path: Path) -> Iterator[tuple[tuple[str, ...],
                         f"{first[name]}; keep one of them"
                     )
                 first[name] = number
-                yield (*way, name), number
-                waiting.append(((*way, name) if key.tag != _MERGE else way, value))
+                yield (*key_path, name), number
+                waiting.append(((*key_path, name) if key.tag != _MERGE else key_path, value))

@@ -80,7 +80,7 @@ def _kid(config: Config, cohort: Cohort) -> Iterator[str]:
     sets |= {"test lesions": len(test), "labelled training lesions": len(training)}
     name, smallest = min(sets.items(), key=lambda item: item[1])
     if config.evaluation.kid_subset_size > smallest:
-        mend = (
+        correction = (
             f"e.g. kid_subset_size: {smallest}"
             if smallest >= SMALLEST_KID_SUBSET
             else f"at least {SMALLEST_KID_SUBSET} are needed: raise split.test or add annotated "
@@ -88,7 +88,7 @@ def _kid(config: Config, cohort: Cohort) -> Iterator[str]:
         )
         yield (
             f"evaluation.kid_subset_size is {config.evaluation.kid_subset_size}, but the smallest "
-            f"set to compare has {smallest} images ({name}); {mend}"
+            f"set to compare has {smallest} images ({name}); {correction}"
         )
 
 

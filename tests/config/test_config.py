@@ -1,4 +1,4 @@
-"""The configuration: presets load, mistakes are refused with the mend, documents are up to date."""
+"""Presets load, mistakes are refused with the correction, documents are up to date."""
 
 import copy
 import json
@@ -192,11 +192,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("key, value, named, mend", MISTAKES)
-def test_mistakes_are_refused_with_key_value_and_mend(key, value, named, mend):
+@pytest.mark.parametrize("key, value, named, correction", MISTAKES)
+def test_mistakes_are_refused_with_key_value_and_mend(key, value, named, correction):
     with pytest.raises(ConfigError) as error:
         parse_config(changed(key, value))
-    for text in (*named, mend):
+    for text in (*named, correction):
         assert text in str(error.value)
 
 
@@ -227,9 +227,9 @@ def test_the_yaml_shown_mends_the_mistake(key, value):
     with pytest.raises(ConfigError) as error:
         parse_config(values)
     shown = [line for line in str(error.value).splitlines() if line.startswith("      ")]
-    mended = copy.deepcopy(DEMO)
-    _merge(mended, yaml.safe_load("\n".join(shown)))
-    parse_config(mended)
+    corrected = copy.deepcopy(DEMO)
+    _merge(corrected, yaml.safe_load("\n".join(shown)))
+    parse_config(corrected)
 
 
 def _merge(values, changes):
@@ -292,9 +292,9 @@ def test_values_do_not_change_later():
 
 def test_schema_and_manual_are_up_to_date():
     manual = (ROOT / config_docs.MANUAL).read_text()
-    mend = "run `python -m stdiff.config.docs`"
-    assert SCHEMA.read_text() == config_docs.schema_text(), mend
-    assert manual == config_docs.manual_text(manual), mend
+    correction = "run `python -m stdiff.config.docs`"
+    assert SCHEMA.read_text() == config_docs.schema_text(), correction
+    assert manual == config_docs.manual_text(manual), correction
 
 
 def test_every_key_is_in_the_manual():

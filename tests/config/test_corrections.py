@@ -42,18 +42,18 @@ def ways(section: type[BaseModel], values: dict, above: tuple[str, ...] = ()):
             yield from ways(inner, values.get(name) or {}, (*above, name))
 
 
-def with_value(values: dict, way: tuple[str, ...], value: object) -> dict:
+def with_value(values: dict, key_path: tuple[str, ...], value: object) -> dict:
     """A copy with one key replaced; ``...`` removes it."""
     values = copy.deepcopy(values)
     inner = values
-    for key in way[:-1]:
+    for key in key_path[:-1]:
         if not isinstance(inner.get(key), dict):
             inner[key] = {}
         inner = inner[key]
     if value is ...:
-        inner.pop(way[-1], None)
+        inner.pop(key_path[-1], None)
     else:
-        inner[way[-1]] = value
+        inner[key_path[-1]] = value
     return values
 
 
@@ -61,9 +61,9 @@ def pasted(values: dict, message: str) -> dict:
     """The values after everything that the message says to write has been written."""
     for problem in message.split("\n- ")[1:]:
         text, *block = problem.splitlines()
-        way = tuple(text.partition(": ")[0].split("."))
+        key_path = tuple(text.partition(": ")[0].split("."))
         if "unknown key" in text or "unknown name" in text:
-            values = with_value(values, way, ...)
+            values = with_value(values, key_path, ...)
         assert block, f"nothing to write: {problem}"
         above: list[str] = []
         for line in block:
@@ -78,7 +78,7 @@ def pasted(values: dict, message: str) -> dict:
     return values
 
 
-def mended(values: dict) -> str:
+def corrected(values: dict) -> str:
     """The message of a refusal, whose suggestions are accepted; empty if nothing is refused."""
     try:
         parse_config(values)
@@ -93,17 +93,17 @@ def mended(values: dict) -> str:
 def test_any_value_of_any_key_is_accepted_or_mended_by_what_the_message_says():
     """Each key with every fifth value; from key to key others."""
     values = full()
-    for number, way in enumerate(ways(Config, values)):
+    for number, key_path in enumerate(ways(Config, values)):
         for value in NASTY[number % 5 :: 5]:
-            mended(with_value(values, way, value))
-        mended(with_value(values, way, ...))
+            corrected(with_value(values, key_path, value))
+        corrected(with_value(values, key_path, ...))
 
 
 @pytest.mark.parametrize("name", ["lables", "x"])
 def test_unknown_keys_are_mended_in_every_section(name):
     values = full()
-    for way in sorted({way[:-1] for way in ways(Config, values)}):
-        mended(with_value(values, (*way, name), 3))
+    for key_path in sorted({key_path[:-1] for key_path in ways(Config, values)}):
+        corrected(with_value(values, (*key_path, name), 3))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_unknown_keys_are_mended_in_every_section(name):
     ],
 )
 def test_the_suggestion_is_the_one_a_person_means(key, value, shown):
-    assert shown in mended(with_value(full(), tuple(key.split(".")), value))
+    assert shown in corrected(with_value(full(), tuple(key.split(".")), value))
 
 
 def test_several_conflicts_are_all_named():
@@ -138,4 +138,4 @@ def test_several_conflicts_are_all_named():
     values["corpus"] |= {"count": 5, "shard_size": 7}
     values["split"] = {"published": "5-fold-cv.csv", "folds": 5}
     values["collections"] = {"busi": {"path": "Dataset_BUSI_with_GT"}}
-    assert mended(values).count("\n- ") == 3
+    assert corrected(values).count("\n- ") == 3
