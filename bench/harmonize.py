@@ -28,7 +28,7 @@ from PIL import Image
 from stdiff.datasets.harmonize import harmonize
 from stdiff.datasets.readers import read_raw
 from stdiff.datasets.rows import Harmonization
-from stdiff.runtime.files import read_image
+from stdiff.runtime.images import read_image
 from stdiff.runtime.workers import mapped
 
 SIZE_PX = 256

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from stdiff.overlays.detection import find_marks
-from stdiff.runtime.files import image_size_px, read_image
+from stdiff.runtime.images import image_size_px, read_image
 from stdiff.simulation.collections import make_phantom
 
 CASES, SEED, SIZES_PX = 120, 0, (256, 512)

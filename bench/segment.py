@@ -34,7 +34,7 @@ from stdiff.downstream.augmentation import augment
 from stdiff.downstream.images import ArmImages, LabelledImages
 from stdiff.downstream.networks import build_segmenter
 from stdiff.downstream.segmenter_stage import SegmenterStage, soft_dice
-from stdiff.runtime.files import read_image
+from stdiff.runtime.images import read_image
 from stdiff.table.label_budget import ALL_LABELS
 from stdiff.training.progress import Progress
 

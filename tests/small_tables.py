@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.birads.lexicon import Findings, render
-from stdiff.runtime.files import decode_png
+from stdiff.runtime.images import decode_png
 from stdiff.table.cases import SCHEMA, case_row, png_cell
 
 SIZE = 16

@@ -38,7 +38,8 @@ from stdiff.datasets.raw import (
     refuse_repeats,
     relative,
 )
-from stdiff.runtime.files import InputError, image_size_px, sha256_file
+from stdiff.runtime.files import InputError, sha256_file
+from stdiff.runtime.images import image_size_px
 
 COLLECTION = "bus_cot"
 FOLDER = "BUSCoT"

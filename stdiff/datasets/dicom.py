@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stdiff.runtime.files import MAX_PIXELS, InputError
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import MAX_PIXELS
 
 _SUFFIXES = (".dcm", ".dicom")
 BURNT_IN = "burnt_in_annotation"

@@ -120,10 +120,10 @@ def summary(table: Path, quarantine: Path) -> str:
         images = file.metadata.num_rows
     left_out = [str(Problem(**row)) for row in read_parquet(quarantine).to_pylist()]
     lines = [f"  left out: {line}" for line in by_kind(left_out)]
-    told = f"{len(left_out):,} file(s) left out"
-    told += f", listed in {quarantine}" if left_out else ""
-    following = f"stdiff split {shlex.quote(str(table))} --out splits.parquet"
-    return "\n".join([*lines, f"{table}: {images:,} images; {told}; next: {following}"])
+    listed = f", listed in {quarantine}" if left_out else ""
+    counts = f"{images:,} images, {len(left_out):,} left out{listed}"
+    following = f"`stdiff split {shlex.quote(str(table))} --out splits.parquet`"
+    return "\n".join([*lines, f"{table}: {counts}. Next: {following}"])
 
 
 def write_quarantine(problems: Iterable[Problem], path: Path) -> None:

@@ -16,7 +16,8 @@ from stdiff.birads.implausible import mask_doubts
 from stdiff.datasets.alignment import aligned_with_turned, rescaled
 from stdiff.datasets.dicom import is_dicom, read_dicom
 from stdiff.datasets.raw import RawCase, relative
-from stdiff.runtime.files import InputError, read_image
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import read_image
 
 # Flags of masks that cannot be a lesion's begin so.
 IMPLAUSIBLE = "implausible_mask: "

@@ -19,7 +19,8 @@ from stdiff.datasets.pixels import read_picture, read_pixels
 from stdiff.datasets.raw import IMAGE_SUFFIXES, Problem, RawCase, Reading, files_in
 from stdiff.datasets.readers import read_raw
 from stdiff.export.file_names import name_giver
-from stdiff.runtime.files import InputError, atomic_write, decode_png, encode_png
+from stdiff.runtime.files import InputError, atomic_write
+from stdiff.runtime.images import decode_png, encode_png
 from stdiff.table.shard_list import tables_in
 from stdiff.table.streaming import iterate_rows
 

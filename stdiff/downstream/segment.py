@@ -20,7 +20,8 @@ from stdiff.downstream.networks import build_segmenter, check_image_size, save_n
 from stdiff.downstream.nnunet import train_nnunet
 from stdiff.downstream.per_case import held_out_lesions, per_case_rows, write_per_case
 from stdiff.downstream.segmenter_stage import SegmenterStage
-from stdiff.runtime.files import InputError, encode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import encode_png
 from stdiff.runtime.randomness import integer_seed
 from stdiff.table.cohort import CohortFiles
 from stdiff.training.validation import Validation, ValidationResult, better_segmenter

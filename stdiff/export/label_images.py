@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stdiff.export.selection import Case
-from stdiff.runtime.files import InputError, decode_png, encode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png, encode_png
 
 
 def write_pair(case: Case, image: Path, label: Path) -> None:

@@ -26,7 +26,8 @@ from stdiff.masks.sampling import (
     equivalent_diameter_px,
     resample,
 )
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 
 SCALE = (0.85, 1.15)
 # Of the side of the image. Small, because depth has a meaning (skin above, muscle below).

@@ -27,7 +27,8 @@ from stdiff.masks.prior import (
     Row,
 )
 from stdiff.masks.roughness import roughness
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 
 # Weight of the group above, in masks, in the mean and in the covariance of a group.
 _MEAN_SHRINKAGE, _COVARIANCE_SHRINKAGE = 5, 20

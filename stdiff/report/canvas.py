@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage.measure import find_contours
 
-from stdiff.runtime.files import atomic_write, encode_png, write_text
+from stdiff.runtime.files import atomic_write, write_text
+from stdiff.runtime.images import encode_png
 
 # One colour has one meaning in all figures; each is visible on white, on black and on ultrasound.
 CLASS_COLOURS = {

@@ -26,7 +26,8 @@ from stdiff.report.canvas import (
     ticks,
     write_panels,
 )
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 from stdiff.splitting.groups import area_fraction
 from stdiff.table.streaming import evenly_spread, iterate_rows
 

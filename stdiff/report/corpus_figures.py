@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stdiff.report.canvas import OUTLINE_COLOUR, REJECTED_COLOUR, write_png
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 from stdiff.table.streaming import count_rows, is_rejected, is_synthetic, spread_rows
 
 _COLUMNS = 8

@@ -14,7 +14,8 @@ import pandas as pd
 from stdiff.downstream.per_case import read_per_case
 from stdiff.filtering.nearest import nearest_training
 from stdiff.report.canvas import OUTLINE_COLOUR, Tile, arm_colour, outline, picture, sheet
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 from stdiff.table.cases import images_of, read_cases
 from stdiff.table.cohort import Cohort
 from stdiff.table.streaming import evenly_spread

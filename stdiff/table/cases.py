@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stdiff.birads.lexicon import CaptionError, Findings, render
-from stdiff.runtime.files import atomic_write, decode_png, encode_png
+from stdiff.runtime.files import atomic_write
+from stdiff.runtime.images import decode_png, encode_png
 from stdiff.runtime.names import escaped
 from stdiff.table.parquet import read_parquet
 from stdiff.table.pixel_cells import mask_doubts_of, pixel_problems

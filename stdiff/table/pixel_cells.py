@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from stdiff.birads.implausible import frame_doubts
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 
 
 def pixel_problems(row: dict[str, Any], column: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stdiff.birads.shape import count_lesions
-from stdiff.runtime.files import decode_png
+from stdiff.runtime.images import decode_png
 from stdiff.table.case_ids import case_id_problem
 from stdiff.table.spreadsheet import is_formula
 

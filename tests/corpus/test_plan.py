@@ -12,7 +12,8 @@ from stdiff.corpus.plan import count_plan, make_plan, read_plan, row_sha256, wri
 from stdiff.masks.bank import BankSource, MaskBank
 from stdiff.masks.fitting import fit_prior
 from stdiff.masks.sources import mask_source
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 from stdiff.table import cases as case_tables
 from stdiff.table.cases import SCHEMA, case_row, png_cell, read_cases, verify_table, write_cases
 from stdiff.table.cohort import Cohort, CohortFiles, read_splits

@@ -14,7 +14,8 @@ from stdiff.config.generator import SamplerConfig
 from stdiff.corpus.plan import read_plan, write_plan
 from stdiff.corpus.shards import make_shard, verify_corpus, verify_shard
 from stdiff.corpus.unfinished import write_shard
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 from stdiff.table.cases import case_row, images_of, png_cell, read_cases, verify_table, write_cases
 from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget

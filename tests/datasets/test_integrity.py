@@ -156,7 +156,7 @@ def test_problems_of_a_kind_take_one_line(tmp_path, draw, capsys):
     assert main(["harmonize", "folder", str(tmp_path), "--out", str(out), "--size", "32"]) == 0
     *reasons, last = capsys.readouterr().out.splitlines()
     assert len(reasons) == 2
-    assert last.startswith(f"{out}: 1 images; 24 file(s) left out, listed in {tmp_path}/cases_q")
+    assert last.startswith(f"{out}: 1 images, 24 left out, listed in {tmp_path}/cases_q")
 
 
 def test_a_folder_of_tables_is_one_table(busi, bus_bra, tmp_path, capsys):

@@ -13,7 +13,8 @@ from stdiff.config.run import dump_config
 from stdiff.downstream.networks import load_segmenter, segment
 from stdiff.downstream.segment import segmenter_config
 from stdiff.downstream.segmenter_stage import SegmenterStage, soft_dice
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 from stdiff.runtime.tensor_files import about_tensors
 from stdiff.table.cases import SCHEMA, images_of, png_cell, read_cases, write_cases
 from stdiff.table.cohort import CohortFiles

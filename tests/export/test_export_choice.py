@@ -13,7 +13,8 @@ from stdiff.cli.main import main
 from stdiff.cli.options import Layout
 from stdiff.export.export import LAYOUTS, export_cases
 from stdiff.export.selection import Choice
-from stdiff.runtime.files import InputError, decode_png, encode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png, encode_png
 
 # A name that every layout takes.
 NAME = "Dataset501_Small"

@@ -40,7 +40,8 @@ from stdiff.report.tables import (
     records_table,
     steps_table,
 )
-from stdiff.runtime.files import InputError, encode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import encode_png
 from stdiff.table.cases import case_row, png_cell, read_rows, write_cases
 from stdiff.table.cohort import read_splits
 

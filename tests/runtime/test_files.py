@@ -17,14 +17,10 @@ from killing import STEP, killed_before
 
 from stdiff.runtime.errors import NotWritten
 from stdiff.runtime.files import (
-    MAX_PIXELS,
     SEAL,
     InputError,
     atomic_write,
-    decode_png,
     differing_files,
-    encode_png,
-    read_image,
     read_json,
     sealed,
     sha256_bytes,
@@ -34,6 +30,7 @@ from stdiff.runtime.files import (
     write_sums,
     write_text,
 )
+from stdiff.runtime.images import MAX_PIXELS, decode_png, encode_png, read_image
 
 
 def test_a_file_appears_whole_and_alone(tmp_path):

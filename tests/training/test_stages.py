@@ -13,7 +13,8 @@ from stdiff.diffusion.checkpoint import load_checkpoint
 from stdiff.diffusion.folder import load_model, save_model
 from stdiff.diffusion.part_checks import ModelFolderError
 from stdiff.diffusion.pipeline import Generator
-from stdiff.runtime.files import InputError, decode_png
+from stdiff.runtime.files import InputError
+from stdiff.runtime.images import decode_png
 from stdiff.table.cases import images_of, png_cell, read_cases, read_rows, write_cases
 from stdiff.table.cohort import CohortFiles
 from stdiff.table.label_budget import LabelBudget

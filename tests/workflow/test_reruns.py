@@ -108,7 +108,7 @@ def test_nothing_changed_and_nothing_is_made(project):
     [
         ("stdiff/training/loop.py", '"""The training loop', '"""The loop of training', {}),
         ("stdiff/training/loop.py", '"""Train for', '"""Go on for', {}),
-        ("stdiff/runtime/files.py", "# Larger than", "\n\n# Much larger than", {}),
+        ("stdiff/runtime/images.py", "# Larger than", "\n\n# Much larger than", {}),
         ("stdiff/config/run.py", "from __future__ import annotations\n", "\nimport math\n", {}),
         (
             "stdiff/report/canvas.py",
