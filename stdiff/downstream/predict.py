@@ -22,6 +22,7 @@ from stdiff.export.file_names import name_giver
 from stdiff.runtime.files import InputError, atomic_write
 from stdiff.runtime.images import decode_png, encode_png
 from stdiff.table.shard_list import tables_in
+from stdiff.table.spreadsheet import as_shown
 from stdiff.table.streaming import iterate_rows
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def predict(
         if parquet:
             table.to_parquet(temporary / "cases.parquet", index=False)
         else:
-            table.to_csv(temporary / "cases.csv", index=False)
+            shown = table.map(lambda cell: as_shown(cell) if isinstance(cell, str) else cell)
+            shown.to_csv(temporary / "cases.csv", index=False)
     dice = table["dice"].dropna()
     agreement = f", mean Dice {dice.mean():.3f} over {len(dice)} with a mask" if len(dice) else ""
     return (

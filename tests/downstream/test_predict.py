@@ -221,3 +221,9 @@ def test_arrays_that_are_no_image(weights):
     for image in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4), np.uint8)):
         with pytest.raises(InputError, match="expected grey levels"):
             segmenter.segment(image)
+
+
+def test_a_name_that_is_a_formula_is_shown_as_text(weights, tmp_path):
+    Image.fromarray(disc_image(64, 64)[0]).save(tmp_path / "=1+1.png")
+    assert predicted(weights, tmp_path / "out", tmp_path / "=1+1.png") == 0
+    assert pd.read_csv(tmp_path / "out" / "cases.csv")["image"].tolist() == ["'=1+1.png"]
