@@ -92,7 +92,6 @@ class LogHandler(LogHandlerBase):
 
     def _on_run_info(self, record: LogRecord) -> None:
         self.total = Counter(record.stats)
-        self.start = time.time()
         self._print(f"{self.total['total']} jobs to run")
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             shown = {"get_renderable": self._status, "refresh_per_second": 2, "transient": True}

@@ -79,7 +79,7 @@ def test_every_rule_has_a_name_in_plain_words():
     )
 
 
-def test_progress_is_the_share_of_the_expected_time_not_of_the_jobs(tmp_path):
+def test_progress_is_the_share_of_the_expected_time_not_of_the_jobs(tmp_path, monkeypatch):
     handler = LogHandler.__new__(LogHandler)
     handler.total = Counter(total=41, pretrain=1, mask_prior=40)
     handler.done = Counter(total=40, mask_prior=40)
@@ -89,6 +89,11 @@ def test_progress_is_the_share_of_the_expected_time_not_of_the_jobs(tmp_path):
     handler.jobs = {1: Job("pretrain", "pretrain the generator", tmp_path / "log", 0.0)}
     assert handler._share_done() == pytest.approx((120 + 350) / 820)
     assert handler._count() == "[40/41, 57%]"
+    monkeypatch.setattr(time, "time", lambda: 470.0)
+    handler.start = 0.0
+    assert handler._left() == ", about 5 min 50 s left"
+    handler.total["pretrain"] = 100
+    assert handler._left() == ""
 
 
 @pytest.mark.parametrize(
